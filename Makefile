@@ -1,0 +1,43 @@
+# make report   run the three experiments on the embedded digits and print where to read them
+# make test     the test suite
+# make lab      JupyterLab on the notebooks
+# make publish  the index over the published runs, made anew
+# make lint     what CI checks before the tests
+#
+# Each makes the environment, .venv, where it is missing or out of date. PYTHON names another python3 (3.11 or later).
+
+PYTHON ?= python3
+READY := .venv/.ready
+TOOL := .venv/bin
+
+.PHONY: report test lab publish lint
+.DEFAULT_GOAL := report
+
+report: $(READY)
+	@$(TOOL)/cifar-reports series --profile quick
+
+test: $(READY)
+	@$(TOOL)/python -m pytest
+
+lab: .venv/.lab
+	@$(TOOL)/jupyter lab notebooks
+
+publish: $(READY)
+	@$(TOOL)/cifar-reports site reports/published
+
+lint: $(READY)
+	@$(TOOL)/ruff check . && $(TOOL)/ruff format --check .
+
+# The stamp is the last thing made, so an environment that was interrupted is made again; what was already
+# fetched comes from the cache.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "Python 3.11 or later is needed, and $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % v[:2])'
+	@echo "Making the environment in .venv (once, about a minute)"
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@$(TOOL)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@VIRTUAL_ENV=.venv $(TOOL)/uv pip install --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+.venv/.lab: $(READY)
+	@VIRTUAL_ENV=.venv $(TOOL)/uv pip install --constraint constraints.txt --editable '.[test,lab]'
+	@touch $@
