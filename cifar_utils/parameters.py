@@ -1,0 +1,238 @@
+"""A notebook's parameters: read from its tagged cell, checked before anything starts.
+
+The cell is the one source of truth. Each line gives a name, a type, a default and, in its comment, what is
+allowed and what it means::
+
+    epochs: int = 20  # at least 1: passes over the training set
+    validation_fraction: float = 0.1  # above 0, below 1: share of the training images held out
+    optimizer: str = "sgd"  # sgd | adam: how weights follow the gradient
+    train_limit: int = None  # at least 1: training images to use; None for all
+
+A parameter whose default is ``None`` may be ``None``. A choice may carry options, written as a call:
+``"resnet18(dropout=0.5)"``; :func:`parse_calls` reads such text and the registry it names checks the
+options. (The equals sign of the assignment is the only one in a line: papermill reads no line with two.)
+"""
+
+import ast
+import difflib
+import inspect
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+COMPARISONS = {
+    "at least": operator.ge,
+    "at most": operator.le,
+    "above": operator.gt,
+    "below": operator.lt,
+}
+BOUND = re.compile(rf"({'|'.join(COMPARISONS)}) (-?[\d.]+(?:e-?\d+)?)")
+
+
+class InputError(ValueError):
+    """Something a user gave is wrong: one line that names the thing, the value and the way out."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a parameters cell."""
+
+    name: str
+    type: str
+    default: Any
+    meaning: str
+    choices: tuple[str, ...] = ()
+    bounds: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        """The values allowed, in words: ``"sgd | adam"``, ``"above 0, below 1"`` or an empty string."""
+        bounds = ", ".join(f"{words} {bound:g}" for words, bound in self.bounds)
+        return bounds or " | ".join(self.choices)
+
+    def check(self, value: Any) -> Any:
+        """Return ``value`` as this parameter's type (text is read as the command line gives it).
+
+        Raises
+        ------
+        InputError
+            Where the type is another, or the value is outside of what is allowed.
+
+        """
+        if isinstance(value, str) and self.type != "str":
+            try:
+                value = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+            except (ValueError, SyntaxError):
+                value = None if value in ("null", "none") else value
+        if self.default is None and value in (None, "None", "null", "none"):
+            return None
+        if self.type == "float" and type(value) is int:
+            value = float(value)
+        if type(value) is not TYPES[self.type]:
+            raise InputError(f"{self.name} is {value!r}; it takes {self._kind()}")
+        if not all(COMPARISONS[words](value, bound) for words, bound in self.bounds):
+            raise InputError(f"{self.name} is {value!r}; it must be {self.allowed}")
+        if self.choices:
+            known_name("", value.split("(")[0].strip(), self.choices, label=self.name)
+        return value
+
+    def _kind(self) -> str:
+        kinds = {
+            "int": "a whole number",
+            "float": "a number",
+            "str": "text",
+            "bool": "True or False",
+        }
+        return kinds[self.type] + (" or None" if self.default is None else "")
+
+
+def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
+    """The parameters of a notebook file, by name, in the order of its cell.
+
+    Raises
+    ------
+    InputError
+        Where the file is no notebook, or a line of its parameters cell is not typed and commented.
+
+    """
+    import nbformat
+
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except (OSError, ValueError, AttributeError, nbformat.reader.NotJSONError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
+    for cell in cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            return parse_parameters(cell.source, where=str(notebook))
+    raise InputError(f"{notebook} has no cell tagged 'parameters'; tag the cell that sets them")
+
+
+def parse_parameters(source: str, where: str = "the parameters cell") -> dict[str, Parameter]:
+    """Read the text of a parameters cell: ``name: type = default  # allowed: meaning`` a line."""
+    lines = source.splitlines()
+    found = {}
+    for node in ast.parse(source).body:
+        line = lines[node.lineno - 1]
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.annotation, ast.Name)):
+            raise InputError(
+                f"{where}: {line!r} is not of the form 'name: type = default  # meaning'"
+            )
+        if node.annotation.id not in TYPES:
+            raise InputError(f"{where}: {line!r} has a type other than {', '.join(TYPES)}")
+        comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().lstrip("#").strip()
+        allowed, _, meaning = comment.partition(": ")
+        bounds = tuple((words, float(bound)) for words, bound in BOUND.findall(allowed))
+        choices = tuple(allowed.split(" | ")) if " | " in allowed else ()
+        if not (bounds or choices):
+            meaning = comment
+        found[node.target.id] = Parameter(
+            node.target.id,
+            node.annotation.id,
+            ast.literal_eval(node.value),
+            meaning,
+            choices,
+            bounds,
+        )
+    return found
+
+
+def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a notebook's parameters: the ``given`` ones, checked, over the defaults of the ``known`` ones."""
+    for name in given:
+        known_name("parameter", name, known)
+    return {name: row.check(given.get(name, row.default)) for name, row in known.items()}
+
+
+def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a notebook's parameters have now: ``parameters_in(globals())``, whoever set them."""
+    annotated = namespace.get("__annotations__") or namespace["__annotate__"](1)
+    return {name: namespace[name] for name in annotated}
+
+
+def known_name(kind: str, name: str, known: Any, label: str = "") -> str:
+    """Return ``name`` where it is one of ``known``; else raise an InputError that offers the nearest one."""
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    subject = f"{label} is {name!r}" if label else f"unknown {kind} {name!r}"
+    raise InputError(f"{subject}; {hint}known: {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A registered function with options, as text gives it: ``crop(padding=4)``."""
+
+    name: str
+    function: Callable
+    args: tuple = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function: ``args`` first, then this call's own options."""
+        return self.function(*args, *self.args, **self.kwargs, **kwargs)
+
+    def __str__(self) -> str:
+        options = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
+        return f"{self.name}({', '.join(options)})" if options else self.name
+
+
+def parse_calls(
+    kind: str, text: str, registry: Mapping[str, Callable], given: int = 0
+) -> list[Call]:
+    """Read comma-separated calls, ``"crop(padding=4), flip"``, of functions in a registry.
+
+    Parameters
+    ----------
+    kind
+        What the registry holds, for messages: ``"augmentation"``.
+    given
+        How many positional arguments the caller itself will pass first.
+
+    Raises
+    ------
+    InputError
+        Where the text does not parse, a name is unknown, or an option is none of the function's.
+
+    """
+    try:
+        nodes = ast.parse(f"[{text}]", mode="eval").body.elts
+    except SyntaxError as error:
+        raise InputError(
+            f"{kind} {text!r} is not of the form 'name' or 'name(option=value)'"
+        ) from error
+    calls = []
+    for node in nodes:
+        source = ast.unparse(node)
+        function = node.func if isinstance(node, ast.Call) else node
+        if not isinstance(function, ast.Name):
+            raise InputError(f"{kind} {source!r} is not of the form 'name' or 'name(option=value)'")
+        target = registry[known_name(kind, function.id, registry)]
+        try:
+            args = tuple(ast.literal_eval(a) for a in getattr(node, "args", []))
+            kwargs = {k.arg: ast.literal_eval(k.value) for k in getattr(node, "keywords", [])}
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{kind} {source!r} has an option that is no plain value") from error
+        options = list(inspect.signature(target).parameters.values())[given:]
+        names = [option.name for option in options]
+        for name in kwargs:
+            known_name(f"option of {kind} {function.id!r}", name, names)
+        if len(args) > len(options) or any(name in kwargs for name in names[: len(args)]):
+            raise InputError(
+                f"{kind} {source!r} has too many options; it takes: {', '.join(names)}"
+            )
+        calls.append(Call(function.id, target, args, kwargs))
+    return calls
+
+
+def parse_call(kind: str, text: str, registry: Mapping[str, Callable], given: int = 0) -> Call:
+    """Read one call, as :func:`parse_calls` does; more or fewer than one is an InputError."""
+    calls = parse_calls(kind, text, registry, given)
+    if len(calls) != 1:
+        raise InputError(f"{kind} is {text!r}; it takes exactly one of: {', '.join(registry)}")
+    return calls[0]
