@@ -1,0 +1,86 @@
+"""The one place where Keras is first imported, quietly; and what precision its backend is fast at."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from cifar_utils.parameters import known_name
+
+
+@contextlib.contextmanager
+def _stderr_silenced():
+    """Discard what is written to file descriptor 2: TensorFlow logs there before it reads its log level."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with _stderr_silenced():
+    import keras
+
+PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+
+
+def choose_precision(precision: str = "auto") -> str:
+    """The name of Keras's dtype policy; ``"auto"`` is mixed bfloat16 where the processor computes in it.
+
+    That is x86 with AVX-512 BF16 or AMX under TensorFlow, or NVIDIA GPUs of compute capability 8 or later.
+
+    Raises
+    ------
+    InputError
+        Where ``precision`` is neither ``"auto"`` nor ``"float32"`` nor ``"mixed_bfloat16"``.
+
+    """
+    if known_name("precision", precision, PRECISIONS) != "auto":
+        return precision
+    capabilities = _gpu_capabilities()
+    if capabilities:
+        fast = all(capability >= 8 for capability in capabilities)
+    else:
+        fast = keras.backend.backend() == "tensorflow" and _processor_has_bfloat16()
+    return "mixed_bfloat16" if fast else "float32"
+
+
+@contextlib.contextmanager
+def dtype_policy(precision: str):
+    """Layers made in the block compute in ``precision``, as :func:`choose_precision` understands it."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(choose_precision(precision))
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _gpu_capabilities() -> list[float]:
+    """The compute capability of each NVIDIA GPU that the backend sees."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        count = torch.cuda.device_count()
+        return [float(torch.cuda.get_device_capability(i)[0]) for i in range(count)]
+    if backend == "jax":
+        import jax
+
+        return [
+            float(getattr(d, "compute_capability", 0)) for d in jax.devices() if d.platform == "gpu"
+        ]
+    import tensorflow as tf
+
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return [float(detail.get("compute_capability", (0,))[0]) for detail in details]
+
+
+def _processor_has_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:  # not Linux
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

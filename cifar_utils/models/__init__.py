@@ -1,0 +1,88 @@
+"""Architectures by name, and :func:`build_model`, which makes one a model from raw images to logits."""
+
+import numpy as np
+
+from cifar_utils.backend import dtype_policy, keras
+from cifar_utils.data.dataset import Dataset
+from cifar_utils.models.augmentation import AUGMENTATIONS, augmentation_layers
+from cifar_utils.models.resnet import preact, resnet18, resnet20
+from cifar_utils.models.summary import ModelSummary, summarize
+from cifar_utils.models.transfer import build_transfer_model, extract_features
+from cifar_utils.models.vgg import cifarnet, fan, vgg19
+from cifar_utils.parameters import InputError, parse_call
+
+__all__ = [
+    "ARCHITECTURES",
+    "AUGMENTATIONS",
+    "ModelSummary",
+    "build_model",
+    "build_transfer_model",
+    "extract_features",
+    "summarize",
+]
+
+ARCHITECTURES = {
+    function.__name__: function for function in (cifarnet, fan, vgg19, resnet20, resnet18, preact)
+}
+
+
+def build_model(
+    architecture: str,
+    dataset: Dataset,
+    *,
+    augmentation: str | None = None,
+    precision: str = "auto",
+    seed: int = 0,
+) -> keras.Model:
+    """A model from raw uint8 images ``(N, H, W, 3)`` to float32 logits ``(N, classes)``, initialized by ``seed``.
+
+    Augmentation (in training only) and normalization are layers inside it. Images are normalized by mean
+    and standard deviation of each channel over the dataset's training split, and no other.
+
+    Parameters
+    ----------
+    architecture
+        A name in :data:`ARCHITECTURES`, options allowed: ``"cifarnet(residual=False)"``.
+    augmentation
+        Names in :data:`AUGMENTATIONS`: ``"crop(padding=4), flip"``; ``None`` for none.
+    precision
+        ``"float32"``, ``"mixed_bfloat16"`` or ``"auto"``; see :func:`~cifar_utils.backend.choose_precision`.
+
+    Raises
+    ------
+    InputError
+        Where a name or an option is unknown, or the images are too small for the architecture.
+
+    """
+    network = parse_call("architecture", architecture, ARCHITECTURES, given=2)
+    augment = augmentation_layers(augmentation)
+    keras.utils.set_random_seed(seed)
+    with dtype_policy(precision):
+        images = keras.Input(dataset.image_shape, dtype="uint8", name="images")
+        x = images
+        for layer in augment:
+            x = layer(x)
+        x = normalization(dataset.train.images)(x)
+        try:
+            x = network(x, len(dataset.class_names))
+        except (ValueError, TypeError) as error:
+            size = "×".join(map(str, dataset.image_shape[:2]))
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{architecture} can't be built for {size} images: {reason}"
+            ) from error
+        logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+        return keras.Model(images, logits, name=network.name)
+
+
+def normalization(images: np.ndarray) -> keras.Layer:
+    """A layer that takes each channel to mean 0 and standard deviation 1 over ``images`` ``(N, H, W, C)``."""
+    channels = images.reshape(-1, images.shape[-1])
+    # A histogram of 256 values is exact, and needs no copy of the images in floats.
+    counts = np.stack([np.bincount(channel, minlength=256) for channel in channels.T])
+    values = np.arange(256)
+    mean = counts @ values / len(channels)
+    variance = counts @ values**2 / len(channels) - mean**2
+    return keras.layers.Normalization(
+        mean=mean.tolist(), variance=np.maximum(variance, 1).tolist(), dtype="float32"
+    )

@@ -1,0 +1,100 @@
+"""Augmentation: layers that change training images and leave others alone, composed by listing.
+
+``"crop(padding=4), flip"`` is a pipeline: each image draws its own change, anew each epoch.
+"""
+
+import keras
+from keras import layers, ops
+
+from cifar_utils.parameters import InputError, parse_calls
+
+PAD_MODES = ("constant", "reflect", "symmetric")
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class RandomCrop(layers.Layer):
+    """Pad each side, then cut the original size out at a random place, drawn for each image.
+
+    (``keras.layers.RandomCrop`` draws one place for the whole batch.)
+
+    Parameters
+    ----------
+    padding
+        Pixels added on each side.
+    mode
+        What the padding holds: ``"constant"`` (black), ``"reflect"`` or ``"symmetric"``.
+
+    """
+
+    def __init__(self, padding: int = 4, mode: str = "constant", **kwargs):
+        super().__init__(**kwargs)
+        self.padding, self.mode = padding, mode
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, images, training=False):
+        if not training:
+            return images
+        count, height, width, channels = ops.shape(images)
+        edge = (self.padding, self.padding)
+        padded = ops.pad(images, ((0, 0), edge, edge, (0, 0)), mode=self.mode)
+        corner = keras.random.randint(
+            (2, count, 1), 0, 2 * self.padding + 1, seed=self.seed_generator
+        )
+        # Rows, then columns, are picked by a product with one-hot rows: exact, and many times as fast
+        # as gathering with an index for each pixel.
+        rows = self._one_hot(corner[0], height)
+        columns = self._one_hot(corner[1], width)
+        padded = ops.reshape(padded, (-1, height + 2 * self.padding, padded.shape[2] * channels))
+        picked = ops.reshape(
+            ops.matmul(rows, padded), (-1, height, width + 2 * self.padding, channels)
+        )
+        return ops.einsum("nwk,nhkc->nhwc", columns, picked)
+
+    def _one_hot(self, start, size):
+        """Rows ``start .. start + size`` of each image, as one-hot vectors ``(N, size, padded size)``."""
+        index = start + ops.arange(size, dtype="int32")
+        return ops.one_hot(index, size + 2 * self.padding, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "padding": self.padding, "mode": self.mode}
+
+
+def flip(direction: str = "horizontal") -> layers.Layer:
+    """Mirror each image with probability one half: ``horizontal``, ``vertical`` or both."""
+    modes = ("horizontal", "vertical", "horizontal_and_vertical")
+    if direction not in modes:
+        raise InputError(f"flip direction is {direction!r}; known: {', '.join(modes)}")
+    return layers.RandomFlip(direction, dtype="float32")
+
+
+def crop(padding: int = 4, mode: str = "constant") -> layers.Layer:
+    """Pad by ``padding`` pixels and cut the original size out at random (He et al., 2015)."""
+    if not (isinstance(padding, int) and padding >= 1):
+        raise InputError(f"crop padding is {padding!r}; it takes a whole number of pixels >= 1")
+    if mode not in PAD_MODES:
+        raise InputError(f"crop mode is {mode!r}; known: {', '.join(PAD_MODES)}")
+    return RandomCrop(padding, mode, dtype="float32")
+
+
+def rotation(degrees: float = 30) -> layers.Layer:
+    """Rotate by up to ``degrees`` either way; what comes into view repeats the nearest pixel."""
+    if not 0 < degrees <= 180:
+        raise InputError(f"rotation is {degrees!r} degrees; it takes a number > 0, <= 180")
+    return layers.RandomRotation(degrees / 360, fill_mode="nearest", dtype="float32")
+
+
+def shift(fraction: float = 0.1) -> layers.Layer:
+    """Shift by up to ``fraction`` of the height and width; what comes into view repeats the edge."""
+    if not 0 < fraction < 1:
+        raise InputError(f"shift is {fraction!r} of the size; it takes a fraction in (0, 1)")
+    return layers.RandomTranslation(fraction, fraction, fill_mode="nearest", dtype="float32")
+
+
+AUGMENTATIONS = {"crop": crop, "flip": flip, "rotation": rotation, "shift": shift}
+
+
+def augmentation_layers(text: str | None) -> list[layers.Layer]:
+    """The layers of a pipeline such as ``"crop(padding=4), flip"``; none for ``None`` or ``"none"``."""
+    if text in (None, "", "none"):
+        return []
+    return [call() for call in parse_calls("augmentation", text, AUGMENTATIONS)]

@@ -1,0 +1,187 @@
+"""Transfer from ResNet50V2: a frozen base whose features are computed once, and a head trained on them (report B)."""
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import time
+import weakref
+from pathlib import Path
+
+import numpy as np
+from keras import layers
+
+from cifar_utils.backend import dtype_policy, keras
+from cifar_utils.data.dataset import Dataset, Split
+from cifar_utils.events import display_line, write_event
+from cifar_utils.files import write_atomically
+from cifar_utils.parameters import InputError, known_name
+
+# Each variant of an image, as steps along height and width.
+FLIPS = {
+    "none": [(1, 1)],
+    "horizontal": [(1, 1), (1, -1)],
+    "both": [(1, 1), (1, -1), (-1, 1), (-1, -1)],
+}
+
+
+def build_transfer_model(
+    dataset: Dataset,
+    *,
+    weights: str | None = "imagenet",
+    input_size: int = 224,
+    dropout: float = 0.1,
+    precision: str = "auto",
+    seed: int = 0,
+) -> keras.Model:
+    """ResNet50V2 without its top, frozen, and a new head: a model from raw uint8 images to logits.
+
+    It is two models in a row, ``model.get_layer("features")`` and ``model.get_layer("head")``, so that the
+    head can be trained on features computed once. 26,159,370 parameters for 10 classes.
+
+    Parameters
+    ----------
+    weights
+        ``"imagenet"`` (downloaded and checked by Keras), the path of a weights file, or ``None`` for random
+        ones: then the features, and so any accuracy, mean nothing.
+    input_size
+        Height and width to which images are resized, in pixels; at least 32.
+
+    Raises
+    ------
+    InputError
+        Where ``input_size`` is too small, or the weights can't be had or don't fit.
+
+    """
+    if input_size < 32:
+        raise InputError(
+            f"input_size is {input_size}; ResNet50V2 takes images of at least 32 pixels"
+        )
+    keras.utils.set_random_seed(seed)
+    with dtype_policy(precision):
+        images = keras.Input(dataset.image_shape, dtype="uint8", name="images")
+        x = layers.Resizing(input_size, input_size, dtype="float32")(images)
+        # The range that the ImageNet weights were trained with.
+        x = layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")(x)
+        base = _load_base(weights, (input_size, input_size, 3))
+        base.trainable = False
+        features = keras.Model(images, base(x, training=False), name="features")
+        head = _head(features.output.shape[1:], len(dataset.class_names), dropout)
+        return keras.Model(images, head(features(images)), name="resnet50v2")
+
+
+def _head(shape, classes: int, dropout: float) -> keras.Model:
+    inputs = keras.Input(shape, name="features")
+    x = layers.Conv2D(128, 3, padding="same", activation="relu")(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    for units in (512, 256, 128):
+        x = layers.BatchNormalization()(layers.Dense(units)(x))
+        x = layers.ReLU()(layers.Dropout(dropout)(x))
+    logits = layers.Activation("linear", dtype="float32", name="logits")(layers.Dense(classes)(x))
+    return keras.Model(inputs, logits, name="head")
+
+
+def _load_base(weights: str | None, shape: tuple[int, int, int]) -> keras.Model:
+    known = weights in (None, "imagenet")
+    if not known and not Path(weights).is_file():
+        raise InputError(
+            f"weights is {weights!r}; it takes imagenet, None or the path of a weights file"
+        )
+    try:
+        base = keras.applications.ResNet50V2(
+            include_top=False, weights=weights if known else None, input_shape=shape
+        )
+        if not known:
+            base.load_weights(weights)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        if known:
+            raise InputError(
+                f"the ImageNet weights of ResNet50V2 can't be downloaded ({reason}); "
+                "give weights the path of a file that holds them, or None"
+            ) from error
+        raise InputError(
+            f"weights {weights!r} don't fit ResNet50V2 without its top ({reason})"
+        ) from error
+    return base
+
+
+def extract_features(
+    model: keras.Model, dataset: Dataset, *, flips: str = "none", output: Path | str | None = None
+) -> tuple[Split, Split]:
+    """What the frozen base makes of the training and the validation images, computed once and kept.
+
+    Of each training image every flipped variant is an input of its own; training then draws one of them for
+    each image and epoch (:func:`~cifar_utils.training.fit`), which costs no further pass through the base.
+
+    Parameters
+    ----------
+    flips
+        ``"none"`` (one variant), ``"horizontal"`` (two) or ``"both"`` (four: horizontal and vertical).
+    output
+        A run's folder: the features stay in it, and an interrupted computation goes on. ``None`` keeps nothing.
+
+    Returns
+    -------
+    The training split, its images replaced by float16 features ``(N, variants, h, w, channels)``, and the
+    validation split, ``(N, h, w, channels)``; both memory maps.
+
+    Raises
+    ------
+    InputError
+        Where ``flips`` is unknown, or the features need more room than the disk has.
+
+    """
+    variants = FLIPS[known_name("flips", flips, FLIPS)]
+    base = model.get_layer("features")
+    digest = hashlib.sha256(dataset.fingerprint.encode())
+    for weight in base.get_weights():
+        digest.update(np.ascontiguousarray(weight))
+    train, validation = (
+        _compute_features(base, split.images, steps, output, f"{name}-{digest.hexdigest()[:16]}")
+        for name, split, steps in (
+            (f"train-{flips}", dataset.train, variants),
+            ("validation", dataset.validation, FLIPS["none"]),
+        )
+    )
+    return Split(train, dataset.train.labels), Split(validation[:, 0], dataset.validation.labels)
+
+
+def _compute_features(base, images, variants, output, name, batch_size=64) -> np.ndarray:
+    if output is None:
+        scratch = tempfile.TemporaryDirectory(prefix="cifar-features-")
+        kept = _compute_features(base, images, variants, scratch.name, name, batch_size)
+        weakref.finalize(kept, scratch.cleanup)
+        return kept
+    folder = Path(output) / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    path, progress = folder / f"{name}.npy", folder / f"{name}.json"
+    shape = (len(images), len(variants), *base.output.shape[1:])
+    try:
+        done = json.loads(progress.read_text())["images"]
+        kept = np.lib.format.open_memmap(path, "r+")
+    except (OSError, ValueError, KeyError):
+        needed, free = 2 * math.prod(shape), shutil.disk_usage(folder).free
+        if needed > free:
+            raise InputError(
+                f"output {output} has {free / 1e9:.1f} GB free, and the features need {needed / 1e9:.1f} GB; "
+                "choose another output, fewer flips or a smaller input_size"
+            ) from None
+        done = 0
+        kept = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    tell, started, first = display_line(""), time.monotonic(), done
+    while done < len(images):
+        stop = min(done + batch_size, len(images))
+        for index, (vertical, horizontal) in enumerate(variants):
+            batch = images[done:stop, ::vertical, ::horizontal]
+            kept[done:stop, index] = base.predict_on_batch(batch).astype(np.float32)
+        done = stop
+        kept.flush()
+        write_atomically(progress, json.dumps({"images": done}))
+        left = (time.monotonic() - started) / (done - first) * (len(images) - done)
+        phase = f"features of {done:,} of {len(images):,} images ({name.split('-')[0]})"
+        tell(f"{phase}; {left:,.0f} s left")
+        write_event(output, "phase", phase=phase, seconds_left=round(left, 1))
+    tell("")
+    return kept

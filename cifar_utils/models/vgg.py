@@ -1,0 +1,61 @@
+"""Plain stacks of convolutions: CifarNet, the fan and a VGG-19 for small images.
+
+Each function takes normalized images as a Keras tensor ``(N, H, W, 3)`` and gives logits ``(N, classes)``.
+"""
+
+from keras import layers
+
+from cifar_utils.models.blocks import conv_bn_relu
+
+
+def cifarnet(x, classes: int, residual: bool = True):
+    """CifarNet, a ResNet-9 shape: eight 3×3 convolutions, 64 to 256 filters (report E).
+
+    ``residual`` adds the input of each of the two pairs to its output; the report's printed list does
+    not show whether it did. 2,444,672 parameters for 10 classes either way.
+    """
+    x = conv_bn_relu(x, 64)
+    x = layers.MaxPooling2D(2)(conv_bn_relu(x, 128))
+    x = _pair(x, 128, residual)
+    x = layers.MaxPooling2D(2)(conv_bn_relu(x, 256))
+    x = layers.MaxPooling2D(2)(conv_bn_relu(x, 256))
+    x = _pair(x, 256, residual)
+    x = layers.MaxPooling2D(4)(x)
+    return layers.Dense(classes, use_bias=False)(layers.Flatten()(x))
+
+
+def _pair(x, filters: int, residual: bool):
+    y = conv_bn_relu(conv_bn_relu(x, filters), filters)
+    return layers.Add()([x, y]) if residual else y
+
+
+def fan(x, classes: int, dropout: float = 0.1):
+    """The "fan": seven valid convolutions that widen without pooling, then a very large head (report B).
+
+    ``dropout`` follows the second to the sixth convolution, half of it the first. 87,316,426 parameters
+    for 10 classes at 32×32, 85 million of them between the last convolution and the first dense layer.
+    """
+    rates = [dropout / 2, *[dropout] * 5, 0]
+    for filters, rate in zip([32, 64, 128, 128, 256, 256, 512], rates, strict=True):
+        x = conv_bn_relu(x, filters, padding="valid")
+        x = layers.Dropout(rate)(x) if rate else x
+    x = layers.Flatten()(x)
+    for units in (512, 128):
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Dense(units)(x)))
+    return layers.Dense(classes)(x)
+
+
+def vgg19(x, classes: int, batch_norm: bool = True, dropout: float = 0.5, units: int = 512):
+    """VGG-19's sixteen convolutions (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images (report C).
+
+    Five poolings leave one position, so the two hidden dense layers shrink from 4,096 to ``units``.
+    Without ``batch_norm`` it is the network whose training collapses in report C.
+    """
+    for filters, depth in zip([64, 128, 256, 512, 512], [2, 2, 4, 4, 4], strict=True):
+        for _ in range(depth):
+            x = conv_bn_relu(x, filters, batch_norm=batch_norm)
+        x = layers.MaxPooling2D(2)(x)
+    x = layers.Flatten()(x)
+    for _ in range(2):
+        x = layers.Dropout(dropout)(layers.Dense(units, "relu", kernel_initializer="he_normal")(x))
+    return layers.Dense(classes)(x)
