@@ -1,0 +1,17 @@
+"""Training: optimizers, schedules, callbacks, and :func:`fit`, which ties them together."""
+
+from cifar_utils.backend import keras  # noqa: F401  (the first import of Keras, a quiet one)
+from cifar_utils.training.callbacks import TrainingDiverged
+from cifar_utils.training.fit import fit
+from cifar_utils.training.history import History
+from cifar_utils.training.optimizers import OPTIMIZERS, make_optimizer
+from cifar_utils.training.schedules import SCHEDULES
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "History",
+    "TrainingDiverged",
+    "fit",
+    "make_optimizer",
+]

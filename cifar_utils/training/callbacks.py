@@ -1,0 +1,149 @@
+"""What happens around an epoch: its seeds, its checkpoint, its progress."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cifar_utils.events import display_line, write_event
+from cifar_utils.files import write_atomically
+from cifar_utils.parameters import InputError
+from cifar_utils.training.batches import Batches
+from cifar_utils.training.history import best_epoch
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss is no longer a number."""
+
+
+class SeedEpoch(keras.callbacks.Callback):
+    """Sets all that is random in an epoch (order, augmentation, dropout) from ``(seed, epoch)``.
+
+    So weights, optimizer state and history are all that resuming needs.
+    """
+
+    def __init__(self, batches: Batches, seed: int):
+        super().__init__()
+        self.batches, self.seed = batches, seed
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.epoch = epoch
+        states = [v for v in self.model.non_trainable_variables if v.name == "seed_generator_state"]
+        seeds = np.random.SeedSequence([self.seed, epoch]).generate_state(max(len(states), 1)) >> 1
+        for state, seed in zip(states, seeds, strict=False):
+            state.assign([int(seed), 0])
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps a run's history, and the weights and optimizer state of its last and its best epoch, in a folder.
+
+    ``state.json`` is written last and names the weights it belongs to, so a kill at any moment leaves the
+    state of the last whole epoch.
+    """
+
+    def __init__(self, folder: Path, settings: dict):
+        super().__init__()
+        self.folder, self.settings = Path(folder), settings
+        self.epochs: list[dict] = []
+
+    def weights(self, epoch: int) -> Path:
+        """The weights after an epoch (counted from 1)."""
+        return self.folder / f"epoch-{epoch:04d}.weights.h5"
+
+    def restore(self) -> int:
+        """Load the last whole epoch into the model; return how many epochs are done.
+
+        Raises
+        ------
+        InputError
+            Where the folder holds a run of other settings, or its files are damaged.
+
+        """
+        state = self.folder / "state.json"
+        if not state.exists():
+            return 0
+        way_out = f"delete {self.folder} to start from the beginning, or choose another folder"
+        try:
+            kept = json.loads(state.read_text())
+            differing = [k for k in self.settings if kept["settings"].get(k) != self.settings[k]]
+            if differing:
+                name = differing[0]
+                raise InputError(
+                    f"{self.folder} holds a run with {name} {kept['settings'].get(name)!r}, "
+                    f"not {self.settings[name]!r}; {way_out}"
+                )
+            self.epochs = kept["epochs"]
+            self.model.load_weights(self.weights(len(self.epochs)))
+        except (OSError, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.folder} is damaged ({error}); {way_out}") from error
+        return len(self.epochs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        weights = self.weights(epoch + 1)
+        temporary = weights.with_name("writing.weights.h5")
+        self.model.save_weights(temporary)
+        temporary.replace(weights)
+        state = {"settings": self.settings, "epochs": self.epochs}
+        write_atomically(self.folder / "state.json", json.dumps(state))
+        keep = {weights, self.weights(best_epoch(self.epochs))}
+        for old in set(self.folder.glob("*.weights.h5")) - keep:
+            old.unlink()
+
+
+class Progress(keras.callbacks.Callback):
+    """Completes each epoch's row, stops at a loss that is not a number, and tells how far training is.
+
+    It tells by one line under the notebook's cell and, where ``output`` names a run's folder, by its
+    events, for whoever watches the run from outside.
+    """
+
+    def __init__(self, batches: Batches, epochs: int, rows: list[dict], output: Path | None):
+        super().__init__()
+        self.batches, self.total, self.rows, self.output = batches, epochs, rows, output
+        self.told = 0.0
+
+    def on_train_begin(self, logs=None):
+        self.started, self.first = time.monotonic(), len(self.rows)
+        self.line = display_line("training starts")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.epoch_started = epoch, time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Reading the loss waits for the device, so it is read about once a second.
+        if time.monotonic() - self.told >= 1:
+            self._tell("batch", logs or {}, batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        schedule = self.model.optimizer.learning_rate
+        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(schedule))
+        row["seconds"] = time.monotonic() - self.epoch_started
+        self._tell("epoch", row, len(self.batches))
+        self.rows.append(row)
+
+    def _tell(self, event: str, logs: dict, step: int):
+        self.told = time.monotonic()
+        shown = {k: float(v) for k, v in logs.items() if k.endswith(("loss", "accuracy"))}
+        if not all(map(math.isfinite, shown.values())):
+            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            raise TrainingDiverged(
+                f"the loss became {shown.get('loss')} in epoch {self.epoch + 1}, step {step}, at a "
+                f"learning rate of {rate:.3g}: lower learning_rate, or warm it up"
+            )
+        done = self.epoch - self.first + step / len(self.batches)
+        left = (self.told - self.started) * (self.total - self.first - done) / max(done, 1e-9)
+        record = {"epoch": self.epoch + 1, "epochs": self.total, "step": step, **shown}
+        write_event(
+            self.output, event, steps=len(self.batches), seconds_left=round(left, 1), **record
+        )
+        values = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
+        self.line(f"epoch {self.epoch + 1} of {self.total}: {values}; {left:,.0f} s left")
+
+    def on_train_end(self, logs=None):
+        self.line("")

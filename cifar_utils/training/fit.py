@@ -1,0 +1,99 @@
+"""Training: :func:`fit`, which can be killed at any moment and started again."""
+
+import tempfile
+from pathlib import Path
+
+import keras
+
+from cifar_utils.data.dataset import Split
+from cifar_utils.parameters import InputError, parse_call
+from cifar_utils.training.batches import Batches
+from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
+from cifar_utils.training.history import History, best_epoch
+from cifar_utils.training.optimizers import make_optimizer
+from cifar_utils.training.schedules import SCHEDULES
+
+
+def fit(
+    model: keras.Model,
+    train: Split,
+    validation: Split,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    optimizer: str = "sgd",
+    learning_rate: float = 0.01,
+    schedule: str = "constant",
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    output: Path | str | None = None,
+) -> History:
+    """Train a model from inputs to logits; leave it with the weights of its best epoch by validation.
+
+    Parameters
+    ----------
+    train
+        Its images may have an axis more than the model takes, the second one: variants of an image, of which
+        each epoch draws one.
+    optimizer, learning_rate, weight_decay
+        See :func:`~cifar_utils.training.make_optimizer`.
+    schedule
+        A name in :data:`~cifar_utils.training.SCHEDULES`, options allowed: ``"step(every=10)"``.
+    output
+        A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on to the very result
+        it would have had. ``None`` keeps nothing.
+
+    Raises
+    ------
+    InputError
+        Where an argument is out of range or unknown, or ``output`` holds a run of other settings.
+    TrainingDiverged
+        Where the loss is no longer a number.
+
+    """
+    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        if value < 1:
+            raise InputError(f"{name} is {value!r}; it must be >= 1")
+    settings = {
+        "epochs": epochs, "batch_size": batch_size, "optimizer": optimizer, "learning_rate": learning_rate,
+        "schedule": schedule, "weight_decay": weight_decay, "seed": seed,
+        "parameters": model.count_params(), "images": len(train.labels),
+    }  # fmt: skip
+    variants = train.images.shape[1] if train.images.ndim > len(model.input_shape) else 0
+    batches = Batches(train, batch_size, seed, variants)
+    rate = parse_call("schedule", schedule, SCHEDULES, given=3)(learning_rate, len(batches), epochs)
+    model.compile(
+        make_optimizer(optimizer, rate, weight_decay),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        # XLA makes a step slower in TensorFlow on a CPU; JAX can't do without it.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    model.optimizer.build(model.trainable_variables)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(output or scratch) / "checkpoint"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"output {output} can't be written ({error.strerror})") from error
+        checkpoint = Checkpoint(folder, settings)
+        checkpoint.set_model(model)
+        done = checkpoint.restore()
+        if done < epochs:
+            model.fit(
+                batches,
+                validation_data=tuple(validation),
+                validation_batch_size=500,
+                initial_epoch=done,
+                epochs=epochs,
+                shuffle=False,  # Keras would shuffle the batches, by a state of its own
+                verbose=0,
+                callbacks=[
+                    SeedEpoch(batches, seed),
+                    Progress(batches, epochs, checkpoint.epochs, output),
+                    checkpoint,
+                ],
+            )
+        best = best_epoch(checkpoint.epochs)
+        model.load_weights(checkpoint.weights(best))
+    return History(checkpoint.epochs, best)

@@ -1,0 +1,48 @@
+"""Optimizers by name, each a Keras one with the series' conventions."""
+
+import keras
+
+from cifar_utils.parameters import InputError, parse_call
+
+
+def sgd(learning_rate, weight_decay=None, momentum: float = 0.9, nesterov: bool = False):
+    """Stochastic gradient descent with momentum."""
+    return keras.optimizers.SGD(learning_rate, momentum, nesterov, weight_decay=weight_decay)
+
+
+def adam(learning_rate, weight_decay=None, beta_1: float = 0.9, beta_2: float = 0.999):
+    """Adam (Kingma and Ba, arXiv:1412.6980); with weight decay it is AdamW (arXiv:1711.05101)."""
+    return keras.optimizers.Adam(learning_rate, beta_1, beta_2, weight_decay=weight_decay)
+
+
+OPTIMIZERS = {"sgd": sgd, "adam": adam}
+
+
+def make_optimizer(
+    text: str, learning_rate, weight_decay: float = 0.0
+) -> keras.optimizers.Optimizer:
+    """The optimizer that a text such as ``"sgd(momentum=0.9)"`` names.
+
+    Parameters
+    ----------
+    learning_rate
+        A number or a Keras schedule.
+    weight_decay
+        Decoupled from the gradient: each step takes ``learning_rate * weight_decay`` of every kernel away
+        (biases and normalization parameters are left alone). In SGD with momentum m, PyTorch's coupled
+        ``weight_decay`` of the same strength is (1 - m) times this one.
+
+    Raises
+    ------
+    InputError
+        Where the name or an option is unknown, or an option's value is refused.
+
+    """
+    call = parse_call("optimizer", text, OPTIMIZERS, given=2)
+    try:
+        optimizer = call(learning_rate, weight_decay or None)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"optimizer {text!r}: {str(error).splitlines()[0]}") from error
+    if weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
