@@ -1,0 +1,152 @@
+"""Named datasets: ``load_dataset("cifar10")`` gives images and labels, split for a model."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_utils.data import cifar, digits
+from cifar_utils.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE, Archive, read_cifar
+from cifar_utils.data.dataset import Dataset, Split
+from cifar_utils.data.download import download, find, keras_datasets
+from cifar_utils.data.splits import held_out, limited
+from cifar_utils.parameters import InputError, known_name
+
+__all__ = ["DATASETS", "Dataset", "Split", "describe_dataset", "fetch", "load_dataset"]
+
+# Each name with the archive that it is read from; None for what comes with a package.
+DATASETS: dict[str, Archive | None] = {
+    "digits": None,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "cifar100_coarse": CIFAR100_COARSE,
+}
+
+
+def load_dataset(
+    name: str,
+    *,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    folder: Path | str | None = None,
+) -> Dataset:
+    """Read a named dataset into memory, and hold out a stratified validation split.
+
+    Archives, or the folders in them, are looked for in ``folder``, else where ``CIFAR_DATA_DIR``
+    says, else in Keras's cache (``~/.keras/datasets``, or below ``KERAS_HOME``). Only in the last
+    case is one that is not there downloaded.
+
+    Parameters
+    ----------
+    name
+        One of :data:`DATASETS`.
+    validation_fraction
+        Share of the training images to hold out, above 0 and below 1.
+    seed
+        What the held-out images, and those within ``train_limit``, are drawn by; and by their
+        labels, in the proportions of the classes.
+    train_limit
+        Images to use for training and validation together; None for all.
+    test_limit
+        Test images to use, in the same proportions, whatever the seed; None for all.
+    folder
+        Where to look instead of ``CIFAR_DATA_DIR``; nothing is downloaded then.
+
+    Returns
+    -------
+    Dataset
+        Images uint8 ``(N, 32, 32, 3)`` and labels int64 ``(N,)``, in the order of the files.
+
+    Raises
+    ------
+    InputError
+        Where an argument is none of the above or leaves a class without images; where the data
+        are not there, not whole, not what they should be, or can't be downloaded.
+    """
+    archive = DATASETS[known_name("dataset", name, DATASETS)]
+    if not 0 < validation_fraction < 1:
+        raise InputError(f"validation_fraction is {validation_fraction}; it must be > 0, < 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must be >= 0")
+    if archive is None:
+        names, train, test, source, note = *digits.read_digits(), "embedded", ""
+    else:
+        path = find(archive, folder)
+        source = "download" if path is None else "folder" if path.is_dir() else "archive"
+        names, train, test, note = read_cifar(path or download(archive), archive)
+    sizes = [np.bincount(split.labels, minlength=len(names)) for split in (train, test)]
+    kept, held = held_out(train.labels, sizes[0], validation_fraction, seed, train_limit)
+    tested = limited(test.labels, sizes[1], test_limit, 0, "test_limit")
+    splits = [_take(train, kept), _take(train, held), _take(test, tested)]
+    return Dataset(name, names, *splits, source, _fingerprint(names, splits), note)
+
+
+def _take(split: Split, chosen: np.ndarray) -> Split:
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def _fingerprint(class_names: tuple[str, ...], splits: list[Split]) -> str:
+    digest = hashlib.sha256("\n".join(class_names).encode())
+    for images, labels in splits:
+        digest.update(f"\n{images.shape}\n".encode())
+        digest.update(images.reshape(-1))
+        digest.update(labels.astype("<i8"))
+    return digest.hexdigest()
+
+
+def fetch(name: str) -> Path:
+    """Make sure that a named dataset is on this machine and can be read, and return where.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_dataset`.
+    """
+    archive = DATASETS[known_name("dataset", name, DATASETS)]
+    if archive is None:
+        return digits.location()
+    path = find(archive) or download(archive)
+    read_cifar(path, archive)
+    return path
+
+
+def describe_dataset(name: str) -> dict[str, Any]:
+    """Say what is known of a named dataset, without downloading it.
+
+    Returns
+    -------
+    dict
+        ``name``, ``present``, ``path`` (where it is, or where a download would put it), ``train``
+        (images, those to hold out included), ``test``, ``classes``, ``image_shape``, ``citation``;
+        of one that is present ``class_names``, ``fingerprint`` (of the default splits), ``note``.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_dataset`, but for what concerns a download.
+    """
+    archive = DATASETS[known_name("dataset", name, DATASETS)]
+    path = find(archive) if archive else digits.location()
+    known = {
+        "name": name,
+        "present": path is not None,
+        "path": str(path or keras_datasets() / archive.folder),
+        "train": 50_000,
+        "test": 10_000,
+        "classes": archive.classes if archive else 10,
+        "image_shape": (32, 32, 3),
+        "citation": cifar.CITATION if archive else digits.CITATION,
+    }
+    if path is None:
+        return known
+    dataset = load_dataset(name)
+    return known | {
+        "train": len(dataset.train.labels) + len(dataset.validation.labels),
+        "test": len(dataset.test.labels),
+        "class_names": dataset.class_names,
+        "fingerprint": dataset.fingerprint,
+        "note": dataset.note,
+    }

@@ -1,0 +1,64 @@
+"""The nouns of data: Split and Dataset."""
+
+import html
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Split(NamedTuple):
+    """Images and their labels: uint8 ``(N, H, W, 3)`` and integers ``(N,)``."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named set of labelled images, split for training, validation and test; not normalized.
+
+    Attributes
+    ----------
+    name
+        As in :data:`cifar_utils.data.DATASETS`.
+    class_names
+        By label: ``class_names[labels[i]]`` is the class of image ``i``.
+    source
+        Where it came from: ``"embedded"``, ``"folder"``, ``"archive"`` or ``"download"``.
+    note
+        One line that whoever keeps the files wants in every report (``SOURCE.txt`` beside them),
+        or empty.
+    fingerprint
+        SHA-256 of class names, images and labels of all three splits, in order, in hexadecimal.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    source: str
+    fingerprint: str
+    note: str = ""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        return self.train.images.shape[1:]
+
+    def __repr__(self) -> str:
+        """In words: name, counts, shape, classes and where it came from."""
+        counts = [f"{len(split.labels):,}" for split in (self.train, self.validation, self.test)]
+        names = list(self.class_names)
+        if len(names) > 10:
+            names[5:-1] = ["..."]
+        words = (
+            f"{self.name} ({self.source}): {counts[0]} training, {counts[1]} validation and "
+            f"{counts[2]} test images of {'x'.join(map(str, self.image_shape))}, "
+            f"{len(self.class_names)} classes: "
+        )
+        return words + ", ".join(names) + (f". {self.note}" if self.note else "")
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>"

@@ -1,0 +1,125 @@
+"""Stratified choices of images: functions of labels and seed only."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cifar_utils.parameters import InputError
+
+
+def shares(sizes: np.ndarray, count: int) -> np.ndarray:
+    """How many of each class make ``count`` in proportion to ``sizes``, within one of each.
+
+    Largest remainders: the floor of each part, and what is left to the classes that lost most.
+    """
+    exact = np.asarray(sizes, np.int64) * count
+    total = int(np.sum(sizes))
+    taken = exact // total
+    lost_most = np.argsort(-(exact % total), kind="stable")
+    taken[lost_most[: count - taken.sum()]] += 1
+    return taken
+
+
+def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose ``count`` of the labels, each class in its share: booleans ``(N,)``.
+
+    NumPy keeps the raw stream of PCG64 over its versions: a seed means the same images everywhere.
+    """
+    sizes = np.bincount(labels)
+    order = np.lexsort((np.random.PCG64(seed).random_raw(len(labels)), labels))
+    place_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chosen = np.zeros(len(labels), bool)
+    chosen[order[place_in_class < np.repeat(shares(sizes, count), sizes)]] = True
+    return chosen
+
+
+def limited(
+    labels: np.ndarray,
+    sizes: np.ndarray,
+    limit: int | None,
+    seed: int,
+    name: str,
+    works: Callable[[np.ndarray], bool] = np.all,
+) -> np.ndarray:
+    """Choose ``limit`` of the labels, each class in its share.
+
+    Parameters
+    ----------
+    labels
+        Whole numbers ``(N,)``.
+    sizes
+        How many there are of each class, ``(K,)``.
+    limit
+        How many to choose; None for all.
+    seed
+        What they are drawn by.
+    name
+        What the limit is called, for messages: ``"test_limit"``.
+    works
+        Whether so many of each class, ``(K,)``, are enough; at least one, if nothing else is said.
+
+    Returns
+    -------
+    np.ndarray
+        Booleans ``(N,)``: the chosen.
+
+    Raises
+    ------
+    InputError
+        Where there are fewer labels, or these are not enough of a class and more would be.
+    """
+    if limit is None:
+        return np.ones(len(labels), bool)
+    if not 1 <= limit <= len(labels):
+        raise InputError(f"{name} is {limit}; it takes 1 to {len(labels)}, which is all there are")
+    if not works(shares(sizes, limit)) and works(sizes):
+        smallest = next(n for n in range(1, len(labels) + 1) if works(shares(sizes, n)))
+        raise InputError(
+            f"{name} is {limit}, which leaves a class without images in a split; "
+            f"the smallest that works is {smallest}"
+        )
+    return stratified(labels, limit, seed)
+
+
+def held_out(
+    labels: np.ndarray, sizes: np.ndarray, fraction: float, seed: int, limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the labels, or ``limit`` of them, into training and validation.
+
+    Parameters
+    ----------
+    labels, sizes, seed, limit
+        As in :func:`limited`.
+    fraction
+        The part of them for validation, above 0 and below 1.
+
+    Returns
+    -------
+    tuple
+        Booleans ``(N,)``, twice: those for training, those for validation.
+
+    Raises
+    ------
+    InputError
+        Where ``limit`` or ``fraction`` leaves a class without images in one of the two.
+    """
+
+    def works(kept: np.ndarray, count: int | None = None) -> bool:
+        held = shares(kept, round(kept.sum() * fraction) if count is None else count)
+        return bool(np.all((held > 0) & (held < kept)))
+
+    kept = limited(labels, sizes, limit, seed, "train_limit", works)
+    kept_sizes, total = np.bincount(labels[kept], minlength=len(sizes)), int(kept.sum())
+    if not works(kept_sizes):
+        enough = [count for count in range(1, total) if works(kept_sizes, count)]
+        raise InputError(
+            f"validation_fraction is {fraction:g}, which leaves a class without images in a split; "
+            + (
+                f"of {total} images it takes {enough[0] / total:.6g} to {enough[-1] / total:.6g}"
+                if enough
+                else "a class has fewer than two images to divide"
+            )
+        )
+    held = np.zeros(len(labels), bool)
+    held[kept] = stratified(labels[kept], round(total * fraction), seed)
+    return kept & ~held, held

@@ -1,0 +1,222 @@
+import contextlib
+import gzip
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cifar_utils.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE, read_cifar
+from cifar_utils.parameters import InputError
+
+
+class Trap:
+    """Unpickled without care, it makes a folder."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def python3_pickle(protocol):
+    return lambda content: pickle.dumps(content, protocol=protocol)
+
+
+def older_numpy(content):
+    return pickle.dumps(content, protocol=2).replace(b"numpy._core.", b"numpy.core.")
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("dialect", ["python 2", "protocol 2", "protocol 4", "numpy 1"])
+def test_every_official_layout_gives_the_images_as_they_were(official, dialect, pack):
+    dumps = {
+        "protocol 2": python3_pickle(2),
+        "protocol 4": python3_pickle(4),
+        "numpy 1": older_numpy,
+    }
+    options = {"dump": dumps[dialect]} if dialect in dumps else {}
+    path, made = official(pack=pack, **options)
+    names, train, test, note = read_cifar(path, CIFAR10)
+    assert names == tuple(f"class {i}" for i in range(10))
+    assert train.images.dtype == np.uint8
+    for part, members in ((train, CIFAR10.train), (test, (CIFAR10.test,))):
+        np.testing.assert_array_equal(part.images, np.concatenate([made[m][0] for m in members]))
+        np.testing.assert_array_equal(part.labels, np.concatenate([made[m][1] for m in members]))
+    assert note == ""
+
+
+def test_pixels_stored_column_first(official):
+    column_first = lambda batch: batch | {b"data": np.asfortranarray(batch[b"data"])}  # noqa: E731
+    path, made = official(changes={"test_batch": column_first})
+    np.testing.assert_array_equal(read_cifar(path, CIFAR10)[2].images, made["test_batch"][0])
+
+
+def test_cifar100_has_fine_and_coarse_labels(official):
+    path, made = official("cifar100", 2)
+    names, train, _, _ = read_cifar(path, CIFAR100)
+    coarse_names, coarse, _, _ = read_cifar(path, CIFAR100_COARSE)
+    assert (len(names), len(coarse_names)) == (100, 20)
+    np.testing.assert_array_equal(train.labels, made["train"][1])
+    np.testing.assert_array_equal(coarse.labels, made["train"][1] % 20)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_source_txt_is_the_note(official, pack):
+    path, _ = official(changes={"SOURCE.txt": b"A re-packed copy.\nMore.\n"}, pack=pack)
+    assert read_cifar(path, CIFAR10)[3] == "A re-packed copy."
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("member", ["data_batch_3", "batches.meta"])
+def test_a_pickle_that_would_execute_does_not(official, refused, tmp_path, member, protocol, pack):
+    marker = tmp_path / "executed"
+    trap = pickle.dumps({b"data": Trap(marker)}, protocol=protocol)
+    path, _ = official(changes={member: trap}, pack=pack)
+    with refused(path, member, "mkdir"):
+        read_cifar(path, CIFAR10)
+    assert not marker.exists()
+
+
+def escaping(kind, tmp_path):
+    member = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    if kind in ("../up", "absolute"):
+        member.name = (
+            str(tmp_path / "escaped") if kind == "absolute" else "cifar-10-batches-py/../../escaped"
+        )
+    else:
+        member.type = {
+            "symlink": tarfile.SYMTYPE,
+            "hard link": tarfile.LNKTYPE,
+            "fifo": tarfile.FIFOTYPE,
+        }[kind]
+        member.linkname = "/etc/passwd"
+    return member
+
+
+@pytest.mark.parametrize("kind", ["../up", "absolute", "symlink", "hard link", "fifo"])
+def test_a_tar_member_that_would_escape_is_refused(official, refused, tmp_path, kind):
+    path, _ = official(changes={escaping(kind, tmp_path): b""}, pack=True)
+    with refused(path, "leads elsewhere"):
+        read_cifar(path, CIFAR10)
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_a_member_too_large_is_not_read(official, refused):
+    path, _ = official(pack=True)
+    huge = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    huge.size = 2**40
+    path.write_bytes(gzip.compress(huge.tobuf() + bytes(1024)))
+    with refused("1,099,511,627,776"):
+        read_cifar(path, CIFAR10)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 300, 0.3, 0.9, -9, -1])
+def test_a_truncated_archive(official, refused, kept):
+    path, _ = official(pack=True)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    with refused(path, "replace it"):
+        read_cifar(path, CIFAR10)
+
+
+def test_a_flipped_bit_in_an_archive_is_found_by_its_checksum(official, refused):
+    path, _ = official(pack=True)
+    stored = gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=0)
+    middle = len(stored) // 2
+    path.write_bytes(stored[:middle] + bytes([stored[middle] ^ 1]) + stored[middle + 1 :])
+    with refused(path):
+        read_cifar(path, CIFAR10)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", gzip.compress(b"not a tar" * 200)])
+def test_another_file_under_the_name_of_an_archive(tmp_path, refused, content):
+    path = tmp_path / CIFAR10.file
+    path.write_bytes(content)
+    with refused(path):
+        read_cifar(path, CIFAR10)
+
+
+def with_data(make):
+    return lambda batch: batch | {b"data": make(batch[b"data"])}
+
+
+def with_labels(*labels):
+    return lambda batch: batch | {b"labels": [*labels, *batch[b"labels"][len(labels) :]]}
+
+
+WRONG = {
+    "no data": (lambda batch: {b"labels": batch[b"labels"]}, "no b'data'"),
+    "no labels": (lambda batch: {b"data": batch[b"data"]}, "no b'labels'"),
+    "fewer labels": (lambda batch: batch | {b"labels": [1, 2]}, "not as many"),
+    "no images": (with_data(lambda data: data[:0]), "shape (0, 3072)"),
+    "other shape": (with_data(lambda data: data[:, :3071].copy()), "shape (40, 3071)"),
+    "one dimension": (with_data(lambda data: data.ravel()), "shape (122880,)"),
+    "floats": (with_data(lambda data: data.astype(float)), "'f8'"),
+    "objects": (with_data(lambda data: data.astype(object)), "'O"),
+    "a list": (with_data(lambda data: data[:, 0].tolist()), "list"),
+    "label too large": (with_labels(10), "0 to 10 for 10 classes"),
+    "negative label": (with_labels(-1), "-1 to 9"),
+    "fraction for a label": (with_labels(1.5), "whole numbers"),
+    "text for a label": (with_labels("cat"), "whole numbers"),
+    "list for a label": (with_labels([1]), "inhomogeneous"),
+    "labels of True": (lambda batch: batch | {b"labels": [True] * 40}, "whole numbers"),
+    "no dict": (lambda batch: [1, 2], "a list"),
+    "half a pickle": (lambda batch: pickle.dumps(batch, protocol=2)[:-1000], "truncated"),
+    "empty": (lambda batch: b"", "Ran out of input"),
+    "text": (lambda batch: b"<html>\n\nNot found</html>", "invalid load key"),
+    "missing": (None, "data_batch_2 missing"),
+}
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize(("change", "words"), WRONG.values(), ids=WRONG)
+def test_a_batch_that_is_not_what_it_should_be(official, refused, change, words, pack):
+    path, _ = official(changes={"data_batch_2": change}, pack=pack, dump=python3_pickle(4))
+    with refused(path, "data_batch_2", words):
+        read_cifar(path, CIFAR10)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [([b"a", b"b"], "2 class names"), ([b"a"] * 10, "1 class names"), (["x"], "str"), (7, "int")],
+)
+def test_wrong_class_names(official, refused, names, words):
+    meta = {b"label_names": names}
+    path, _ = official(changes={"batches.meta": meta}, dump=python3_pickle(2))
+    with refused(path, "batches.meta", words):
+        read_cifar(path, CIFAR10)
+
+
+def test_a_cifar100_file_is_no_cifar10_batch(official, refused):
+    path, _ = official("cifar100", 2)
+    path.rename(path.with_name(CIFAR10.folder))
+    with refused("batches.meta"):
+        read_cifar(path.with_name(CIFAR10.folder), CIFAR10)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_damaged_batch_is_read_or_refused_and_nothing_else(tmp_path_factory, data):
+    pixels = np.zeros((1, 3072), np.uint8)
+    content = bytearray(pickle.dumps({b"data": pixels, b"labels": [1]}, protocol=2))
+    interesting = [*range(120), *range(len(content) - 80, len(content))]
+    for place in data.draw(st.lists(st.sampled_from(interesting), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    folder = tmp_path_factory.mktemp("damaged")
+    for member in CIFAR10.members:
+        (folder / member).write_bytes(bytes(content))
+    (folder / CIFAR10.meta).write_bytes(
+        pickle.dumps({b"label_names": [b"%d" % i for i in range(10)]}, protocol=2)
+    )
+    train = None
+    with contextlib.suppress(InputError):
+        _, train, _, _ = read_cifar(folder, CIFAR10)
+    if train is not None:
+        assert train.images.shape == (5, 32, 32, 3)
+        assert set(train.labels) <= set(range(10))

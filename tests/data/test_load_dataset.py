@@ -1,0 +1,116 @@
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cifar_utils.data import DATASETS, describe_dataset, fetch, load_dataset
+from cifar_utils.data.download import keras_datasets
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar100_coarse"])
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_dataset_from_a_folder_or_an_archive(official, monkeypatch, name, pack):
+    per_class = 4 if name == "cifar10" else 10
+    path, _ = official("cifar10" if name == "cifar10" else "cifar100", per_class, pack=pack)
+    monkeypatch.setenv("CIFAR_DATA_DIR", str(path.parent))
+    dataset = load_dataset(name, validation_fraction=0.25)
+    total = 200 if name == "cifar10" else 1000
+    assert (len(dataset.train.labels), len(dataset.validation.labels)) == (total * 3 / 4, total / 4)
+    assert dataset.image_shape == (32, 32, 3)
+    assert len(dataset.class_names) == DATASETS[name].classes
+    assert dataset.source == ("archive" if pack else "folder")
+
+
+def test_the_fingerprint_is_of_what_is_in_the_splits_not_of_where_it_came_from(official, tmp_path):
+    official()
+    official(pack=True, at=tmp_path / "packed")
+    one = load_dataset("cifar10", folder=tmp_path / "data")
+    assert load_dataset("cifar10", folder=tmp_path / "packed").fingerprint == one.fingerprint
+    assert load_dataset("cifar10", folder=tmp_path / "data", seed=1).fingerprint != one.fingerprint
+    assert load_dataset("digits").fingerprint != one.fingerprint
+
+
+def test_limits_are_stratified_and_the_test_images_are_those_of_every_seed():
+    first, second = (load_dataset("digits", train_limit=200, test_limit=50, seed=s) for s in (0, 1))
+    assert [len(split.labels) for split in (first.train, first.validation, first.test)] == [
+        180,
+        20,
+        50,
+    ]
+    assert np.bincount(first.validation.labels).tolist() == [2] * 10
+    assert np.bincount(first.test.labels).tolist() == [5] * 10
+    np.testing.assert_array_equal(first.test.images, second.test.images)
+    assert not np.array_equal(first.train.images, second.train.images)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "cifar11"}, ["unknown dataset 'cifar11'", "did you mean 'cifar10'"]),
+        ({"validation_fraction": 0.0}, ["validation_fraction is 0.0", "> 0, < 1"]),
+        ({"validation_fraction": 1.0}, ["validation_fraction is 1.0"]),
+        ({"validation_fraction": float("nan")}, ["validation_fraction is nan"]),
+        ({"validation_fraction": 0.001}, ["validation_fraction is 0.001", "it takes 0.00"]),
+        ({"seed": -1}, ["seed is -1"]),
+        ({"train_limit": 20}, ["train_limit is 20", "the smallest that works is"]),
+        ({"train_limit": 5000}, ["train_limit is 5000", "1437"]),
+        ({"test_limit": 9}, ["test_limit is 9", "the smallest that works is 10"]),
+        ({"test_limit": 361}, ["test_limit is 361", "360"]),
+        ({"test_limit": 0}, ["test_limit is 0"]),
+    ],
+)
+def test_bad_input(refused, options, words):
+    with refused(*words):
+        load_dataset(**{"name": "digits"} | options)
+
+
+def test_a_dataset_says_what_it_is_in_words(official, tmp_path):
+    official(changes={"SOURCE.txt": b"Some <copy>."})
+    dataset = load_dataset("cifar10", folder=tmp_path / "data")
+    assert repr(dataset).startswith(
+        "cifar10 (folder): 180 training, 20 validation and 40 test images of 32x32x3, "
+        "10 classes: class 0, class 1,"
+    )
+    assert dataset.note == "Some <copy>."
+    assert "Some &lt;copy&gt;." in dataset._repr_html_()
+    assert len(repr(load_dataset("digits"))) < 250
+
+
+def test_fetch_and_load_download_what_is_not_there(official, site, tmp_path, monkeypatch):
+    path, _ = official(pack=True, at=tmp_path / "site")
+    site.content = path.read_bytes()
+    known = replace(
+        DATASETS["cifar10"],
+        url=site.url,
+        size=len(site.content),
+        md5=hashlib.md5(site.content).hexdigest(),
+    )
+    monkeypatch.setitem(DATASETS, "cifar10", known)
+    absent = describe_dataset("cifar10")
+    assert (absent["present"], absent["train"], absent["classes"]) == (False, 50_000, 10)
+    assert site.asked == []
+    assert load_dataset("cifar10").source == "download"
+    assert load_dataset("cifar10").source == "folder"
+    assert fetch("cifar10") == keras_datasets() / "cifar-10-batches-py"
+    assert len(site.asked) == 1
+    present = describe_dataset("cifar10")
+    assert present["path"] == absent["path"] == str(fetch("cifar10"))
+    assert (present["present"], present["train"], present["test"]) == (True, 200, 40)
+    assert present["fingerprint"] == load_dataset("cifar10").fingerprint
+    assert "Krizhevsky" in present["citation"]
+
+
+def test_fetch_refuses_what_is_there_but_broken(official, refused, monkeypatch):
+    path, _ = official(changes={"data_batch_1": b"broken"})
+    monkeypatch.setenv("CIFAR_DATA_DIR", str(path.parent))
+    with refused(path, "data_batch_1"):
+        fetch("cifar10")
+    with refused(path, "data_batch_1"):
+        describe_dataset("cifar10")
+
+
+def test_digits_need_no_download():
+    assert fetch("digits").is_file()
+    described = describe_dataset("digits")
+    assert (described["train"], described["test"], described["present"]) == (1437, 360, True)
