@@ -1,0 +1,178 @@
+"""How good a model is on a split: top-1 and top-k with intervals, loss, by class, confusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
+
+from cifar_utils.data.dataset import Split
+from cifar_utils.words import interval, percent
+
+if TYPE_CHECKING:
+    import keras
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """The 95% interval of a fraction ``hits / n`` (Wilson's score interval, 1927), as fractions."""
+    interval = binomtest(int(hits), int(n)).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores:
+    """What a classifier said of ``N`` labelled images of ``K`` classes, and how good that is.
+
+    Attributes
+    ----------
+    class_names
+        The ``K`` names, by label.
+    labels
+        True classes, integers ``(N,)``.
+    probabilities
+        Of each class, float32 ``(N, K)``; each row sums to 1.
+
+    Raises
+    ------
+    ValueError
+        Where the shapes don't fit each other or there is no image.
+
+    """
+
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    def __post_init__(self) -> None:
+        expected = (len(self.labels), len(self.class_names))
+        if not len(self.labels) or self.probabilities.shape != expected:
+            raise ValueError(
+                f"scores need probabilities of shape (images >= 1, classes) = {expected}, "
+                f"not {self.probabilities.shape}"
+            )
+
+    @property
+    def n(self) -> int:
+        """How many images were classified."""
+        return len(self.labels)
+
+    @cached_property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats; a probability of 0 counts as float32's smallest, 1e-38."""
+        of_truth = self.probabilities[np.arange(self.n), self.labels].astype(np.float64)
+        return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
+
+    @cached_property
+    def _ranking(self) -> np.ndarray:
+        # A stable sort breaks ties as argmax does: the lower label first.
+        return np.argsort(-self.probabilities, axis=1, kind="stable")
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The most probable class of each image, integers ``(N,)``."""
+        return self._ranking[:, 0]
+
+    def hits(self, k: int = 1) -> int:
+        """How many images have their true class among the ``k`` most probable ones."""
+        return int((self._ranking[:, :k] == self.labels[:, None]).sum())
+
+    def top_k(self, k: int) -> float:
+        """The fraction of images whose class is among the ``k`` most probable; 1 from ``K`` on."""
+        return self.hits(k) / self.n
+
+    @property
+    def top1(self) -> float:
+        """The fraction of images classified rightly."""
+        return self.top_k(1)
+
+    @property
+    def top5(self) -> float:
+        """As :meth:`top_k` of 5; of 5 classes or fewer it is 1 and means nothing."""
+        return self.top_k(5)
+
+    @property
+    def top1_interval(self) -> tuple[float, float]:
+        """95% interval of :attr:`top1`."""
+        return wilson_interval(self.hits(1), self.n)
+
+    @property
+    def top5_interval(self) -> tuple[float, float]:
+        """95% interval of :attr:`top5`."""
+        return wilson_interval(self.hits(5), self.n)
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Counts ``(K, K)``: images of true class ``row`` that were taken for class ``column``."""
+        known = np.arange(len(self.class_names))
+        return confusion_matrix(self.labels, self.predictions, labels=known)
+
+    @cached_property
+    def per_class(self) -> dict[str, float]:
+        """The fraction of each class's images classified rightly; without classes of no image."""
+        rows = zip(
+            self.class_names, self.confusion.diagonal(), self.confusion.sum(axis=1), strict=True
+        )
+        return {name: float(right / n) for name, right, n in rows if n}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures a record keeps: plain floats, fractions rather than percent."""
+        return {
+            "n": self.n,
+            "loss": self.loss,
+            "top1": self.top1,
+            "top1_interval": list(self.top1_interval),
+            "top5": self.top5,
+            "top5_interval": list(self.top5_interval),
+            "per_class": self.per_class,
+        }
+
+    def __repr__(self) -> str:
+        def words(k: int) -> str:
+            bounds = interval(wilson_interval(self.hits(k), self.n))
+            return f"top-{k} {percent(self.top_k(k))} (95% interval {bounds})"
+
+        tops = ", ".join(words(k) for k in (1, 5) if k < max(2, len(self.class_names)))
+        return f"{tops}, loss {self.loss:.3f}, n = {self.n:,}"
+
+    def _repr_html_(self) -> str:
+        return f'<p class="scores">{escape(repr(self))}</p>'
+
+
+def evaluate(
+    model: keras.Model, split: Split, class_names: tuple[str, ...], batch_size: int = 500
+) -> Scores:
+    """Classify a split's images.
+
+    Parameters
+    ----------
+    model
+        From uint8 images ``(N, H, W, 3)`` to logits ``(N, K)``.
+    split
+        Images and labels ``(N,)``.
+    class_names
+        The ``K`` names, by label.
+    batch_size
+        Images at a time: a matter of memory and speed alone.
+
+    Raises
+    ------
+    FloatingPointError
+        Where a logit is NaN or infinite: training has diverged, or a sum overflowed.
+    ValueError
+        Where there are no images, or the model has other than ``K`` outputs.
+
+    """
+    logits = np.asarray(model.predict(split.images, batch_size=batch_size, verbose=0), np.float64)
+    broken = np.count_nonzero(~np.isfinite(logits).all(axis=1))
+    if broken:
+        raise FloatingPointError(
+            f"the model gives logits that are not finite for {broken:,} of {len(logits):,} images: "
+            "its training has diverged; try a lower learning rate, or precision float32"
+        )
+    return Scores(tuple(class_names), split.labels, softmax(logits, axis=1).astype(np.float32))

@@ -1,0 +1,33 @@
+"""Numbers as pages and terminals write them."""
+
+from collections.abc import Sequence
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction: ``percent(0.867)`` is ``"86.7%"``."""
+    return f"{100 * fraction:.{digits}f}%"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """The bounds of a fraction, in percent: ``"86.0 to 87.3%"``."""
+    low, high = bounds
+    return f"{100 * low:.1f} to {percent(high)}"
+
+
+def compact(number: float) -> str:
+    """A count in three digits: ``"87.3 M"``."""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units: ``"1 h 52 min"``, ``"2 min 5 s"``, ``"3.1 s"``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

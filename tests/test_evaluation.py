@@ -1,0 +1,160 @@
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar_utils.data.dataset import Split
+from cifar_utils.evaluation import Scores, evaluate, percent, wilson_interval
+
+NAMES = ("cat", "dog", "frog")
+BY_HAND = Scores(
+    NAMES,
+    np.array([0, 0, 1, 2]),
+    np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.25, 0.5, 0.25], [0.5, 0.5, 0.0]], np.float32),
+)
+
+
+@st.composite
+def some_scores(draw):
+    n, k = draw(st.integers(1, 30)), draw(st.integers(2, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    # Rounding makes ties, which top-k has to break as the predictions do.
+    weights = np.round(rng.random((n, k)), draw(st.integers(1, 3))) + 0.1
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    names = tuple(f"class {i}" for i in range(k))
+    return Scores(names, rng.integers(0, k, n), probabilities.astype(np.float32))
+
+
+def test_scores_counted_by_hand():
+    assert BY_HAND.predictions.tolist() == [0, 1, 1, 0]
+    assert (BY_HAND.n, BY_HAND.top1, BY_HAND.top_k(2), BY_HAND.top5) == (4, 0.5, 0.75, 1.0)
+    assert BY_HAND.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert BY_HAND.per_class == {"cat": 0.5, "dog": 1.0, "frog": 0.0}
+    assert BY_HAND.hits(1) == 2
+
+
+def test_loss_is_the_mean_log_and_finite_where_a_probability_is_zero():
+    expected = -(np.log(0.5) + np.log(0.1) + np.log(0.5) + np.log(np.finfo(np.float32).tiny)) / 4
+    assert BY_HAND.loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_wilson_interval_has_its_published_values():
+    # Newcombe, Statistics in Medicine 17 (1998), table I.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+
+
+def test_dict_holds_plain_fractions():
+    kept = BY_HAND.to_dict()
+    assert kept.keys() == {
+        "n", "loss", "top1", "top1_interval", "top5", "top5_interval", "per_class",
+    }  # fmt: skip
+    assert all(type(kept[key]) is float for key in ("loss", "top1", "top5"))
+    assert kept["top1_interval"] == list(BY_HAND.top1_interval)
+
+
+def test_words_give_intervals_and_leave_out_a_trivial_top5():
+    assert repr(BY_HAND).startswith("top-1 50.0% (95% interval 15.0 to 85.0%), loss ")
+    assert "n = 4" in BY_HAND._repr_html_()
+    assert "top-5" not in repr(BY_HAND)
+    ten = Scores(tuple("abcdefghij"), np.arange(10), np.eye(10, dtype=np.float32))
+    assert "top-5 100.0%" in repr(ten)
+    assert percent(0.8675, 2) == "86.75%"
+
+
+def test_classes_without_images_have_no_accuracy():
+    scores = Scores(NAMES, np.array([0]), np.array([[0.2, 0.7, 0.1]], np.float32))
+    assert scores.per_class == {"cat": 0.0}
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4, 2), (4,)])
+def test_shapes_that_do_not_fit_are_refused(shape):
+    with pytest.raises(ValueError, match="shape"):
+        Scores(NAMES, BY_HAND.labels, np.ones(shape, np.float32))
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="images >= 1"):
+        Scores(NAMES, np.empty(0, int), np.empty((0, 3), np.float32))
+
+
+@given(some_scores())
+def test_scores_agree_with_one_another(scores):
+    k = len(scores.class_names)
+    tops = [scores.top_k(i) for i in range(1, k + 3)]
+    assert tops == sorted(tops)
+    assert tops[k - 1 :] == [1.0, 1.0, 1.0]
+    assert scores.top1 == np.mean(scores.predictions == scores.labels)
+    for value, (low, high) in (
+        (scores.top1, scores.top1_interval),
+        (scores.top5, scores.top5_interval),
+    ):
+        assert 0 <= low <= value + 1e-12
+        assert value - 1e-12 <= high <= 1
+    assert scores.confusion.sum() == scores.n
+    assert scores.confusion.trace() == scores.hits(1)
+    counts = dict(zip(scores.class_names, scores.confusion.sum(axis=1), strict=True))
+    weighted = sum(share * counts[name] for name, share in scores.per_class.items())
+    assert weighted / scores.n == pytest.approx(scores.top1)
+
+
+@given(some_scores())
+def test_metrics_agree_with_scikit_learn(scores):
+    from sklearn.metrics import accuracy_score, log_loss
+
+    assert scores.top1 == pytest.approx(accuracy_score(scores.labels, scores.predictions))
+    known = np.arange(len(scores.class_names))
+    exact = scores.probabilities.astype(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # rows that sum to 1 within float32 only
+        assert scores.loss == pytest.approx(log_loss(scores.labels, exact, labels=known), abs=1e-5)
+
+
+class Logits:
+    """Stands for a model: gives the logits it was made of."""
+
+    def __init__(self, logits):
+        self.logits = np.asarray(logits)
+
+    def predict(self, images, batch_size, verbose):
+        assert verbose == 0
+        return self.logits[: len(images)]
+
+
+def split_of(n):
+    return Split(np.zeros((n, 4, 4, 3), np.uint8), np.arange(n) % 3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_named(bad):
+    with pytest.raises(FloatingPointError, match=r"not finite for 1 of 2 images.*lower learning"):
+        evaluate(Logits([[1.0, 2.0, bad], [1.0, 2.0, 3.0]]), split_of(2), NAMES)
+
+
+def test_large_logits_do_not_overflow():
+    scores = evaluate(Logits([[9e4, 0.0, 0.0]]), split_of(1), NAMES)
+    assert (scores.top1, scores.loss) == (1.0, 0.0)
+
+
+def test_a_model_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match="shape"):
+        evaluate(Logits(np.zeros((3, 5))), split_of(3), NAMES)
+
+
+def test_a_keras_model_is_scored_without_a_progress_bar(capsys):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 4, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    images = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), np.uint8)
+    labels = np.arange(7) % 3
+    scores = evaluate(model, Split(images, labels), NAMES, batch_size=3)
+    logits = model(images)
+    expected = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    assert scores.loss == pytest.approx(float(np.mean(np.asarray(expected))), rel=1e-5)
+    assert scores.probabilities.dtype == np.float32
+    assert "step" not in capsys.readouterr().out
