@@ -1,0 +1,281 @@
+"""What one run claims, as JSON: parameters, data, model, environment, history and scores."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
+
+import pandas as pd
+
+from cifar_utils.files import write_atomically
+from cifar_utils.parameters import InputError
+from cifar_utils.words import duration
+
+if TYPE_CHECKING:
+    import keras
+
+    from cifar_utils.data.dataset import Dataset
+    from cifar_utils.evaluation import Scores
+    from cifar_utils.events import Phases
+    from cifar_utils.training import History
+
+SCHEMA = 1
+
+
+def _plain(value: Any) -> Any:
+    """A value as strict JSON holds it: NumPy unpacked, keys as text, None for NaN and infinity."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a record holds numbers, text, lists and dicts, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run's record; fractions, not percent; seconds by phase.
+
+    Values are made plain on construction (NumPy scalars unpacked, NaN and infinity become None), so
+    that a record is equal to itself written and read.
+
+    Attributes
+    ----------
+    run
+        The run's name: ``"cifarnet-cifar10-s0"``.
+    history
+        By epoch: ``epoch`` (from 1), ``loss``, ``accuracy``, ``learning_rate``, ``seconds`` and,
+        with a validation split, ``val_loss`` and ``val_accuracy``.
+    scores
+        By split: ``{"test": Scores.to_dict()}``.
+    best_epoch
+        The epoch whose weights were scored.
+
+    """
+
+    schema: int = SCHEMA
+    run: str
+    notebook: str
+    parameters: dict[str, Any]
+    dataset: dict[str, Any]
+    model: dict[str, Any]
+    environment: dict[str, Any]
+    seconds: dict[str, float]
+    history: list[dict[str, Any]]
+    best_epoch: int
+    scores: dict[str, dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+
+    def _facts(self) -> dict[str, str]:
+        data, by, seconds = self.dataset, self.environment, self.seconds
+        phases = ", ".join(f"{name} {duration(s)}" for name, s in seconds.items() if name != "total")
+        return {
+            "data": f"{data['name']} ({data['source']}): {data['train']:,} training, "
+            f"{data['validation']:,} validation and {data['test']:,} test images",
+            "fingerprint": data["fingerprint"],
+            "note on the data": data.get("note", ""),
+            "processor": f"{by['processor']}, {by['cores']} cores",
+            "accelerators": ", ".join(by["accelerators"]),
+            "precision": by["precision"],
+            "software": f"Keras {by['keras']} on {by['backend']} {by['backend_version']}, "
+            f"Python {by['python']}, {by['platform']}",
+            "commit": by["git"] or "",
+            "time": f"{duration(seconds['total'])} ({phases})",
+        }
+
+    def _repr_html_(self) -> str:
+        rows = {name: fact for name, fact in self._facts().items() if fact}
+        return pd.DataFrame(rows.items()).to_html(header=False, index=False)
+
+    def write(self, folder: Path | str) -> Path:
+        """Write ``record.json`` into a folder, whole or not at all, and return its path.
+
+        Raises
+        ------
+        OSError
+            Where the folder can't be written or the disk is full.
+
+        """
+        path = Path(folder) / "record.json"
+        write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def read_record(path: Path | str) -> RunRecord:
+    """Read a ``record.json``, or the one in a run's folder.
+
+    Raises
+    ------
+    InputError
+        Where there is none, or it is broken or of another schema.
+
+    """
+    path = Path(path)
+    path = path / "record.json" if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"record {path} can't be read ({error.strerror}); give a run's folder"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"record {path} is broken ({error}); run its notebook again") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise InputError(
+            f"record {path} is of schema {found!r}, not {SCHEMA}; run its notebook again"
+        )
+    types = get_type_hints(RunRecord)
+    for name, kind in types.items():
+        kind = get_origin(kind) or kind
+        if not isinstance(content.get(name), kind):
+            raise InputError(
+                f"record {path} has no {name} ({kind.__name__}); run its notebook again"
+            )
+    unknown = content.keys() - types.keys()
+    if unknown:
+        raise InputError(
+            f"record {path} has an unknown key {min(unknown)!r}; read it with the version it is of"
+        )
+    return RunRecord(**content)
+
+
+def record_run(
+    notebook: str,
+    parameters: Mapping[str, Any],
+    dataset: Dataset,
+    model: keras.Model,
+    history: History,
+    scores: Scores,
+    phases: Phases,
+) -> RunRecord:
+    """The record of a run that has come to its scores, written where the run has a folder.
+
+    Training counts the seconds of every epoch, those before a resumption too.
+    """
+    from cifar_utils.models import summarize
+
+    facts = summarize(model)
+    seconds = {**phases.seconds, "train": history.seconds}
+    record = RunRecord(
+        run=Path(phases.output or notebook).name,
+        notebook=notebook,
+        parameters=dict(parameters),
+        dataset=describe_dataset(dataset),
+        model={
+            "architecture": facts.name,
+            "parameters": facts.parameters,
+            "trainable_parameters": facts.trainable_parameters,
+            "flops": facts.flops,
+        },
+        environment=describe_environment(model.dtype_policy.name),
+        seconds={**seconds, "total": sum(seconds.values())},
+        history=history.epochs,
+        best_epoch=history.best_epoch,
+        scores={"test": scores.to_dict()},
+    )
+    if phases.output:
+        record.write(phases.output)
+    return record
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """A record's ``dataset``: name, source, fingerprint, note and the number of images by split."""
+    facts = {key: getattr(dataset, key) for key in ("name", "source", "fingerprint", "note")}
+    splits = ("train", "validation", "test")
+    return facts | {split: len(getattr(dataset, split).labels) for split in splits}
+
+
+def describe_environment(precision: str) -> dict[str, Any]:
+    """A record's ``environment``: what computed the run, and which versions of what.
+
+    Parameters
+    ----------
+    precision
+        The Keras dtype policy in use: ``"float32"``, ``"mixed_bfloat16"``.
+
+    Returns
+    -------
+    dict
+        ``backend``, ``backend_version``, ``keras``, ``python``, ``platform``, ``precision``,
+        ``processor``, ``cores`` (those this process may use), ``accelerators`` (names; empty
+        without any) and ``git`` (the commit of this package's own repository, ``+changes`` where
+        tracked files differ from it; None without one).
+
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    # Linux alone tells which of its cores a process may use.
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return {
+        "backend": backend,
+        "backend_version": sys.modules[backend].__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "precision": precision,
+        "processor": _processor(),
+        "cores": cores,
+        "accelerators": _accelerators(backend),
+        "git": _git_commit(Path(__file__)),
+    }
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints, stripped; None where it is not installed, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _accelerators(backend: str) -> list[str]:
+    """Names of the devices other than processors that the backend computes on."""
+    import keras
+
+    if backend == "torch":  # Keras lists no devices for it
+        cuda = sys.modules["torch"].cuda
+        return [cuda.get_device_name(i) for i in range(cuda.device_count())]
+    devices = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") if devices else None
+    return names.splitlines() if names else devices
+
+
+def _git_commit(file: Path) -> str | None:
+    """The commit a file is of, ``+changes`` where tracked files differ; None where it has none."""
+    git = ("git", "-C", str(file.parent))
+    # An installed copy may lie inside of another repository, whose commit says nothing of it.
+    if _output(*git, "ls-files", "--error-unmatch", file.name) is None:
+        return None
+    commit = _output(*git, "rev-parse", "HEAD")
+    changes = _output(*git, "status", "--porcelain", "--untracked-files=no")
+    return commit + ("+changes" if changes else "") if commit else None

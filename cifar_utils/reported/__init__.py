@@ -1,0 +1,130 @@
+"""What the five reports claim: one table (``results.yaml``), and the curves that report D printed.
+
+The figures are copied, not measured here. An accuracy that a report doesn't call top-1 or top-k is
+under ``accuracy``; the split is ``unclear`` where it doesn't name the images it scored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from cifar_utils.words import duration, interval, percent
+
+if TYPE_CHECKING:
+    from cifar_utils.record import RunRecord
+
+FOLDER = Path(__file__).parent
+COLUMNS = [
+    "report",
+    "experiment",
+    "architecture",
+    "dataset",
+    "split",
+    "top1",
+    "top5",
+    "accuracy",
+    "loss",
+    "parameters",
+    "epochs",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "seconds",
+    "note",
+]
+
+
+def _experiments(
+    architecture: str | None = None, dataset: str | None = None
+) -> list[dict[str, Any]]:
+    """Entries of the table; ``"resnet18(dropout=0.5)"`` is looked up as ``resnet18``."""
+    family = architecture and architecture.partition("(")[0].strip()
+    table = yaml.safe_load((FOLDER / "results.yaml").read_text("utf-8"))
+    return [
+        {**row, "source": f"report {row['report']}: {row['experiment']}"}
+        for row in table["results"]
+        if family in (None, row["architecture"]) and dataset in (None, row["dataset"])
+    ]
+
+
+def reported_results(architecture: str | None = None, dataset: str | None = None) -> pd.DataFrame:
+    """The reports' figures, a row for each experiment and split; none where no report gives any.
+
+    Accuracies are fractions, losses in nats; what a report doesn't give is NaN.
+    """
+    rows = [
+        {**experiment, "split": split, **figures}
+        for experiment in _experiments(architecture, dataset)
+        for split, figures in experiment["figures"].items()
+    ]
+    whole = dict.fromkeys(("parameters", "epochs", "steps", "batch_size"), "Int64")
+    return pd.DataFrame(rows, columns=COLUMNS).astype(whole)
+
+
+def reported_per_class(architecture: str, dataset: str) -> dict[str, float] | None:
+    """The reported share of each class's test images classified rightly, or None."""
+    found = [row["per_class"] for row in _experiments(architecture, dataset) if "per_class" in row]
+    return found[0] if found else None
+
+
+def reported_curve(architecture: str, dataset: str) -> pd.DataFrame | None:
+    """The learning curve a report printed, or None.
+
+    Columns: ``epoch``, ``loss``, ``accuracy`` or ``top_5_accuracy`` (all of training), ``seconds``;
+    ``attrs["source"]`` says whose it is.
+    """
+    for row in _experiments(architecture, dataset):
+        if "curve" in row:
+            curve = pd.read_csv(FOLDER / row["curve"])
+            curve.attrs["source"] = f"report {row['report']}"
+            return curve
+    return None
+
+
+def compare_with_reported(record: RunRecord) -> pd.DataFrame:
+    """A page's table: a row for each experiment reported on the same task, then the run's own.
+
+    Cells are words (``"86.70% (86.0 to 87.3)"``), a dash for what was not given. Test figures are
+    taken, or those of the split there is. Where nothing was reported, the first row says so.
+    """
+    name, dataset = record.model["architecture"], record.dataset["name"]
+    rows = {}
+    for experiment in _experiments(name, dataset):
+        splits = experiment["figures"]
+        split = next(s for s in ("test", "validation", "unclear", "train") if s in splits)
+        aside = {"test": "", "unclear": " (split unclear)"}.get(split, f" ({split})")
+        rows[experiment["source"] + aside] = _cells({**experiment, **splits[split]})
+    if not rows:
+        rows[f"none reported for {name.partition('(')[0]} on {dataset}"] = _cells({})
+    facts = {"parameters": record.model.get("parameters"), "seconds": record.seconds.get("train")}
+    rows["this run"] = _cells(record.scores["test"] | facts | {"epochs": len(record.history)})
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    optional = ["accuracy, top-k unclear", "steps"]
+    return table.drop(columns=[c for c in optional if (table[c] == "—").all()])
+
+
+def _cells(figures: dict[str, Any]) -> dict[str, str]:
+    """One row's figures, in words, by the table's column."""
+
+    def words(key: str, form: Any) -> str:
+        return "—" if figures.get(key) is None else form(figures[key])
+
+    def share(key: str) -> str:
+        bounds = figures.get(f"{key}_interval")
+        aside = f" ({interval(bounds)})" if bounds else ""
+        return words(key, lambda value: percent(value, 2) + aside)
+
+    return {
+        "top-1": share("top1"),
+        "top-5": share("top5"),
+        "accuracy, top-k unclear": share("accuracy"),
+        "loss (nats)": words("loss", "{:.4f}".format),
+        "parameters": words("parameters", "{:,}".format),
+        "epochs": words("epochs", "{:,}".format),
+        "steps": words("steps", "{:,}".format),
+        "training time": words("seconds", duration),
+    }

@@ -1,0 +1,157 @@
+import json
+import subprocess
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar_utils import record as module
+from cifar_utils.data.dataset import Dataset, Split
+from cifar_utils.parameters import InputError
+from cifar_utils.record import RunRecord, describe_dataset, describe_environment, read_record
+
+FACTS = {
+    "run": "cifarnet-digits-s0",
+    "notebook": "01_vgg_like",
+    "parameters": {"epochs": 1, "weights": None},
+    "dataset": {"name": "digits", "test": 360},
+    "model": {"architecture": "cifarnet", "parameters": 2_444_672},
+    "environment": {"backend": "tensorflow", "git": None},
+    "seconds": {"train": 1.5},
+    "history": [{"epoch": 1, "loss": 0.5}],
+    "best_epoch": 1,
+    "scores": {"test": {"n": 360, "top1": 0.9}},
+}
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.floats(width=32).map(np.float32),
+    st.integers(0, 255).map(np.uint8),
+    st.lists(st.floats(width=32), max_size=3).map(np.array),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner)
+        | st.dictionaries(st.text(), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("records")
+
+
+@given(dicts=st.dictionaries(st.text(), VALUES, max_size=4), rows=st.lists(st.just({"epoch": 1})))
+def test_a_record_read_is_the_one_written(folder, dicts, rows):
+    record = RunRecord(**FACTS | {"parameters": dicts, "scores": {"test": dicts}, "history": rows})
+    path = record.write(folder)
+    assert read_record(path) == record
+    assert read_record(folder) == record
+
+
+def test_file_is_strict_json_of_the_promised_keys(tmp_path):
+    nan = FACTS | {"history": [{"epoch": 1, "loss": float("nan"), "val_loss": np.float32("inf")}]}
+    text = RunRecord(**nan).write(tmp_path).read_text()
+    content = json.loads(text, parse_constant=lambda name: pytest.fail(f"not strict: {name}"))
+    assert content.keys() == FACTS.keys() | {"schema"}
+    assert content["schema"] == 1
+    assert content["history"] == [{"epoch": 1, "loss": None, "val_loss": None}]
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
+    old = RunRecord(**FACTS)
+    old.write(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        RunRecord(**FACTS | {"run": "other"}).write(tmp_path)
+    assert read_record(tmp_path) == old
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_json_cannot_hold_is_refused():
+    with pytest.raises(TypeError, match="a record holds"):
+        RunRecord(**FACTS | {"parameters": {"model": object()}})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": 1, "run"', "is broken"),
+        ("[]", "schema None, not 1"),
+        (json.dumps(FACTS | {"schema": 2}), "schema 2, not 1"),
+        (json.dumps({"schema": 1, "run": "x"}), r"has no notebook \(str\)"),
+        (json.dumps(FACTS | {"schema": 1, "history": {}}), r"has no history \(list\)"),
+        (json.dumps(FACTS | {"schema": 1, "colour": 1}), "unknown key 'colour'"),
+    ],
+)
+def test_broken_records_are_one_line(tmp_path, content, message):
+    path = tmp_path / "record.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_record(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_record_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="can't be read"):
+        read_record(tmp_path)
+
+
+def test_dataset_is_described_by_its_sizes():
+    splits = [Split(np.zeros((n, 8, 8, 3), np.uint8), np.zeros(n, int)) for n in (5, 2, 3)]
+    dataset = Dataset("digits", ("zero",), *splits, "embedded", "abc")
+    facts = describe_dataset(dataset)
+    assert facts == {
+        "name": "digits", "source": "embedded", "fingerprint": "abc", "note": "",
+        "train": 5, "validation": 2, "test": 3,
+    }  # fmt: skip
+
+
+def test_environment_says_what_ran():
+    import keras
+
+    facts = describe_environment("float32")
+    assert facts["backend"] == keras.backend.backend()
+    assert facts["keras"] == keras.__version__
+    assert facts["precision"] == "float32"
+    assert facts["cores"] >= 1
+    assert all(facts[key] for key in ("processor", "python", "platform", "backend_version"))
+    assert RunRecord(**FACTS | {"environment": facts}).environment == facts
+
+
+def test_commit_is_of_the_file_s_own_repository(tmp_path):
+    def git(*command):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", tmp_path, *who, *command], check=True, capture_output=True)
+
+    file, stranger = tmp_path / "record.py", tmp_path / "installed.py"
+    file.write_text("one")
+    assert module._git_commit(file) is None
+    git("init")
+    git("add", "record.py")
+    git("commit", "-m", "one")
+    stranger.write_text("not tracked")
+    commit = module._git_commit(file)
+    assert len(commit) == 40
+    assert module._git_commit(stranger) is None
+    file.write_text("two")
+    assert module._git_commit(file) == commit + "+changes"
+
+
+def test_no_git_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert module._git_commit(module.Path(module.__file__)) is None
