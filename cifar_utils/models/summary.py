@@ -2,11 +2,14 @@
 
 import html
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import pandas as pd
 from keras import layers
 
 from cifar_utils.backend import keras
+from cifar_utils.words import compact
 
 
 @dataclass(frozen=True)
@@ -20,55 +23,58 @@ class ModelSummary:
     parameters: int
     trainable_parameters: int
     flops: int
-    layers: str = field(repr=False)
+    layers: pd.DataFrame = field(repr=False)
 
     def __str__(self) -> str:
         return (
             f"{self.name} has {self.parameters:,} parameters, {self.trainable_parameters:,} of them "
-            f"trained, and takes {in_words(self.flops)} floating-point operations for an image "
-            "(forward, a multiply-add counted as two)."
+            f"trained, and takes {compact(self.flops)}FLOP for an image (forward; a multiply-add "
+            "counts as two)."
         )
 
     def _repr_html_(self) -> str:
         return (
             f"<p>{html.escape(str(self))}</p>"
-            f"<details><summary>Layer by layer</summary><pre>{html.escape(self.layers)}</pre></details>"
+            f"<details><summary>Layer by layer</summary>{self.layers.to_html(index=False)}</details>"
         )
 
 
 def summarize(model: keras.Model) -> ModelSummary:
-    """Count a built model's parameters and arithmetic."""
-    lines: list[str] = []
-    model.summary(line_length=96, print_fn=lines.append, expand_nested=True)
-    trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    return ModelSummary(model.name, model.count_params(), trained, flops(model), "\n".join(lines))
-
-
-def flops(model: keras.Model) -> int:
-    """Floating-point operations for one image, forward: twice the multiply-adds of its convolutions and dense layers.
+    """Count a built model's parameters and arithmetic.
 
     Raises
     ------
     TypeError
-        Where a layer multiplies but is of a kind that is not counted.
-
+        Where a layer multiplies by a kernel but is of a kind whose operations are not counted.
     """
-    return 2 * sum(_multiply_adds(layer) for layer in model._flatten_layers(include_self=False))
+    rows = [
+        {
+            "layer": layer.name,
+            "kind": type(layer).__name__,
+            "output shape": " × ".join(map(str, layer.output.shape[1:])),
+            "parameters": layer.count_params(),
+            "operations": 2 * _multiply_adds(layer),
+        }
+        for layer in _layers(model)
+    ]
+    trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    flops = sum(row["operations"] for row in rows)
+    return ModelSummary(model.name, model.count_params(), trained, flops, pd.DataFrame(rows))
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """The layers of a model, and those of the models among them."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
 
 
 def _multiply_adds(layer: keras.Layer) -> int:
     if isinstance(layer, layers.Conv2D | layers.Dense):
         # Each output value is the sum of one product for each weight of its filter.
-        positions = math.prod(layer.output.shape[1:-1])
-        return positions * math.prod(layer.kernel.shape)
+        return math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
     if getattr(layer, "kernel", None) is not None:
         raise TypeError(f"the operations of {type(layer).__name__} ({layer.name}) are not counted")
     return 0
-
-
-def in_words(number: float) -> str:
-    """A large number in words: ``"0.57 billion"``."""
-    for name, size in {"billion": 1e9, "million": 1e6}.items():
-        if number >= size / 10:
-            return f"{number / size:,.3g} {name}"
-    return f"{number:,.0f}"
