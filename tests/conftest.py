@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import nbformat
+import pytest
+
+PARAMETERS = """\
+epochs: int = 2  # at least 1: passes over the training set
+dataset: str = "digits"  # digits | cifar10: what is classified
+note: str = ""  # anything
+output: str = None  # folder for the record and checkpoints; None keeps nothing"""
+
+RECORD = {
+    "schema": 1,
+    "run": "a run",
+    "notebook": "01_tiny",
+    "parameters": {},
+    "dataset": {"name": "digits", "note": ""},
+    "model": {"architecture": "tiny", "parameters": 2444672},
+    "environment": {},
+    "seconds": {"total": 65.0},
+    "history": [{"epoch": 1, "loss": 1.0}],
+    "best_epoch": 1,
+    "scores": {
+        "test": {
+            "top1": 0.875,
+            "top1_interval": [0.86, 0.89],
+            "top5": 0.991,
+            "top5_interval": [0.98, 0.995],
+            "per_class": dict.fromkeys("abcdef", 0.9),
+        }
+    },
+}
+WRITE_RECORD = f"""\
+import json
+from pathlib import Path
+
+with Path(output, "events.jsonl").open("a") as file:
+    for epoch in range(1, epochs + 1):
+        event = {{"time": 0.0, "event": "epoch", "epoch": epoch, "epochs": epochs}}
+        print(json.dumps(event), file=file)
+Path(output, "record.json").write_text(json.dumps({RECORD!r}))"""
+
+
+@pytest.fixture(scope="session")
+def write_notebook():
+    """Write a source notebook: title, parameters cell, then cells of code (Markdown after '#')."""
+
+    def write(
+        *sources: str,
+        name: str = "01_tiny",
+        title: str = "What can a tiny notebook show?",
+        record: bool = True,
+        folder: Path = Path("notebooks"),
+    ) -> Path:
+        new = nbformat.v4
+        parameters = new.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+        cells = [new.new_markdown_cell(f"# {title}\n\nA first\nparagraph.\n\nMore."), parameters]
+        for source in (*sources, *([WRITE_RECORD] if record else [])):
+            kind = new.new_markdown_cell if source.startswith("#") else new.new_code_cell
+            cells.append(kind(source))
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder.absolute() / f"{name}.ipynb"
+        nbformat.write(new.new_notebook(cells=cells), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project to work in: the current folder, with notebooks/."""
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
