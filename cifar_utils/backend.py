@@ -1,4 +1,4 @@
-"""The one place where Keras is first imported, quietly; and what precision its backend is fast at."""
+"""Keras, imported here first, and quietly; and what precision its backend is fast at."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from cifar_utils.parameters import known_name
 
 @contextlib.contextmanager
 def _stderr_silenced():
-    """Discard what is written to file descriptor 2: TensorFlow logs there before it reads its log level."""
+    """Discard what goes to file descriptor 2: TensorFlow logs there before it reads its level."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -26,10 +26,20 @@ with _stderr_silenced():
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
-def choose_precision(precision: str = "auto") -> str:
-    """The name of Keras's dtype policy; ``"auto"`` is mixed bfloat16 where the processor computes in it.
+def set_random_seed(seed: int) -> None:
+    """Seed Python, NumPy and the backend, as ``keras.utils.set_random_seed`` does, but quietly.
 
-    That is x86 with AVX-512 BF16 or AMX under TensorFlow, or NVIDIA GPUs of compute capability 8 or later.
+    Keras seeds TensorFlow too where it is installed, whatever the backend, and imports it for that.
+    """
+    with _stderr_silenced():
+        keras.utils.set_random_seed(seed)
+
+
+def choose_precision(precision: str = "auto") -> str:
+    """The name of Keras's dtype policy; ``"auto"`` is mixed bfloat16 where that is fast.
+
+    That is x86 with AVX-512 BF16 or AMX under TensorFlow, or NVIDIA GPUs of compute capability 8 or
+    later.
 
     Raises
     ------
@@ -49,7 +59,7 @@ def choose_precision(precision: str = "auto") -> str:
 
 @contextlib.contextmanager
 def dtype_policy(precision: str):
-    """Layers made in the block compute in ``precision``, as :func:`choose_precision` understands it."""
+    """Layers made in the block compute in ``precision``; see :func:`choose_precision`."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(choose_precision(precision))
     try:

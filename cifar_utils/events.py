@@ -1,4 +1,4 @@
-"""How a run tells what it is doing: a line under the notebook's cell, and events that others can follow."""
+"""How a run tells what it is doing: a line under the notebook's cell, and events in a file."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_event(output: Path | str | None, event: str, **values) -> None:
-    """Append one event, a JSON object a line, to ``events.jsonl`` in a run's folder (``None``: nowhere)."""
+    """Append one event, a line of JSON, to a run's ``events.jsonl`` (``None``: nowhere)."""
     if output is None:
         return
     Path(output).mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, finds the old one or the new one, never a part.
+    """Write a file so that who reads it, even after a kill, finds the old or the new one whole.
 
     Raises
     ------

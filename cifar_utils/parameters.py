@@ -1,21 +1,24 @@
 """A notebook's parameters: read from its tagged cell, checked before anything starts.
 
-The cell is the one source of truth. Each line gives a name, a type, a default and, in its comment, what is
-allowed and what it means::
+The cell is the one source of truth. Each line gives a name, a type, a default and, in its comment,
+what is allowed and what it means::
 
     epochs: int = 20  # at least 1: passes over the training set
     validation_fraction: float = 0.1  # above 0, below 1: share of the training images held out
     optimizer: str = "sgd"  # sgd | adam: how weights follow the gradient
     train_limit: int = None  # at least 1: training images to use; None for all
 
-A parameter whose default is ``None`` may be ``None``. A choice may carry options, written as a call:
-``"resnet18(dropout=0.5)"``; :func:`parse_calls` reads such text and the registry it names checks the
-options. (The equals sign of the assignment is the only one in a line: papermill reads no line with two.)
+A parameter whose default is ``None`` may be ``None``. A choice may carry options, written as a
+call: ``"resnet18(dropout=0.5)"``; :func:`parse_calls` reads such text and the registry it names
+checks the options. (The equals sign of the assignment is the only one in a line: papermill reads no
+line with two.)
 """
 
 import ast
+import contextlib
 import difflib
 import inspect
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -24,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+# What ast.literal_eval raises on text that is no literal, or one too deep or too large to read.
+LITERAL_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 COMPARISONS = {
     "at least": operator.ge,
     "at most": operator.le,
@@ -50,7 +55,7 @@ class Parameter:
 
     @property
     def allowed(self) -> str:
-        """The values allowed, in words: ``"sgd | adam"``, ``"above 0, below 1"`` or an empty string."""
+        """The values allowed, in words: ``"sgd | adam"``, ``"above 0, below 1"`` or nothing."""
         bounds = ", ".join(f"{words} {bound:g}" for words, bound in self.bounds)
         return bounds or " | ".join(self.choices)
 
@@ -64,15 +69,16 @@ class Parameter:
 
         """
         if isinstance(value, str) and self.type != "str":
-            try:
+            with contextlib.suppress(*LITERAL_ERRORS):
                 value = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
-            except (ValueError, SyntaxError):
-                value = None if value in ("null", "none") else value
-        if self.default is None and value in (None, "None", "null", "none"):
+        if self.default is None and (value is None or value in ("None", "null", "none")):
             return None
         if self.type == "float" and type(value) is int:
-            value = float(value)
-        if type(value) is not TYPES[self.type]:
+            with contextlib.suppress(OverflowError):
+                value = float(value)
+        if type(value) is not TYPES[self.type] or (
+            self.type == "float" and not math.isfinite(value)
+        ):
             raise InputError(f"{self.name} is {value!r}; it takes {self._kind()}")
         if not all(COMPARISONS[words](value, bound) for words, bound in self.bounds):
             raise InputError(f"{self.name} is {value!r}; it must be {self.allowed}")
@@ -103,62 +109,63 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
 
     try:
         cells = nbformat.read(notebook, as_version=4).cells
-    except (OSError, ValueError, AttributeError, nbformat.reader.NotJSONError) as error:
-        reason = str(error).splitlines()[0]
+        tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    except Exception as error:  # nbformat raises almost anything at what is no notebook
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
-    for cell in cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            return parse_parameters(cell.source, where=str(notebook))
-    raise InputError(f"{notebook} has no cell tagged 'parameters'; tag the cell that sets them")
+    if not tagged:
+        raise InputError(f"{notebook} has no cell tagged 'parameters'; tag the cell that sets them")
+    return parse_parameters(tagged[0], where=str(notebook))
 
 
 def parse_parameters(source: str, where: str = "the parameters cell") -> dict[str, Parameter]:
     """Read the text of a parameters cell: ``name: type = default  # allowed: meaning`` a line."""
-    lines = source.splitlines()
+    lines = source.split("\n")
     found = {}
-    for node in ast.parse(source).body:
-        line = lines[node.lineno - 1]
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.annotation, ast.Name)):
+    try:
+        nodes = ast.parse(source).body
+    except SyntaxError as error:
+        raise InputError(f"{where} can't be read (line {error.lineno}: {error.msg})") from error
+    for node in nodes:
+        line = lines[node.end_lineno - 1]
+        comment = line.encode()[node.end_col_offset :].decode().strip().lstrip("#").strip()
+        try:
+            name, kind, default = node.target.id, node.annotation.id, ast.literal_eval(node.value)
+        except (AttributeError, ValueError):
+            comment = ""
+        if not comment:
             raise InputError(
                 f"{where}: {line!r} is not of the form 'name: type = default  # meaning'"
             )
-        if node.annotation.id not in TYPES:
+        if kind not in TYPES:
             raise InputError(f"{where}: {line!r} has a type other than {', '.join(TYPES)}")
-        comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().lstrip("#").strip()
         allowed, _, meaning = comment.partition(": ")
         bounds = tuple((words, float(bound)) for words, bound in BOUND.findall(allowed))
         choices = tuple(allowed.split(" | ")) if " | " in allowed else ()
         if not (bounds or choices):
             meaning = comment
-        found[node.target.id] = Parameter(
-            node.target.id,
-            node.annotation.id,
-            ast.literal_eval(node.value),
-            meaning,
-            choices,
-            bounds,
-        )
+        found[name] = Parameter(name, kind, default, meaning, choices, bounds)
     return found
 
 
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a notebook's parameters: the ``given`` ones, checked, over the defaults of the ``known`` ones."""
+    """All of a notebook's parameters: the ``given`` ones, checked, over the ``known`` defaults."""
     for name in given:
         known_name("parameter", name, known)
     return {name: row.check(given.get(name, row.default)) for name, row in known.items()}
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a notebook's parameters have now: ``parameters_in(globals())``, whoever set them."""
+    """The values that a notebook's parameters have now: ``parameters_in(globals())``."""
     annotated = namespace.get("__annotations__") or namespace["__annotate__"](1)
     return {name: namespace[name] for name in annotated}
 
 
 def known_name(kind: str, name: str, known: Any, label: str = "") -> str:
-    """Return ``name`` where it is one of ``known``; else raise an InputError that offers the nearest one."""
+    """Return ``name`` if it is ``known``; else raise an InputError that offers the nearest one."""
     if name in known:
         return name
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(str(name), list(known), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     subject = f"{label} is {name!r}" if label else f"unknown {kind} {name!r}"
     raise InputError(f"{subject}; {hint}known: {', '.join(known)}")
@@ -170,16 +177,15 @@ class Call:
 
     name: str
     function: Callable
-    args: tuple = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any) -> Any:
         """Call the function: ``args`` first, then this call's own options."""
-        return self.function(*args, *self.args, **self.kwargs, **kwargs)
+        return self.function(*args, **self.options)
 
     def __str__(self) -> str:
-        options = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
-        return f"{self.name}({', '.join(options)})" if options else self.name
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.name}({options})" if options else self.name
 
 
 def parse_calls(
@@ -200,34 +206,43 @@ def parse_calls(
         Where the text does not parse, a name is unknown, or an option is none of the function's.
 
     """
+    form = "is not of the form 'name' or 'name(option=value)'"
     try:
-        nodes = ast.parse(f"[{text}]", mode="eval").body.elts
-    except SyntaxError as error:
-        raise InputError(
-            f"{kind} {text!r} is not of the form 'name' or 'name(option=value)'"
-        ) from error
+        row = ast.parse(f"[{text}]", mode="eval").body
+    except LITERAL_ERRORS as error:
+        raise InputError(f"{kind} {text!r} {form}") from error
     calls = []
-    for node in nodes:
+    for node in row.elts if isinstance(row, ast.List) else [row]:
         source = ast.unparse(node)
         function = node.func if isinstance(node, ast.Call) else node
         if not isinstance(function, ast.Name):
-            raise InputError(f"{kind} {source!r} is not of the form 'name' or 'name(option=value)'")
+            raise InputError(f"{kind} {source!r} {form}")
         target = registry[known_name(kind, function.id, registry)]
         try:
             args = tuple(ast.literal_eval(a) for a in getattr(node, "args", []))
-            kwargs = {k.arg: ast.literal_eval(k.value) for k in getattr(node, "keywords", [])}
-        except (ValueError, TypeError) as error:
+            kwargs = {str(k.arg): ast.literal_eval(k.value) for k in getattr(node, "keywords", [])}
+        except LITERAL_ERRORS as error:
             raise InputError(f"{kind} {source!r} has an option that is no plain value") from error
-        options = list(inspect.signature(target).parameters.values())[given:]
-        names = [option.name for option in options]
+        options = dict(list(inspect.signature(target).parameters.items())[given:])
         for name in kwargs:
-            known_name(f"option of {kind} {function.id!r}", name, names)
-        if len(args) > len(options) or any(name in kwargs for name in names[: len(args)]):
+            known_name(f"option of {kind} {function.id!r}", name, options)
+        taken = [*list(options)[: len(args)], *(k.arg for k in getattr(node, "keywords", []))]
+        if len(args) > len(options) or len(set(taken)) < len(taken):
             raise InputError(
-                f"{kind} {source!r} has too many options; it takes: {', '.join(names)}"
+                f"{kind} {source!r} has too many options; it takes: {', '.join(options)}"
             )
-        calls.append(Call(function.id, target, args, kwargs))
+        values = {
+            name: _option(f"{name} in {kind} {source!r}", options[name], value)
+            for name, value in zip(taken, (*args, *kwargs.values()), strict=True)
+        }
+        calls.append(Call(function.id, target, values))
     return calls
+
+
+def _option(label: str, option: inspect.Parameter, value: Any) -> Any:
+    """Check an option's value by its annotation in the registered function."""
+    kind = getattr(option.annotation, "__name__", "")
+    return Parameter(label, kind, option.default, "").check(value) if kind in TYPES else value
 
 
 def parse_call(kind: str, text: str, registry: Mapping[str, Callable], given: int = 0) -> Call:

@@ -86,7 +86,7 @@ class RunRecord:
 
     def _facts(self) -> dict[str, str]:
         data, by, seconds = self.dataset, self.environment, self.seconds
-        phases = ", ".join(f"{name} {duration(s)}" for name, s in seconds.items() if name != "total")
+        parts = (f"{name} {duration(s)}" for name, s in seconds.items() if name != "total")
         return {
             "data": f"{data['name']} ({data['source']}): {data['train']:,} training, "
             f"{data['validation']:,} validation and {data['test']:,} test images",
@@ -98,12 +98,13 @@ class RunRecord:
             "software": f"Keras {by['keras']} on {by['backend']} {by['backend_version']}, "
             f"Python {by['python']}, {by['platform']}",
             "commit": by["git"] or "",
-            "time": f"{duration(seconds['total'])} ({phases})",
+            "time": f"{duration(seconds['total'])} ({', '.join(parts)})",
         }
 
     def _repr_html_(self) -> str:
         rows = {name: fact for name, fact in self._facts().items() if fact}
-        return pd.DataFrame(rows.items()).to_html(header=False, index=False)
+        with pd.option_context("display.max_colwidth", None):
+            return pd.DataFrame(rows.items()).to_html(header=False, index=False)
 
     def write(self, folder: Path | str) -> Path:
         """Write ``record.json`` into a folder, whole or not at all, and return its path.
@@ -178,7 +179,7 @@ def record_run(
     record = RunRecord(
         run=Path(phases.output or notebook).name,
         notebook=notebook,
-        parameters=dict(parameters),
+        parameters={name: value for name, value in parameters.items() if name != "output"},
         dataset=describe_dataset(dataset),
         model={
             "architecture": facts.name,

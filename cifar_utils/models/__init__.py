@@ -1,8 +1,8 @@
-"""Architectures by name, and :func:`build_model`, which makes one a model from raw images to logits."""
+"""Architectures by name; :func:`build_model` makes one a model from raw images to logits."""
 
 import numpy as np
 
-from cifar_utils.backend import dtype_policy, keras
+from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.models.augmentation import AUGMENTATIONS, augmentation_layers
 from cifar_utils.models.resnet import preact, resnet18, resnet20
@@ -34,10 +34,11 @@ def build_model(
     precision: str = "auto",
     seed: int = 0,
 ) -> keras.Model:
-    """A model from raw uint8 images ``(N, H, W, 3)`` to float32 logits ``(N, classes)``, initialized by ``seed``.
+    """A model from uint8 images ``(N, H, W, 3)`` to float32 logits ``(N, classes)``.
 
-    Augmentation (in training only) and normalization are layers inside it. Images are normalized by mean
-    and standard deviation of each channel over the dataset's training split, and no other.
+    Its weights are drawn by ``seed``. Augmentation (in training only) and normalization are layers
+    inside it. Images are normalized by mean and standard deviation of each channel over the
+    dataset's training split, and no other.
 
     Parameters
     ----------
@@ -46,7 +47,8 @@ def build_model(
     augmentation
         Names in :data:`AUGMENTATIONS`: ``"crop(padding=4), flip"``; ``None`` for none.
     precision
-        ``"float32"``, ``"mixed_bfloat16"`` or ``"auto"``; see :func:`~cifar_utils.backend.choose_precision`.
+        ``"float32"``, ``"mixed_bfloat16"`` or ``"auto"``; see
+        :func:`~cifar_utils.backend.choose_precision`.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def build_model(
     """
     network = parse_call("architecture", architecture, ARCHITECTURES, given=2)
     augment = augmentation_layers(augmentation)
-    keras.utils.set_random_seed(seed)
+    set_random_seed(seed)
     with dtype_policy(precision):
         images = keras.Input(dataset.image_shape, dtype="uint8", name="images")
         x = images
@@ -67,7 +69,8 @@ def build_model(
             x = network(x, len(dataset.class_names))
         except (ValueError, TypeError) as error:
             size = "×".join(map(str, dataset.image_shape[:2]))
-            reason = str(error).splitlines()[0]
+            # Keras sets its reason in bold, below a line that only names the layer.
+            reason = str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].splitlines()[0]
             raise InputError(
                 f"{architecture} can't be built for {size} images: {reason}"
             ) from error
@@ -76,7 +79,7 @@ def build_model(
 
 
 def normalization(images: np.ndarray) -> keras.Layer:
-    """A layer that takes each channel to mean 0 and standard deviation 1 over ``images`` ``(N, H, W, C)``."""
+    """A layer that gives each channel mean 0 and deviation 1 over ``images`` ``(N, H, W, C)``."""
     channels = images.reshape(-1, images.shape[-1])
     # A histogram of 256 values is exact, and needs no copy of the images in floats.
     counts = np.stack([np.bincount(channel, minlength=256) for channel in channels.T])

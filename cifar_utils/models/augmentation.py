@@ -31,6 +31,13 @@ class RandomCrop(layers.Layer):
         self.padding, self.mode = padding, mode
         self.seed_generator = keras.random.SeedGenerator()
 
+    def build(self, input_shape):
+        if self.mode != "constant" and self.padding >= min(input_shape[1:3]):
+            raise InputError(
+                f"crop padding is {self.padding} pixels; with mode {self.mode!r} it must be less "
+                f"than the {min(input_shape[1:3])} that the images have"
+            )
+
     def call(self, images, training=False):
         if not training:
             return images
@@ -40,8 +47,8 @@ class RandomCrop(layers.Layer):
         corner = keras.random.randint(
             (2, count, 1), 0, 2 * self.padding + 1, seed=self.seed_generator
         )
-        # Rows, then columns, are picked by a product with one-hot rows: exact, and many times as fast
-        # as gathering with an index for each pixel.
+        # Rows, then columns, are picked by a product with one-hot rows: exact, and many times as
+        # fast as gathering with an index for each pixel.
         rows = self._one_hot(corner[0], height)
         columns = self._one_hot(corner[1], width)
         padded = ops.reshape(padded, (-1, height + 2 * self.padding, padded.shape[2] * channels))
@@ -51,7 +58,7 @@ class RandomCrop(layers.Layer):
         return ops.einsum("nwk,nhkc->nhwc", columns, picked)
 
     def _one_hot(self, start, size):
-        """Rows ``start .. start + size`` of each image, as one-hot vectors ``(N, size, padded size)``."""
+        """Places ``start .. start + size`` of each image, one-hot ``(N, size, padded size)``."""
         index = start + ops.arange(size, dtype="int32")
         return ops.one_hot(index, size + 2 * self.padding, dtype=self.compute_dtype)
 
@@ -84,7 +91,7 @@ def rotation(degrees: float = 30) -> layers.Layer:
 
 
 def shift(fraction: float = 0.1) -> layers.Layer:
-    """Shift by up to ``fraction`` of the height and width; what comes into view repeats the edge."""
+    """Shift by up to ``fraction`` of height and width; what comes into view repeats the edge."""
     if not 0 < fraction < 1:
         raise InputError(f"shift is {fraction!r} of the size; it takes a fraction in (0, 1)")
     return layers.RandomTranslation(fraction, fraction, fill_mode="nearest", dtype="float32")
@@ -94,7 +101,7 @@ AUGMENTATIONS = {"crop": crop, "flip": flip, "rotation": rotation, "shift": shif
 
 
 def augmentation_layers(text: str | None) -> list[layers.Layer]:
-    """The layers of a pipeline such as ``"crop(padding=4), flip"``; none for ``None`` or ``"none"``."""
+    """The layers of ``"crop(padding=4), flip"``, in order; none for ``None`` or ``"none"``."""
     if text in (None, "", "none"):
         return []
     return [call() for call in parse_calls("augmentation", text, AUGMENTATIONS)]

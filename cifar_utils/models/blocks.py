@@ -13,7 +13,7 @@ def conv(
 
 
 def batch_norm(x):
-    """Batch normalization whose running statistics follow within some tens of steps, as runs here are short."""
+    """Batch normalization; its statistics follow within tens of steps, as runs can be short."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 

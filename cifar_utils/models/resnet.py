@@ -1,6 +1,7 @@
 """Residual networks for small images.
 
-Each function takes normalized images as a Keras tensor ``(N, H, W, 3)`` and gives logits ``(N, classes)``.
+Each function takes normalized images as a Keras tensor ``(N, H, W, 3)`` and gives logits
+``(N, classes)``.
 """
 
 from keras import layers, regularizers
@@ -13,9 +14,10 @@ RESNET18 = ((64, 2), (128, 2), (256, 2), (512, 2))
 
 
 def resnet20(x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0):
-    """ResNet-20 (He et al., arXiv:1512.03385, section 4.2): three stages of 16, 32, 64 filters, 0.27 M parameters.
+    """ResNet-20 (He et al., arXiv:1512.03385, section 4.2); 0.27 M parameters.
 
-    Where a stage widens, a 1×1 convolution matches the shortcut (the paper pads with zeros).
+    Three stages of 16, 32 and 64 filters. Where a stage widens, a 1×1 convolution matches the
+    shortcut (the paper pads with zeros).
     """
     return _resnet(x, classes, RESNET20, dropout, head_dropout)
 
@@ -49,12 +51,12 @@ def _basic_block(x, filters, strides, dropout):
 
 
 def preact(x, classes: int, activation: str = "relu", dropout: float = 0.1, l2: float = 1e-6):
-    """Pre-activation ResNet of twelve units, 32 to 128 filters (report D); 1,574,218 parameters for 10 classes.
+    """Pre-activation ResNet of twelve units (report D); 1,574,218 parameters for 10 classes.
 
-    Each unit is two rounds of normalization, activation and convolution with a skip around each round; at the
-    5th and 9th the filters double, and the first round, with stride 2, has no skip. The report's text
-    says ELU and L2 1e-4, its code ReLU and 1e-6: both are reachable, the defaults are the code's. As in
-    the code, nothing stands between the last normalization and the pooling.
+    Each unit is two rounds of normalization, activation and convolution with a skip around each
+    round; at the 5th and 9th the filters double, and the first round, with stride 2, has no skip.
+    The report's text says ELU and L2 1e-4, its code ReLU and 1e-6: both are reachable, the defaults
+    are the code's. As in the code, nothing stands between the last normalization and the pooling.
     """
 
     def convolve(x, filters, size=3, strides=1):

@@ -27,15 +27,16 @@ class ModelSummary:
 
     def __str__(self) -> str:
         return (
-            f"{self.name} has {self.parameters:,} parameters, {self.trainable_parameters:,} of them "
-            f"trained, and takes {compact(self.flops)}FLOP for an image (forward; a multiply-add "
-            "counts as two)."
+            f"{self.name} has {self.parameters:,} parameters, {self.trainable_parameters:,} of "
+            f"them trained, and takes {compact(self.flops)}FLOP for an image (forward; "
+            "a multiply-add counts as two)."
         )
 
     def _repr_html_(self) -> str:
+        table = self.layers.to_html(index=False)
         return (
             f"<p>{html.escape(str(self))}</p>"
-            f"<details><summary>Layer by layer</summary>{self.layers.to_html(index=False)}</details>"
+            f"<details><summary>Layer by layer</summary>{table}</details>"
         )
 
 

@@ -1,4 +1,4 @@
-"""Transfer from ResNet50V2: a frozen base whose features are computed once, and a head trained on them (report B)."""
+"""Transfer from ResNet50V2 (report B): a frozen base, its features computed once, and a head."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from keras import layers
 
-from cifar_utils.backend import dtype_policy, keras
+from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import write_atomically
@@ -37,14 +37,14 @@ def build_transfer_model(
 ) -> keras.Model:
     """ResNet50V2 without its top, frozen, and a new head: a model from raw uint8 images to logits.
 
-    It is two models in a row, ``model.get_layer("features")`` and ``model.get_layer("head")``, so that the
-    head can be trained on features computed once. 26,159,370 parameters for 10 classes.
+    It is two models in a row, ``model.get_layer("features")`` and ``model.get_layer("head")``, so
+    that the head can be trained on features computed once. 26,159,370 parameters for 10 classes.
 
     Parameters
     ----------
     weights
-        ``"imagenet"`` (downloaded and checked by Keras), the path of a weights file, or ``None`` for random
-        ones: then the features, and so any accuracy, mean nothing.
+        ``"imagenet"`` (downloaded and checked by Keras), the path of a weights file, or ``None``
+        for random ones: then the features, and so any accuracy, mean nothing.
     input_size
         Height and width to which images are resized, in pixels; at least 32.
 
@@ -58,7 +58,7 @@ def build_transfer_model(
         raise InputError(
             f"input_size is {input_size}; ResNet50V2 takes images of at least 32 pixels"
         )
-    keras.utils.set_random_seed(seed)
+    set_random_seed(seed)
     with dtype_policy(precision):
         images = keras.Input(dataset.image_shape, dtype="uint8", name="images")
         x = layers.Resizing(input_size, input_size, dtype="float32")(images)
@@ -95,7 +95,7 @@ def _load_base(weights: str | None, shape: tuple[int, int, int]) -> keras.Model:
         if not known:
             base.load_weights(weights)
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:240]
         if known:
             raise InputError(
                 f"the ImageNet weights of ResNet50V2 can't be downloaded ({reason}); "
@@ -112,20 +112,23 @@ def extract_features(
 ) -> tuple[Split, Split]:
     """What the frozen base makes of the training and the validation images, computed once and kept.
 
-    Of each training image every flipped variant is an input of its own; training then draws one of them for
-    each image and epoch (:func:`~cifar_utils.training.fit`), which costs no further pass through the base.
+    Of each training image every flipped variant is an input of its own; training then draws one of
+    them for each image and epoch (:func:`~cifar_utils.training.fit`), which costs no further pass
+    through the base.
 
     Parameters
     ----------
     flips
-        ``"none"`` (one variant), ``"horizontal"`` (two) or ``"both"`` (four: horizontal and vertical).
+        ``"none"`` (one variant), ``"horizontal"`` (two) or ``"both"`` (four: horizontal and
+        vertical).
     output
-        A run's folder: the features stay in it, and an interrupted computation goes on. ``None`` keeps nothing.
+        A run's folder: the features stay in it, and an interrupted computation goes on. ``None``
+        keeps nothing.
 
     Returns
     -------
-    The training split, its images replaced by float16 features ``(N, variants, h, w, channels)``, and the
-    validation split, ``(N, h, w, channels)``; both memory maps.
+    The training split, its images replaced by float16 features ``(N, variants, h, w, channels)``,
+    and the validation split, ``(N, h, w, channels)``; both memory maps.
 
     Raises
     ------
@@ -135,7 +138,8 @@ def extract_features(
     """
     variants = FLIPS[known_name("flips", flips, FLIPS)]
     base = model.get_layer("features")
-    digest = hashlib.sha256(dataset.fingerprint.encode())
+    facts = (dataset.fingerprint, base.output.shape, base.output.dtype)
+    digest = hashlib.sha256(repr(facts).encode())
     for weight in base.get_weights():
         digest.update(np.ascontiguousarray(weight))
     train, validation = (
@@ -165,8 +169,8 @@ def _compute_features(base, images, variants, output, name, batch_size=64) -> np
         needed, free = 2 * math.prod(shape), shutil.disk_usage(folder).free
         if needed > free:
             raise InputError(
-                f"output {output} has {free / 1e9:.1f} GB free, and the features need {needed / 1e9:.1f} GB; "
-                "choose another output, fewer flips or a smaller input_size"
+                f"output {output} has {free / 1e9:.1f} GB free, and the features need "
+                f"{needed / 1e9:.1f} GB; choose another output, fewer flips or a smaller input_size"
             ) from None
         done = 0
         kept = np.lib.format.open_memmap(path, "w+", np.float16, shape)

@@ -1,6 +1,7 @@
 """Plain stacks of convolutions: CifarNet, the fan and a VGG-19 for small images.
 
-Each function takes normalized images as a Keras tensor ``(N, H, W, 3)`` and gives logits ``(N, classes)``.
+Each function takes normalized images as a Keras tensor ``(N, H, W, 3)`` and gives logits
+``(N, classes)``.
 """
 
 from keras import layers
@@ -11,8 +12,8 @@ from cifar_utils.models.blocks import conv_bn_relu
 def cifarnet(x, classes: int, residual: bool = True):
     """CifarNet, a ResNet-9 shape: eight 3×3 convolutions, 64 to 256 filters (report E).
 
-    ``residual`` adds the input of each of the two pairs to its output; the report's printed list does
-    not show whether it did. 2,444,672 parameters for 10 classes either way.
+    ``residual`` adds the input of each of the two pairs to its output; the report's printed list
+    does not show whether it did. 2,444,672 parameters for 10 classes either way.
     """
     x = conv_bn_relu(x, 64)
     x = layers.MaxPooling2D(2)(conv_bn_relu(x, 128))
@@ -30,10 +31,11 @@ def _pair(x, filters: int, residual: bool):
 
 
 def fan(x, classes: int, dropout: float = 0.1):
-    """The "fan": seven valid convolutions that widen without pooling, then a very large head (report B).
+    """The "fan" (report B): seven valid convolutions, widening without pooling, and a large head.
 
-    ``dropout`` follows the second to the sixth convolution, half of it the first. 87,316,426 parameters
-    for 10 classes at 32×32, 85 million of them between the last convolution and the first dense layer.
+    ``dropout`` follows the second to the sixth convolution, half of it the first. 87,316,426
+    parameters for 10 classes at 32×32, 85 million of them between the last convolution and the
+    first dense layer.
     """
     rates = [dropout / 2, *[dropout] * 5, 0]
     for filters, rate in zip([32, 64, 128, 128, 256, 256, 512], rates, strict=True):
@@ -46,10 +48,11 @@ def fan(x, classes: int, dropout: float = 0.1):
 
 
 def vgg19(x, classes: int, batch_norm: bool = True, dropout: float = 0.5, units: int = 512):
-    """VGG-19's sixteen convolutions (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images (report C).
+    """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images (report C).
 
-    Five poolings leave one position, so the two hidden dense layers shrink from 4,096 to ``units``.
-    Without ``batch_norm`` it is the network whose training collapses in report C.
+    All sixteen convolutions stay. Five poolings leave one position, so the two hidden dense layers
+    shrink from 4,096 to ``units``. Without ``batch_norm`` it is the network whose training
+    collapses in report C.
     """
     for filters, depth in zip([64, 128, 256, 512, 512], [2, 2, 4, 4, 4], strict=True):
         for _ in range(depth):

@@ -9,7 +9,8 @@ from cifar_utils.data.dataset import Split
 class Batches(keras.utils.PyDataset):
     """A split in a random order, drawn anew for each ``epoch`` from ``(seed, epoch)`` alone.
 
-    With ``variants``, images are ``(N, variants, ...)``, and one variant of each is drawn for the epoch too.
+    With ``variants``, images are ``(N, variants, ...)``, and one variant of each is drawn for the
+    epoch too.
     """
 
     def __init__(self, split: Split, batch_size: int, seed: int, variants: int = 0):

@@ -1,5 +1,6 @@
 """What happens around an epoch: its seeds, its checkpoint, its progress."""
 
+import contextlib
 import json
 import math
 import time
@@ -38,16 +39,17 @@ class SeedEpoch(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps a run's history, and the weights and optimizer state of its last and its best epoch, in a folder.
+    """Keeps history, and weights and optimizer state of the last and the best epoch, in a folder.
 
-    ``state.json`` is written last and names the weights it belongs to, so a kill at any moment leaves the
-    state of the last whole epoch.
+    ``state.json`` is written last and names the weights it belongs to, so a kill at any moment
+    leaves the state of the last whole epoch.
     """
 
     def __init__(self, folder: Path, settings: dict):
         super().__init__()
         self.folder, self.settings = Path(folder), settings
         self.epochs: list[dict] = []
+        self.way_out = f"delete {folder} to start from the beginning, or choose another folder"
 
     def weights(self, epoch: int) -> Path:
         """The weights after an epoch (counted from 1)."""
@@ -65,23 +67,30 @@ class Checkpoint(keras.callbacks.Callback):
         state = self.folder / "state.json"
         if not state.exists():
             return 0
-        way_out = f"delete {self.folder} to start from the beginning, or choose another folder"
-        try:
+        with self._read():
             kept = json.loads(state.read_text())
-            differing = [k for k in self.settings if kept["settings"].get(k) != self.settings[k]]
-            if differing:
-                name = differing[0]
+            settings, self.epochs = dict(kept["settings"]), list(kept["epochs"])
+        for name, value in self.settings.items():
+            if settings.get(name, value) != value:
                 raise InputError(
-                    f"{self.folder} holds a run with {name} {kept['settings'].get(name)!r}, "
-                    f"not {self.settings[name]!r}; {way_out}"
+                    f"{self.folder} holds a run with {name} {settings[name]!r}, not {value!r}; "
+                    f"{self.way_out}"
                 )
-            self.epochs = kept["epochs"]
-            self.model.load_weights(self.weights(len(self.epochs)))
-        except (OSError, KeyError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{self.folder} is damaged ({error}); {way_out}") from error
+        self.load(len(self.epochs))
         return len(self.epochs)
+
+    def load(self, epoch: int) -> None:
+        """Load the weights after an epoch into the model; raises as :meth:`restore`."""
+        with self._read():
+            self.model.load_weights(self.weights(epoch))
+
+    @contextlib.contextmanager
+    def _read(self):
+        try:
+            yield
+        except (OSError, LookupError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{self.folder} is damaged ({reason}); {self.way_out}") from error
 
     def on_epoch_end(self, epoch, logs=None):
         weights = self.weights(epoch + 1)
@@ -96,10 +105,10 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Completes each epoch's row, stops at a loss that is not a number, and tells how far training is.
+    """Completes each epoch's row, stops at a loss that is no number, and tells of the progress.
 
-    It tells by one line under the notebook's cell and, where ``output`` names a run's folder, by its
-    events, for whoever watches the run from outside.
+    It tells by one line under the notebook's cell and, where ``output`` names a run's folder, by
+    its events, for whoever watches the run from outside.
     """
 
     def __init__(self, batches: Batches, epochs: int, rows: list[dict], output: Path | None):
@@ -120,9 +129,8 @@ class Progress(keras.callbacks.Callback):
             self._tell("batch", logs or {}, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        schedule = self.model.optimizer.learning_rate
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
-        row["learning_rate"] = float(keras.ops.convert_to_numpy(schedule))
+        row["learning_rate"] = self._learning_rate()
         row["seconds"] = time.monotonic() - self.epoch_started
         self._tell("epoch", row, len(self.batches))
         self.rows.append(row)
@@ -130,12 +138,13 @@ class Progress(keras.callbacks.Callback):
     def _tell(self, event: str, logs: dict, step: int):
         self.told = time.monotonic()
         shown = {k: float(v) for k, v in logs.items() if k.endswith(("loss", "accuracy"))}
-        if not all(map(math.isfinite, shown.values())):
-            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            raise TrainingDiverged(
-                f"the loss became {shown.get('loss')} in epoch {self.epoch + 1}, step {step}, at a "
-                f"learning rate of {rate:.3g}: lower learning_rate, or warm it up"
-            )
+        for name, value in shown.items():
+            if not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"the {name.replace('_', ' ')} became {value} in epoch {self.epoch + 1}, "
+                    f"step {step}, at a learning rate of {self._learning_rate():.3g}: "
+                    "lower learning_rate, or warm it up"
+                )
         done = self.epoch - self.first + step / len(self.batches)
         left = (self.told - self.started) * (self.total - self.first - done) / max(done, 1e-9)
         record = {"epoch": self.epoch + 1, "epochs": self.total, "step": step, **shown}
@@ -144,6 +153,9 @@ class Progress(keras.callbacks.Callback):
         )
         values = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
         self.line(f"epoch {self.epoch + 1} of {self.total}: {values}; {left:,.0f} s left")
+
+    def _learning_rate(self) -> float:
+        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def on_train_end(self, logs=None):
         self.line("")

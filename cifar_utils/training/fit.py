@@ -1,9 +1,12 @@
 """Training: :func:`fit`, which can be killed at any moment and started again."""
 
+import hashlib
+import json
 import tempfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from cifar_utils.data.dataset import Split
 from cifar_utils.parameters import InputError, parse_call
@@ -28,20 +31,20 @@ def fit(
     seed: int = 0,
     output: Path | str | None = None,
 ) -> History:
-    """Train a model from inputs to logits; leave it with the weights of its best epoch by validation.
+    """Train a model from inputs to logits; leave it with its best epoch's weights, by validation.
 
     Parameters
     ----------
     train
-        Its images may have an axis more than the model takes, the second one: variants of an image, of which
-        each epoch draws one.
+        Its images may have an axis more than the model takes, the second one: variants of an image,
+        of which each epoch draws one.
     optimizer, learning_rate, weight_decay
         See :func:`~cifar_utils.training.make_optimizer`.
     schedule
         A name in :data:`~cifar_utils.training.SCHEDULES`, options allowed: ``"step(every=10)"``.
     output
-        A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on to the very result
-        it would have had. ``None`` keeps nothing.
+        A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on to the
+        very result it would have had. ``None`` keeps nothing.
 
     Raises
     ------
@@ -55,9 +58,9 @@ def fit(
         if value < 1:
             raise InputError(f"{name} is {value!r}; it must be >= 1")
     settings = {
-        "epochs": epochs, "batch_size": batch_size, "optimizer": optimizer, "learning_rate": learning_rate,
-        "schedule": schedule, "weight_decay": weight_decay, "seed": seed,
-        "parameters": model.count_params(), "images": len(train.labels),
+        "epochs": epochs, "batch_size": batch_size, "seed": seed,
+        "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
+        "weight_decay": weight_decay, "model and images": _fingerprint(model, train),
     }  # fmt: skip
     variants = train.images.shape[1] if train.images.ndim > len(model.input_shape) else 0
     batches = Batches(train, batch_size, seed, variants)
@@ -95,5 +98,17 @@ def fit(
                 ],
             )
         best = best_epoch(checkpoint.epochs)
-        model.load_weights(checkpoint.weights(best))
+        checkpoint.load(best)
     return History(checkpoint.epochs, best)
+
+
+def _fingerprint(model: keras.Model, train: Split) -> str:
+    """What tells runs of the same settings apart: the layers, the labels and the first input."""
+    layers = [
+        {**layer.get_config(), "name": type(layer).__name__, "shape": layer.output.shape}
+        for layer in model.layers
+    ]
+    digest = hashlib.sha256(json.dumps(layers, default=str).encode())
+    digest.update(train.labels.astype("<i8"))
+    digest.update(np.ascontiguousarray(train.images[:1]))
+    return digest.hexdigest()[:12]

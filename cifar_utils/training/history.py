@@ -13,12 +13,12 @@ class History:
     Attributes
     ----------
     epochs
-        A row an epoch: ``epoch`` (from 1), ``loss`` and ``accuracy`` (means over the epoch, augmentation and
-        dropout on), ``val_loss`` and ``val_accuracy`` (after it), ``learning_rate`` (at its end),
-        ``seconds``.
+        A row an epoch: ``epoch`` (from 1), ``loss`` and ``accuracy`` (means over the epoch,
+        augmentation and dropout on), ``val_loss`` and ``val_accuracy`` (after it),
+        ``learning_rate`` (at its end), ``seconds``.
     best_epoch
-        The epoch of the highest validation accuracy, of equals the one of the lowest validation loss; its
-        weights are the model's.
+        The epoch of the highest validation accuracy, of equals the one of the lowest validation
+        loss; its weights are the model's.
 
     """
 
@@ -38,8 +38,9 @@ class History:
     def __repr__(self) -> str:
         best = self.best
         return (
-            f"{len(self.epochs)} epochs in {self.seconds:,.0f} s; best validation accuracy "
-            f"{best['val_accuracy']:.2%} (loss {best['val_loss']:.4f}) after epoch {self.best_epoch}"
+            f"{len(self.epochs)} epochs in {self.seconds:,.0f} s; "
+            f"best validation accuracy {best['val_accuracy']:.2%} (loss {best['val_loss']:.4f}) "
+            f"after epoch {self.best_epoch}"
         )
 
     def _repr_html_(self) -> str:

@@ -28,9 +28,9 @@ def make_optimizer(
     learning_rate
         A number or a Keras schedule.
     weight_decay
-        Decoupled from the gradient: each step takes ``learning_rate * weight_decay`` of every kernel away
-        (biases and normalization parameters are left alone). In SGD with momentum m, PyTorch's coupled
-        ``weight_decay`` of the same strength is (1 - m) times this one.
+        Decoupled from the gradient: each step takes ``learning_rate * weight_decay`` of every
+        kernel away (biases and normalization parameters are left alone). In SGD with momentum m,
+        PyTorch's coupled ``weight_decay`` of the same strength is (1 - m) times this one.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """Learning rate schedules by name: each gives Keras a number or a schedule over steps.
 
-Each function takes the peak learning rate, the steps of an epoch and the number of epochs, then its options.
+Each function takes the peak learning rate, the steps of an epoch and the number of epochs, then its
+options.
 """
 
 import math

@@ -1,0 +1,32 @@
+"""README says what the committed records say, and its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cifar_utils.record import read_record
+from cifar_utils.words import duration, interval, percent
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+RESULTS = re.findall(r"^\|.*\]\((reports/published/.+?)/report\.html\).*$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("folder", RESULTS)
+def test_a_result_is_the_one_of_its_record(folder):
+    row = next(line for line in README.splitlines() if f"({folder}/report.html)" in line)
+    record = read_record(ROOT / folder)
+    test = record.scores["test"]
+    assert f"{percent(test['top1'], 2)} ({interval(test['top1_interval'])})" in row
+    assert f"{len(record.history)} epochs" in row
+    assert duration(record.seconds["train"]) in row
+
+
+def test_there_are_results():
+    assert RESULTS
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
