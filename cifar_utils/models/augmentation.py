@@ -83,7 +83,7 @@ def crop(padding: int = 4, mode: str = "constant") -> layers.Layer:
     return RandomCrop(padding, mode, dtype="float32")
 
 
-def rotation(degrees: float = 30) -> layers.Layer:
+def rotation(degrees: float = 30.0) -> layers.Layer:
     """Rotate by up to ``degrees`` either way; what comes into view repeats the nearest pixel."""
     if not 0 < degrees <= 180:
         raise InputError(f"rotation is {degrees!r} degrees; it takes a number > 0, <= 180")
