@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -236,11 +237,12 @@ def _print_table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 def _question(notebook: Path) -> str:
-    """A notebook's first paragraph, on one line."""
+    """The first sentence of a notebook's prose, on one line."""
     sources = [source for kind, source in read_cells(notebook) if kind == "markdown"]
     lines = [line.strip() for source in sources for line in [*source.splitlines(), ""]]
     prose = itertools.dropwhile(lambda line: not line or line.startswith("#"), lines)
-    return " ".join(itertools.takewhile(bool, prose)).replace("*", "")
+    paragraph = " ".join(itertools.takewhile(bool, prose)).replace("*", "")
+    return re.split(r"(?<=[.?!]) ", paragraph, maxsplit=1)[0]
 
 
 def _results(folder: Path) -> str:
