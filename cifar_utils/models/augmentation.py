@@ -6,7 +6,7 @@
 import keras
 from keras import layers, ops
 
-from cifar_utils.parameters import InputError, parse_calls
+from cifar_utils.parameters import InputError, known_name, parse_calls
 
 PAD_MODES = ("constant", "reflect", "symmetric")
 
@@ -66,20 +66,45 @@ class RandomCrop(layers.Layer):
         return {**super().get_config(), "padding": self.padding, "mode": self.mode}
 
 
+class TrainingOnly:
+    """Makes one of Keras's augmentation layers act only when told that this is training.
+
+    Left to themselves, they act unless told that it is not: in ``model(images)``, too.
+    """
+
+    def call(self, data, training=False):
+        return super().call(data, training=training)
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class RandomFlip(TrainingOnly, layers.RandomFlip):
+    """See :func:`flip`."""
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class RandomRotation(TrainingOnly, layers.RandomRotation):
+    """See :func:`rotation`."""
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class RandomTranslation(TrainingOnly, layers.RandomTranslation):
+    """See :func:`shift`."""
+
+
 def flip(direction: str = "horizontal") -> layers.Layer:
-    """Mirror each image with probability one half: ``horizontal``, ``vertical`` or both."""
-    modes = ("horizontal", "vertical", "horizontal_and_vertical")
-    if direction not in modes:
-        raise InputError(f"flip direction is {direction!r}; known: {', '.join(modes)}")
-    return layers.RandomFlip(direction, dtype="float32")
+    """Mirror each image with probability one half: left and right, or (``vertical``) up and down.
+
+    For both, each drawn for itself, ask for both: ``"flip, flip('vertical')"``.
+    """
+    known_name("flip direction", direction, ("horizontal", "vertical"))
+    return RandomFlip(direction, dtype="float32")
 
 
 def crop(padding: int = 4, mode: str = "constant") -> layers.Layer:
     """Pad by ``padding`` pixels and cut the original size out at random (He et al., 2015)."""
     if not (isinstance(padding, int) and padding >= 1):
         raise InputError(f"crop padding is {padding!r}; it takes a whole number of pixels >= 1")
-    if mode not in PAD_MODES:
-        raise InputError(f"crop mode is {mode!r}; known: {', '.join(PAD_MODES)}")
+    known_name("crop mode", mode, PAD_MODES)
     return RandomCrop(padding, mode, dtype="float32")
 
 
@@ -87,14 +112,14 @@ def rotation(degrees: float = 30.0) -> layers.Layer:
     """Rotate by up to ``degrees`` either way; what comes into view repeats the nearest pixel."""
     if not 0 < degrees <= 180:
         raise InputError(f"rotation is {degrees!r} degrees; it takes a number > 0, <= 180")
-    return layers.RandomRotation(degrees / 360, fill_mode="nearest", dtype="float32")
+    return RandomRotation(degrees / 360, fill_mode="nearest", dtype="float32")
 
 
 def shift(fraction: float = 0.1) -> layers.Layer:
     """Shift by up to ``fraction`` of height and width; what comes into view repeats the edge."""
     if not 0 < fraction < 1:
         raise InputError(f"shift is {fraction!r} of the size; it takes a fraction in (0, 1)")
-    return layers.RandomTranslation(fraction, fraction, fill_mode="nearest", dtype="float32")
+    return RandomTranslation(fraction, fraction, fill_mode="nearest", dtype="float32")
 
 
 AUGMENTATIONS = {"crop": crop, "flip": flip, "rotation": rotation, "shift": shift}
