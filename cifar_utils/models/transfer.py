@@ -184,8 +184,9 @@ def _compute_features(base, images, variants, output, name, batch_size=64) -> np
         kept.flush()
         write_atomically(progress, json.dumps({"images": done}))
         left = (time.monotonic() - started) / (done - first) * (len(images) - done)
-        phase = f"features of {done:,} of {len(images):,} images ({name.split('-')[0]})"
-        tell(f"{phase}; {left:,.0f} s left")
-        write_event(output, "phase", phase=phase, seconds_left=round(left, 1))
+        kind = name.split("-")[0]
+        told = f"features of {done:,} of {len(images):,} {kind} images; {left:,.0f} s left"
+        tell(told)
+        write_event(output, "batch", phase=told)
     tell("")
     return kept

@@ -38,8 +38,8 @@ def read_events(path: Path, position: int = 0) -> tuple[list[dict[str, Any]], in
 
 def follow(seen: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a run after one more event: the last value of each key that still holds."""
-    if event.get("event") == "phase":
-        return {"phase": str(event.get("phase", ""))}
+    if "phase" in event:
+        return {"phase": str(event["phase"])}
     passing = {"phase"} if event.get("event") == "batch" else {"phase", "step", "steps"}
     return {key: value for key, value in {**seen, **event}.items() if key not in passing}
 
