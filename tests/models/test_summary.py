@@ -1,0 +1,75 @@
+import itertools
+
+import pytest
+
+from cifar_utils.backend import keras
+from cifar_utils.models import summarize
+
+
+def conv(positions, *filters, size=3):
+    """Multiply-adds of convolutions in a row, each giving values at as many positions."""
+    return positions * size**2 * sum(a * b for a, b in itertools.pairwise(filters))
+
+
+def test_operations_of_a_tiny_model_by_hand():
+    model = keras.Sequential(
+        [
+            keras.Input((5, 5, 2)),
+            keras.layers.Conv2D(3, 3, padding="valid"),  # 3×3 positions × 3 filters × 18 products
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4),  # 27 × 4
+        ],
+        name="tiny",
+    )
+    facts = summarize(model)
+    assert facts.flops == 2 * (9 * 3 * 18 + 27 * 4)
+    assert (facts.name, facts.parameters, facts.trainable_parameters) == ("tiny", 181, 175)
+    assert list(facts.layers["operations"]) == [972, 0, 0, 216]
+    assert facts.layers["parameters"].sum() == 181
+
+
+def test_operations_of_cifarnet_by_hand(built):
+    multiply_adds = (
+        conv(32 * 32, 3, 64, 128)
+        + conv(16 * 16, 128, 128, 128, 256)
+        + conv(8 * 8, 256, 256)
+        + conv(4 * 4, 256, 256, 256)
+        + 256 * 10
+    )
+    assert summarize(built("cifarnet")).flops == 2 * multiply_adds
+
+
+def test_operations_of_resnet20_by_hand(built):
+    multiply_adds = (
+        conv(32 * 32, 3, *[16] * 7)
+        + conv(16 * 16, 16, *[32] * 6)
+        + conv(16 * 16, 16, 32, size=1)
+        + conv(8 * 8, 32, *[64] * 6)
+        + conv(8 * 8, 32, 64, size=1)
+        + 64 * 10
+    )
+    assert summarize(built("resnet20")).flops == 2 * multiply_adds
+
+
+def test_a_model_within_a_model_counts(transfer):
+    facts = summarize(transfer)
+    assert facts.parameters == facts.layers["parameters"].sum() == 26_159_370
+    head = conv(1, 2048, 128) + 128 * 512 + 512 * 256 + 256 * 128 + 128 * 10
+    base = summarize(transfer.get_layer("features")).flops
+    assert facts.flops == base + 2 * head
+
+
+def test_a_layer_of_unknown_cost_is_refused():
+    model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2DTranspose(3, 3)])
+    with pytest.raises(TypeError, match="operations of Conv2DTranspose"):
+        summarize(model)
+
+
+def test_a_summary_says_it_in_words_and_folds_the_layers(built):
+    facts = summarize(built("cifarnet"))
+    assert "2,444,672 parameters, 2,441,728 of them trained" in str(facts)
+    page = facts._repr_html_()
+    assert str(facts) in page
+    assert page.count("<tr") == 1 + len(built("cifarnet").layers)
+    assert page.index("<details>") < page.index("<table") < page.index("</details>")

@@ -1,0 +1,206 @@
+import dataclasses
+import socket
+
+import numpy as np
+import pytest
+
+from cifar_utils.backend import keras
+from cifar_utils.data import Split
+from cifar_utils.models import build_model, build_transfer_model, extract_features
+from cifar_utils.parameters import InputError
+from cifar_utils.training import fit
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+@pytest.fixture
+def base(transfer):
+    """The pretrained part itself, as Keras makes it."""
+    (found,) = [x for x in transfer.get_layer("features").layers if isinstance(x, keras.Model)]
+    return found
+
+
+@pytest.fixture
+def few(digits):
+    """Seventy training images: more than one batch of the base, less than two."""
+    train = Split(digits.train.images[:70], digits.train.labels[:70])
+    return dataclasses.replace(digits, train=train)
+
+
+@pytest.fixture
+def passes(transfer, monkeypatch):
+    """Images that go through the base, counted; after ``passes.stop`` batches, an interrupt."""
+    features = transfer.get_layer("features")
+    predict, counted = features.predict_on_batch, Counted()
+
+    def count(images):
+        if len(counted) == counted.stop:
+            raise KeyboardInterrupt
+        counted.append(len(images))
+        return predict(images)
+
+    monkeypatch.setattr(features, "predict_on_batch", count)
+    return counted
+
+
+class Counted(list):
+    stop = None
+
+
+def test_parameters_are_as_many_as_reported(digits, transfer):
+    large = build_transfer_model(digits, weights=None)
+    assert large.input_shape == (None, 32, 32, 3)
+    assert large.get_layer("features").output.shape == (None, 7, 7, 2048)
+    for model in (large, transfer):
+        assert model.count_params() == 26_159_370
+        head = model.get_layer("head")
+        assert len(model.trainable_weights) == len(head.trainable_weights) > 0
+
+
+def test_raw_images_reach_the_base_resized_from_minus_one_to_one(transfer, digits):
+    features = transfer.get_layer("features")
+    first = features.layers[features.layers.index(features.get_layer(index=-1)) - 1]
+    seen = keras.Model(features.input, first.output)
+    images = np.stack([np.zeros((32, 32, 3)), np.full((32, 32, 3), 255)]).astype(np.uint8)
+    np.testing.assert_allclose(to_numpy(seen(images))[:, 0, 0, 0], [-1, 1], atol=1e-6)
+
+
+def test_logits_are_float32(digits, transfer):
+    logits = to_numpy(transfer(digits.test.images[:3]))
+    assert logits.shape == (3, 10)
+    assert logits.dtype == np.float32
+
+
+def test_the_head_on_the_features_is_the_model_on_the_images(few, transfer, tmp_path):
+    train, validation = extract_features(transfer, few, output=tmp_path)
+    assert train.images.shape == (70, 1, 1, 1, 2048)
+    assert train.images.dtype == np.float16
+    assert validation.images.shape == (20, 1, 1, 2048)
+    np.testing.assert_array_equal(train.labels, few.train.labels)
+    np.testing.assert_array_equal(validation.labels, few.validation.labels)
+    history = fit(
+        transfer.get_layer("head"), train, validation, epochs=1, batch_size=32, optimizer="adam"
+    )
+    assert np.isfinite(history.best["loss"])
+    head = to_numpy(transfer.get_layer("head")(np.asarray(validation.images)))
+    whole = to_numpy(transfer(few.validation.images))
+    np.testing.assert_allclose(head, whole, rtol=0.02, atol=0.02 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize(
+    ("flips", "variants"),
+    [
+        ("none", [np.s_[:]]),
+        ("horizontal", [np.s_[:], np.s_[:, :, ::-1]]),
+        ("both", [np.s_[:], np.s_[:, :, ::-1], np.s_[:, ::-1], np.s_[:, ::-1, ::-1]]),
+    ],
+)
+def test_each_flip_is_an_input_of_its_own(few, transfer, passes, flips, variants):
+    train, validation = extract_features(transfer, few, flips=flips)
+    assert sum(passes) == 70 * len(variants) + 20
+    assert train.images.shape[:2] == (70, len(variants))
+    features = transfer.get_layer("features")
+    for index, variant in enumerate(variants):
+        expected = to_numpy(features(few.train.images[variant][:8]))
+        kept = train.images[:8, index].astype(np.float32)
+        np.testing.assert_allclose(kept, expected, rtol=0.01, atol=0.01 * expected.max())
+    assert len(validation.images) == 20
+
+
+def test_features_are_computed_once_and_an_interrupted_computation_goes_on(
+    few, transfer, passes, tmp_path
+):
+    passes.stop = 2
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(transfer, few, flips="horizontal", output=tmp_path)
+    assert sum(passes) == 2 * 64
+    passes.stop = None
+    train, _ = extract_features(transfer, few, flips="horizontal", output=tmp_path)
+    assert sum(passes) == 2 * 70 + 20
+    again, _ = extract_features(transfer, few, flips="horizontal", output=tmp_path)
+    assert sum(passes) == 2 * 70 + 20
+    np.testing.assert_array_equal(train.images, again.images)
+    alone, _ = extract_features(transfer, few, flips="horizontal")
+    np.testing.assert_array_equal(train.images, alone.images)
+
+
+def test_features_of_other_images_or_another_size_are_computed_anew(
+    few, transfer, passes, tmp_path
+):
+    extract_features(transfer, few, output=tmp_path)
+    other = dataclasses.replace(few, fingerprint="other")
+    extract_features(transfer, other, output=tmp_path)
+    assert sum(passes) == 2 * (70 + 20)
+    large = build_transfer_model(few, weights=None, input_size=64, precision="float32")
+    tiny = dataclasses.replace(few, train=Split(*(x[:2] for x in few.train)))
+    train, _ = extract_features(large, tiny, output=tmp_path)
+    assert train.images.shape == (2, 1, 2, 2, 2048)
+
+
+def test_damaged_features_are_computed_anew(few, transfer, passes, tmp_path):
+    extract_features(transfer, few, output=tmp_path)
+    for path in (tmp_path / "features").glob("*.json"):
+        path.write_text("{")
+    extract_features(transfer, few, output=tmp_path)
+    assert sum(passes) == 2 * (70 + 20)
+
+
+def test_unknown_flips_and_a_full_disk_are_one_line(few, transfer, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"unknown flips 'bth'; did you mean 'both'\?"):
+        extract_features(transfer, few, flips="bth")
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match=r"has 0\.0 GB free.*choose another output"):
+        extract_features(transfer, few, output=tmp_path)
+    assert list(tmp_path.rglob("*.npy")) == []
+
+
+def test_a_weights_file_is_loaded(digits, transfer, base, tmp_path):
+    path = tmp_path / "base.weights.h5"
+    base.save_weights(path)
+    model = build_transfer_model(digits, weights=str(path), input_size=32, seed=9)
+    loaded, kept = (m.get_layer("features").get_weights() for m in (model, transfer))
+    assert all(map(np.array_equal, loaded, kept))
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_weights_that_do_not_fit_are_one_line(digits, base, tmp_path):
+    paths = [tmp_path / f"{name}.weights.h5" for name in ("other", "garbage", "truncated", "empty")]
+    build_model("resnet20", digits).save_weights(paths[0])
+    paths[1].write_bytes(b"\x89HDF and nothing of the kind" * 100)
+    base.save_weights(paths[2])
+    with paths[2].open("r+b") as file:
+        file.truncate(10_000_000)
+    paths[3].touch()
+    for path in paths:
+        with pytest.raises(InputError, match="don't fit ResNet50V2") as error:
+            build_transfer_model(digits, weights=str(path), input_size=32)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("weights", ["imagnet", "no/such.weights.h5", "."])
+def test_weights_that_are_not_there_are_one_line(digits, weights):
+    with pytest.raises(InputError, match=r"takes imagenet, None or the path") as error:
+        build_transfer_model(digits, weights=weights, input_size=32)
+    assert repr(weights) in str(error.value)
+
+
+def test_imagenet_weights_without_a_network_are_one_line(digits, tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    with pytest.raises(InputError, match=r"can't be downloaded .*Network is unreachable") as error:
+        build_transfer_model(digits, weights="imagenet", input_size=32)
+    assert "give weights the path of a file" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_too_small_an_input_is_one_line(digits):
+    with pytest.raises(InputError, match=r"input_size is 31; .* at least 32 pixels"):
+        build_transfer_model(digits, weights=None, input_size=31)

@@ -1,0 +1,81 @@
+import random
+
+import numpy as np
+import pytest
+
+from cifar_utils import backend
+from cifar_utils.backend import choose_precision, dtype_policy, keras, set_random_seed
+from cifar_utils.parameters import InputError
+
+
+@pytest.mark.parametrize(
+    ("library", "gpus", "processor", "expected"),
+    [
+        ("tensorflow", [], True, "mixed_bfloat16"),
+        ("tensorflow", [], False, "float32"),
+        ("tensorflow", [8.0, 9.0], False, "mixed_bfloat16"),
+        ("tensorflow", [7.5], True, "float32"),
+        ("tensorflow", [9.0, 7.5], True, "float32"),
+        ("jax", [], True, "float32"),
+        ("jax", [8.9], False, "mixed_bfloat16"),
+        ("torch", [], True, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_hardware_computes_in_it(
+    monkeypatch, library, gpus, processor, expected
+):
+    monkeypatch.setattr(keras.backend, "backend", lambda: library)
+    monkeypatch.setattr(backend, "_gpu_capabilities", lambda: gpus)
+    monkeypatch.setattr(backend, "_processor_has_bfloat16", lambda: processor)
+    assert choose_precision() == choose_precision("auto") == expected
+    assert choose_precision("float32") == "float32"
+    assert choose_precision("mixed_bfloat16") == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : fpu avx512_bf16 sse", True),
+        ("flags : fpu amx_bf16", True),
+        ("flags : fpu avx512f avx512_bf16x", False),
+        (None, False),
+    ],
+)
+def test_the_processor_s_flags_tell(monkeypatch, flags, expected):
+    def read(path):
+        if flags is None:
+            raise FileNotFoundError(path)
+        return flags
+
+    monkeypatch.setattr("pathlib.Path.read_text", read)
+    assert backend._processor_has_bfloat16() is expected
+
+
+def test_this_machine_s_precision_is_one_of_the_two():
+    assert choose_precision() in ("float32", "mixed_bfloat16")
+
+
+def test_an_unknown_precision_is_one_line():
+    with pytest.raises(InputError, match=r"unknown precision 'float31'; did you mean 'float32'\?"):
+        choose_precision("float31")
+
+
+def test_the_policy_ends_with_its_block():
+    before = keras.config.dtype_policy()
+    with dtype_policy("mixed_bfloat16"):
+        assert keras.layers.Dense(1).compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy() == before
+    with pytest.raises(ZeroDivisionError), dtype_policy("mixed_bfloat16"):
+        raise ZeroDivisionError
+    assert keras.config.dtype_policy() == before
+
+
+def test_a_seed_sets_all_that_is_random():
+    def draws():
+        set_random_seed(7)
+        numpy = np.random.random()  # noqa: NPY002 (the generator that is seeded)
+        return random.random(), numpy, keras.random.uniform((2,))
+
+    (python, numpy, own), again = draws(), draws()
+    assert (python, numpy) == again[:2]
+    np.testing.assert_array_equal(own, again[2])

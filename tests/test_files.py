@@ -1,0 +1,68 @@
+import stat
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cifar_utils.files import write_atomically
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("files")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary() | st.text(), min_size=1, max_size=3))
+def test_the_last_content_written_is_the_file(folder, contents):
+    path = folder / "file"
+    for content in contents:
+        write_atomically(path, content)
+        assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert list(folder.iterdir()) == [path]
+
+
+def test_a_file_can_be_read_by_others(tmp_path):
+    write_atomically(tmp_path / "file", "content")
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("before", [None, "old"])
+def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch, step, error, before):
+    path = tmp_path / "file"
+    if before:
+        path.write_text(before)
+
+    def interrupted(*_):
+        raise error
+
+    monkeypatch.setattr(step, interrupted)
+    with pytest.raises(type(error)):
+        write_atomically(path, "new")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "none" / "file", "content")
+
+
+def test_a_reader_finds_one_content_or_the_other(tmp_path):
+    path, contents = tmp_path / "file", {"a" * 50_000, "b" * 70_000}
+    write_atomically(path, "a" * 50_000)
+    read, done = set(), threading.Event()
+
+    def reader():
+        while not done.is_set():
+            read.add(path.read_text())
+
+    thread = threading.Thread(target=reader)
+    thread.start()
+    for content in list(contents) * 30:
+        write_atomically(path, content)
+    done.set()
+    thread.join()
+    assert read <= contents

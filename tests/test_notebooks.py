@@ -1,0 +1,151 @@
+"""Every notebook as it is stored, and as plain papermill runs it on a few images of digits."""
+
+import importlib.util
+import math
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from cifar_utils.record import RunRecord, read_record
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
+CHATTER = re.compile(r"oneDNN|absl|cpu_feature|TensorFlow binary|cuda|^WARNING:|^[IWE]\d{4}", re.M)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What plain papermill made of a notebook."""
+
+    source: Path
+    terminal: str
+    notebook: nbformat.NotebookNode
+    record: RunRecord
+
+    @property
+    def outputs(self):
+        return [output for cell in self.notebook.cells for output in cell.get("outputs", [])]
+
+    @property
+    def streams(self):
+        return {kind: self._text(kind) for kind in ("stdout", "stderr")}
+
+    def _text(self, kind):
+        return "".join(output.text for output in self.outputs if output.get("name") == kind)
+
+
+def papermill(source, folder, environment):
+    output, executed = folder / source.stem, folder / source.name
+    given = [text for item in SMALL.items() for text in ("-p", *map(str, item))]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", str(source), str(executed), *given]
+        + ["-p", "output", str(output), "--no-progress-bar"],
+        env=os.environ | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    terminal = done.stdout + done.stderr
+    return Run(source, terminal, nbformat.read(executed, as_version=4), read_record(output))
+
+
+def run_all(folder, **environment):
+    """Run the series, two notebooks at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.map(lambda source: papermill(source, folder, environment), NOTEBOOKS)
+        return {run.source: run for run in runs}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return run_all(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def source(request):
+    return request.param
+
+
+def test_a_notebook_is_valid_stored_without_outputs_and_has_one_parameters_cell(source):
+    notebook = nbformat.read(source, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.outputs for cell in code] == [[]] * len(code)
+    assert {cell.execution_count for cell in code} == {None}
+    assert len([cell for cell in code if "parameters" in cell.metadata.get("tags", [])]) == 1
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+
+def test_a_notebook_reads_as_prose_from_its_headings(source):
+    cells = nbformat.read(source, as_version=4).cells
+    assert re.match(r"# .+\n\n.*\?", cells[0].source), "a title, then the question"
+    headings = [cell.source for cell in cells[1:] if cell.source.startswith("## ")]
+    assert len(headings) >= 8
+    assert all(cell.source.count("\n") < 20 for cell in cells)
+
+
+def test_a_notebook_leaves_a_record_of_finite_scores(runs, source):
+    record = runs[source].record
+    assert record.notebook == source.stem
+    assert record.parameters | SMALL == record.parameters
+    assert {name: record.dataset[name] for name in ("name", "train", "validation", "test")} == {
+        "name": "digits", "train": 90, "validation": 10, "test": 20,
+    }  # fmt: skip
+    assert [row["epoch"] for row in record.history] == [record.best_epoch] == [1]
+    numbers = [value for row in record.history for value in row.values()]
+    scores = record.scores["test"]
+    assert scores["n"] == 20
+    low, high = scores["top1_interval"]
+    assert 0 <= low <= scores["top1"] <= high <= 1
+    assert scores["top1"] <= scores["top5"] <= 1
+    numbers += [scores["loss"], *scores["per_class"].values(), *record.seconds.values()]
+    assert len(scores["per_class"]) == 10
+    assert all(math.isfinite(number) for number in numbers)
+    assert record.model["flops"] > 1e6
+    assert record.seconds.keys() >= {"load", "train", "evaluate", "total"}
+
+
+def test_no_library_chatter_reaches_a_page_or_the_terminal(runs, source):
+    run = runs[source]
+    assert CHATTER.findall(run.terminal) == []
+    assert run.streams == {"stdout": "", "stderr": ""}
+    texts = [output.get("data", {}).get("text/plain") for output in run.outputs]
+    assert "None" not in texts
+
+
+def test_each_section_shows_something(runs, source):
+    pages = [output.data.get("text/html", "") for output in runs[source].outputs]
+    figures = [page for page in pages if "<img" in page]
+    assert len(figures) == 5, "samples, curves, classes, confusion, mistakes"
+    assert all(re.search(r'alt="[^"]{20,}', page) and "<figcaption" in page for page in figures)
+    assert any("<details>" in page and "parameters" in page for page in pages)
+    assert sum("<table" in page for page in pages) >= 2
+    assert any("95% interval" in page for page in pages)
+
+
+def test_random_features_are_said_to_mean_nothing(runs):
+    (run,) = [run for path, run in runs.items() if "transfer" in path.stem]
+    said = [output.data.get("text/markdown", "") for output in run.outputs]
+    assert any("accuracy says nothing" in text for text in said)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_series_runs_on_another_backend(runs, tmp_path, backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    for source, run in run_all(tmp_path, KERAS_BACKEND=backend).items():
+        assert run.record.environment["backend"] == backend
+        assert run.record.model == runs[source].record.model
+        assert run.record.dataset == runs[source].record.dataset
+        assert math.isfinite(run.record.scores["test"]["loss"])
+        assert CHATTER.findall(run.terminal + str(run.streams)) == []

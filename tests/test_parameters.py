@@ -1,0 +1,408 @@
+import inspect
+import logging
+import math
+import re
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cifar_utils.backend import PRECISIONS
+from cifar_utils.data import DATASETS
+from cifar_utils.models import ARCHITECTURES, AUGMENTATIONS
+from cifar_utils.models.transfer import FLIPS
+from cifar_utils.parameters import (
+    Call,
+    InputError,
+    Parameter,
+    check_parameters,
+    known_name,
+    parameters_in,
+    parse_call,
+    parse_calls,
+    parse_parameters,
+    read_parameters,
+)
+from cifar_utils.training import OPTIMIZERS, SCHEDULES
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+CELL = """\
+epochs: int = 20  # at least 1: passes over the training set
+rate: float = 1e-2  # above 0, below 1: share of it
+
+# A line of its own says more.
+optimizer: str = "sgd # é"  # sgd # é | adam: how weights follow
+limit: int = None  # at least 1: images to use; None for all
+shuffle: bool = True  # whether to; no choice of words: two
+note: str = ""  # anything"""
+KNOWN = parse_parameters(CELL)
+
+
+def crop(padding: int = 4, mode: str = "constant", scale: float = 1.0, again: bool = False):
+    """Stands for a registered function; nothing runs it but a test."""
+    return padding, mode, scale, again
+
+
+REGISTRY = {"crop": crop, "flip": lambda direction="horizontal": direction}
+
+
+def one_line(error):
+    message = str(error.value)
+    assert len(message.splitlines()) == 1, message
+    return message
+
+
+def unless_refused(function, *arguments):
+    """What a function gives, or its InputError, which must be of one line."""
+    try:
+        return function(*arguments)
+    except InputError as refusal:
+        if len(str(refusal).splitlines()) != 1:
+            raise
+        return refusal
+
+
+def test_a_cell_is_read_with_types_defaults_choices_bounds_and_meanings():
+    assert list(KNOWN) == ["epochs", "rate", "optimizer", "limit", "shuffle", "note"]
+    assert KNOWN["epochs"] == Parameter(
+        "epochs", "int", 20, "passes over the training set", bounds=(("at least", 1),)
+    )
+    assert KNOWN["rate"].bounds == (("above", 0), ("below", 1))
+    assert KNOWN["optimizer"].choices == ("sgd # é", "adam")
+    assert KNOWN["optimizer"].meaning == "how weights follow"
+    assert KNOWN["shuffle"].meaning == "whether to; no choice of words: two"
+    assert [row.allowed for row in KNOWN.values()] == [
+        "at least 1", "above 0, below 1", "sgd # é | adam", "at least 1", "", "",
+    ]  # fmt: skip
+    assert [row.default for row in KNOWN.values()] == [20, 0.01, "sgd # é", None, True, ""]
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("epochs = 3  # untyped", "epochs = 3"),
+        ("epochs: int = 3", "not of the form"),
+        ("epochs: int = 3  #", "not of the form"),
+        ("epochs: int  # no default", "not of the form"),
+        ("epochs: int = 2 * 3  # an expression", "not of the form"),
+        ("a.epochs: int = 3  # of something", "not of the form"),
+        ("epochs: list[int] = 3  # another type", "not of the form"),
+        ("epochs: complex = 3  # another type", "type other than int, float, str, bool"),
+        ("import os  # a statement", "not of the form"),
+        ("%matplotlib inline", "line 2"),
+    ],
+)
+def test_a_line_that_is_not_typed_and_commented_is_named(line, word):
+    with pytest.raises(InputError) as error:
+        parse_parameters(f"seed: int = 0  # fine\n{line}", where="a cell")
+    assert word in one_line(error)
+    assert "a cell" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"cells": 3}', b'{"nbformat": 99}', b"[" * 10**5,
+     b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}', None],
+)  # fmt: skip
+def test_a_file_that_is_no_notebook_is_one_line(tmp_path, content):
+    path = tmp_path / "notebook.ipynb"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"can't be read as a notebook") as error:
+        read_parameters(path)
+    assert str(path) in one_line(error)
+
+
+def test_a_notebook_without_a_tagged_cell_is_one_line(tmp_path):
+    path = tmp_path / "notebook.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)]), path)
+    with pytest.raises(InputError, match="no cell tagged 'parameters'") as error:
+        read_parameters(path)
+    assert str(path) in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"epochs": "3"}, 3),
+        ({"epochs": 3}, 3),
+        ({"rate": "0.5"}, 0.5),
+        ({"rate": "1e-3"}, 0.001),
+        ({"limit": "None"}, None),
+        ({"limit": "none"}, None),
+        ({"limit": "7"}, 7),
+        ({"shuffle": "false"}, False),
+        ({"shuffle": "True"}, True),
+        ({"optimizer": "adam(beta_1=0.5)"}, "adam(beta_1=0.5)"),
+        ({"note": "None"}, "None"),
+        ({"note": "3"}, "3"),
+    ],
+)
+def test_values_are_taken_as_text_or_as_they_are(given, expected):
+    values = check_parameters(KNOWN, given)
+    (name,) = given
+    assert values[name] == expected
+    assert type(values[name]) is type(expected)
+    assert values == {name: row.default for name, row in KNOWN.items()} | {name: expected}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("epochs", "many", "whole number"),
+        ("epochs", "2.5", "whole number"),
+        ("epochs", True, "whole number"),
+        ("epochs", None, "whole number"),
+        ("epochs", "{[]: 1}", "whole number"),
+        ("epochs", "(" * 10_000, "whole number"),
+        ("epochs", "-" * 10_000 + "1", "whole number"),
+        ("epochs", "1\x00", "whole number"),
+        ("epochs", "3\n4", "whole number"),
+        ("epochs", 0, "at least 1"),
+        ("epochs", "-3", "at least 1"),
+        ("limit", 0, "at least 1"),
+        ("limit", "some", "whole number or None"),
+        ("rate", "fast", "a number"),
+        ("rate", "nan", "a number"),
+        ("rate", math.nan, "a number"),
+        ("rate", "inf", "a number"),
+        ("rate", 10**400, "a number"),
+        ("rate", 0, "above 0, below 1"),
+        ("rate", "1", "above 0, below 1"),
+        ("shuffle", 1, "True or False"),
+        ("shuffle", "yes", "True or False"),
+        ("optimizer", 3, "text"),
+        ("optimizer", "adan", "did you mean 'adam'?"),
+        ("optimizer", "sgdd(momentum=0.9)", "known: sgd # é, adam"),
+    ],
+)
+def test_a_bad_value_is_one_line_with_the_thing_the_value_and_the_way_out(name, value, words):
+    with pytest.raises(InputError) as error:
+        check_parameters(KNOWN, {name: value})
+    message = one_line(error)
+    assert message.startswith(f"{name} is ")
+    assert repr(value).strip("'").split("(momentum")[0] in message
+    assert words in message
+
+
+def test_an_unknown_parameter_is_refused_with_the_nearest_one():
+    with pytest.raises(InputError, match=r"^unknown parameter 'epoch'; did you mean 'epochs'\?"):
+        check_parameters(KNOWN, {"epoch": 3})
+    with pytest.raises(InputError, match=r"^unknown thing 'xyz'; known: ab, cd$"):
+        known_name("thing", "xyz", ["ab", "cd"])
+    with pytest.raises(InputError, match="unknown thing 3"):
+        known_name("thing", 3, ["ab", "cd"])
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+@settings(deadline=None)
+@given(st.sampled_from(list(KNOWN.values())), SCALARS | st.lists(SCALARS, max_size=2))
+@example(KNOWN["epochs"], "9" * 5000)
+def test_any_value_is_either_of_the_type_and_allowed_or_refused_in_a_line(row, value):
+    checked = unless_refused(row.check, value)
+    if isinstance(checked, InputError):
+        return
+    if checked is None:
+        assert row.default is None
+        return
+    assert type(checked).__name__ == row.type
+    assert row.check(checked) == checked
+    if row.name == "rate":
+        assert 0 < checked < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("crop", {}),
+        ("crop()", {}),
+        (" crop( 2 ) ", {"padding": 2}),
+        ("crop(2, 'reflect', scale=3)", {"padding": 2, "mode": "reflect", "scale": 3.0}),
+        ("crop(again=True)", {"again": True}),
+    ],
+)
+def test_a_call_is_read_and_makes_the_call(text, options):
+    call = parse_call("augmentation", text, REGISTRY)
+    assert call == Call("crop", crop, options)
+    assert call() == crop(**options)
+    assert parse_call("augmentation", str(call), REGISTRY) == call
+
+
+def test_the_caller_s_own_arguments_come_first_and_are_no_options():
+    registry = {"step": lambda rate, steps, every=10: (rate, steps, every)}
+    assert parse_call("schedule", "step(3)", registry, given=2)(0.1, 7) == (0.1, 7, 3)
+    with pytest.raises(InputError, match="unknown option of schedule 'step' 'steps'"):
+        parse_call("schedule", "step(steps=3)", registry, given=2)
+
+
+def test_calls_are_read_in_order():
+    calls = parse_calls("augmentation", "crop(2), flip,crop", REGISTRY)
+    assert [str(call) for call in calls] == ["crop(padding=2)", "flip", "crop"]
+    assert parse_calls("augmentation", "", REGISTRY) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("crp(2)", "unknown augmentation 'crp'; did you mean 'crop'?"),
+        ("crop(pading=2)", "did you mean 'padding'?"),
+        ("crop(2, padding=3)", "it takes: padding, mode, scale, again"),
+        ("crop(padding=2, padding=3)", "too many options"),
+        ("crop(1, 'a', 1.0, True, 5)", "too many options"),
+        ("crop(2.5)", "padding in augmentation 'crop(2.5)' is 2.5; it takes a whole number"),
+        ("crop(mode=3)", "is 3; it takes text"),
+        ("crop(scale='wide')", "is 'wide'; it takes a number"),
+        ("crop(scale=1e999)", "is inf; it takes a number"),
+        ("crop(again=2)", "it takes True or False"),
+        ("crop(", "not of the form 'name' or 'name(option=value)'"),
+        ("crop; flip", "not of the form"),
+        ("crop\x00", "not of the form"),
+        ("'crop'", "not of the form"),
+        ("crop.x", "not of the form"),
+        ("crop(2)(3)", "not of the form"),
+        ("a] + [b", "not of the form"),
+        ("x for x in y", "not of the form"),
+        ("(" * 1000, "not of the form"),
+        ("crop(*[2])", "no plain value"),
+        ("crop(**{'padding': 2})", "unknown option"),
+        ("crop(2 * 3)", "no plain value"),
+        ("crop({[]: 1})", "no plain value"),
+    ],
+)
+def test_text_that_is_no_call_is_one_line(text, words):
+    with pytest.raises(InputError) as error:
+        parse_calls("augmentation", text, REGISTRY)
+    assert words in one_line(error)
+
+
+@pytest.mark.parametrize("text", ["", "crop, crop"])
+def test_one_call_is_neither_none_nor_two(text):
+    with pytest.raises(InputError, match="exactly one of: crop, flip") as error:
+        parse_call("augmentation", text, REGISTRY)
+    assert repr(text) in one_line(error)
+
+
+@pytest.mark.filterwarnings("ignore:invalid")  # Python's own, at an odd literal
+@settings(max_examples=500, deadline=None)
+@given(
+    st.text()
+    | st.lists(
+        st.sampled_from(
+            [*"()[]{},=*.:'\"\\ \n#;", "crop", "flip", "padding", "2", "None", "for", "x", "lambda"]
+        ),
+        max_size=12,
+    ).map("".join)
+)
+def test_any_text_is_calls_of_the_registry_or_refused_in_a_line(text):
+    calls = unless_refused(parse_calls, "augmentation", text, REGISTRY)
+    if isinstance(calls, InputError):
+        return
+    assert all(call.function is REGISTRY[call.name] for call in calls)
+    assert parse_calls("augmentation", ", ".join(map(str, calls)), REGISTRY) == calls
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('pathlib').Path({0!r}).touch()",
+        "open({0!r}, 'w')",
+        "(lambda: open({0!r}, 'w'))()",
+        "[open({0!r}, 'w') for _ in 'a']",
+        "crop(open({0!r}, 'w'))",
+        "crop(padding=open({0!r}, 'w'))",
+        "crop(f'{{open({0!r}, \"w\")}}')",
+        "crop(2); open({0!r}, 'w')",
+        "crop(2)] + [open({0!r}, 'w')",
+    ],
+)
+def test_hostile_text_is_never_evaluated(tmp_path, text):
+    file = tmp_path / "made"
+    text = text.format(str(file))
+    for row in KNOWN.values():
+        if row.name == "note":
+            assert row.check(text) == text
+        else:
+            with pytest.raises(InputError):
+                row.check(text)
+    with pytest.raises(InputError):
+        parse_calls("augmentation", text, REGISTRY)
+    with pytest.raises(InputError):
+        parse_parameters(f"epochs: int = {text}  # hostile")
+    assert not file.exists()
+
+
+def test_the_values_in_a_notebook_are_those_of_its_annotated_names():
+    namespace = {}
+    exec(compile(CELL + "\nother = 3\nepochs = 5", "cell", "exec", dont_inherit=True), namespace)
+    defaults = {name: row.default for name, row in KNOWN.items()}
+    assert parameters_in(namespace) == defaults | {"epochs": 5}
+
+
+# The notebooks' own cells
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return request.param
+
+
+def test_papermill_reads_a_notebook_s_parameters_as_we_do(notebook, caplog):
+    with caplog.at_level(logging.WARNING):
+        inspected = papermill.inspect_notebook(str(notebook))
+    assert caplog.messages == []
+    own = read_parameters(notebook)
+    assert list(inspected) == list(own)
+    for name, row in own.items():
+        assert inspected[name]["inferred_type_name"] == row.type
+        assert inspected[name]["default"].strip("\"'") == str(row.default)
+        assert inspected[name]["help"].endswith(row.meaning)
+
+
+def test_a_notebook_s_defaults_are_allowed_and_explained(notebook):
+    rows = read_parameters(notebook)
+    assert check_parameters(rows, {}) == {name: row.default for name, row in rows.items()}
+    assert all(row.meaning for row in rows.values())
+    numbers = {name for name, row in rows.items() if row.type in ("int", "float")}
+    assert {name for name in numbers if not rows[name].bounds} == set()
+
+
+def test_a_notebook_asks_for_all_that_is_promised(notebook):
+    promised = {
+        "dataset", "epochs", "batch_size", "optimizer", "learning_rate", "schedule", "seed",
+        "validation_fraction", "precision", "train_limit", "test_limit", "output",
+    }  # fmt: skip
+    own = {"architecture", "augmentation"}
+    if "transfer" in notebook.stem:
+        own = {"weights", "input_size", "flips", "dropout"}
+    assert promised | own <= set(read_parameters(notebook))
+
+
+def test_a_notebook_offers_what_the_registries_hold(notebook):
+    rows = read_parameters(notebook)
+    registries = {"dataset": DATASETS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    registries |= {"precision": PRECISIONS, "flips": FLIPS}
+    for name in registries.keys() & rows.keys():
+        assert rows[name].choices == tuple(registries[name]), name
+    if "augmentation" in rows:
+        assert re.search(r"none, or of (.*), in order", rows["augmentation"].meaning)[1] == (
+            ", ".join(AUGMENTATIONS)
+        )
+
+
+def test_the_notebooks_together_offer_each_architecture_once():
+    rows = [read_parameters(path).get("architecture") for path in NOTEBOOKS]
+    offered = [name for row in rows if row for name in row.choices]
+    assert sorted(offered) == sorted(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("registry", [ARCHITECTURES, AUGMENTATIONS, OPTIMIZERS, SCHEDULES])
+def test_every_registered_option_has_a_default_of_its_type(registry):
+    for function in registry.values():
+        for option in inspect.signature(function).parameters.values():
+            if option.default not in (inspect.Parameter.empty, None):
+                assert type(option.default) is option.annotation, (function, option)

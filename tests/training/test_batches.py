@@ -1,0 +1,66 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cifar_utils.data import Split
+from cifar_utils.training.batches import Batches
+
+
+def drawn(batches):
+    """The images of an epoch, in order, each the number that it is all of."""
+    pairs = [batches[index] for index in range(len(batches))]
+    images = np.concatenate([images for images, _ in pairs])
+    labels = np.concatenate([labels for _, labels in pairs])
+    np.testing.assert_array_equal(images.ravel() % 1000, labels)
+    return images.ravel()
+
+
+def split(count, variants=0):
+    numbers = np.arange(count)
+    images = numbers.reshape(-1, 1, 1)
+    if variants:
+        images = images[:, None] + 1000 * np.arange(variants)[:, None, None]
+    return Split(images, numbers)
+
+
+SIZES = {"count": st.integers(1, 50), "size": st.integers(1, 60)}
+
+
+@settings(deadline=None)
+@given(**SIZES, seed=st.integers(0, 2**40), epoch=st.integers(0, 500))
+def test_an_epoch_is_all_images_once_in_an_order_of_seed_and_epoch(count, size, seed, epoch):
+    batches, later = (Batches(split(count), size, seed) for _ in range(2))
+    batches.epoch = epoch
+    order = drawn(batches)
+    assert sorted(order) == list(range(count))
+    assert len(batches) == -(-count // size)
+    assert all(len(batches[i][1]) == size for i in range(len(batches) - 1))
+    later.epoch = epoch + 1
+    later.epoch = epoch
+    np.testing.assert_array_equal(drawn(later), order)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    orders = set()
+    for seed in (0, 1):
+        batches = Batches(split(30), 8, seed)
+        for epoch in (0, 1):
+            batches.epoch = epoch
+            orders.add(tuple(drawn(batches)))
+    assert len(orders) == 4
+
+
+@settings(deadline=None)
+@given(**SIZES, variants=st.integers(1, 4))
+def test_of_variants_each_image_draws_one_an_epoch(count, size, variants):
+    batches = Batches(split(count, variants), size, 0, variants)
+    numbers = drawn(batches)
+    assert sorted(numbers % 1000) == list(range(count))
+    assert numbers.max() // 1000 < variants
+
+
+def test_all_variants_are_drawn_in_time():
+    batches, seen = Batches(split(5, 4), 2, 0, 4), set()
+    for batches.epoch in range(40):
+        seen |= set(drawn(batches))
+    assert len(seen) == 5 * 4

@@ -1,0 +1,148 @@
+import json
+
+import numpy as np
+import pytest
+
+from cifar_utils.backend import keras
+from cifar_utils.data import Split
+from cifar_utils.parameters import InputError
+from cifar_utils.training import TrainingDiverged, fit
+from cifar_utils.training.callbacks import Progress
+
+SETTINGS = {
+    "epochs": 2, "batch_size": 30, "optimizer": "adam", "learning_rate": 0.003,
+    "schedule": "cosine", "weight_decay": 0.01, "seed": 1,
+}  # fmt: skip
+
+
+def accuracy(model, split):
+    return (model.predict(split.images, verbose=0).argmax(1) == split.labels).mean()
+
+
+def test_a_model_learns_and_tells_each_epoch(build, digits):
+    model = build()
+    history = fit(
+        model, digits.train, digits.validation, **SETTINGS | {"epochs": 8, "schedule": "step(6)"}
+    )
+    assert [row["epoch"] for row in history.epochs] == list(range(1, 9))
+    keys = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"}
+    assert all(row.keys() == keys for row in history.epochs)
+    assert json.loads(json.dumps(history.epochs)) == history.epochs
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"] / 2
+    assert [round(row["learning_rate"], 6) for row in history.epochs] == [0.003] * 5 + [0.0003] * 3
+    assert all(row["seconds"] > 0 for row in history.epochs)
+    assert history.best["val_accuracy"] >= 0.8
+    assert accuracy(model, digits.test) >= 0.8
+
+
+def test_the_model_is_left_with_its_best_epoch_by_validation(build, digits):
+    # What the network learns about these labels in time is that they are wrong.
+    wrong = Split(digits.validation.images, (digits.validation.labels + 1) % 10)
+    model = build()
+    history = fit(model, digits.train, wrong, **SETTINGS | {"epochs": 5})
+    ranks = [(row["val_accuracy"], -row["val_loss"]) for row in history.epochs]
+    assert max(ranks) == ranks[history.best_epoch - 1] != ranks[-1]
+    assert accuracy(model, wrong) == pytest.approx(history.best["val_accuracy"])
+
+
+def test_the_seed_is_what_a_run_hangs_on(build, digits):
+    runs = []
+    for seed in (1, 1, 2):
+        model = build(augmentation="flip")
+        history = fit(model, digits.train, digits.validation, **SETTINGS | {"seed": seed})
+        runs.append([row["loss"] for row in history.epochs])
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_run_s_folder_holds_its_events_and_two_checkpoints_at_most(build, digits, tmp_path):
+    fit(build(), digits.train, digits.validation, **SETTINGS | {"epochs": 3}, output=tmp_path)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    ends = [event for event in events if event["event"] == "epoch"]
+    assert [event["epoch"] for event in ends] == [1, 2, 3]
+    assert {event["event"] for event in events} <= {"batch", "epoch"}
+    keys = {"time", "epochs", "step", "steps", "loss", "accuracy", "seconds_left"}
+    assert all(keys <= event.keys() for event in events)
+    assert all({"val_loss", "val_accuracy"} <= event.keys() for event in ends)
+    assert (ends[-1]["step"], ends[-1]["steps"], ends[-1]["seconds_left"]) == (9, 9, 0)
+    names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
+    assert "state.json" in names
+    assert "epoch-0003.weights.h5" in names
+    assert len(names) <= 3
+
+
+def test_without_a_folder_nothing_is_left(build, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    fit(build(), digits.train, digits.validation, **SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_no_number_stops_with_a_clear_word(build, digits, tmp_path):
+    model = build(precision="float32")
+    with pytest.raises(TrainingDiverged) as error:
+        fit(
+            model, digits.train, digits.validation, output=tmp_path,
+            **SETTINGS | {"optimizer": "sgd", "learning_rate": 1e30, "schedule": "constant"},
+        )  # fmt: skip
+    message = str(error.value)
+    assert "in epoch 1, step" in message
+    assert "at a learning rate of 1e+30: lower learning_rate" in message
+    assert "\n" not in message
+    assert not (tmp_path / "checkpoint" / "state.json").exists()
+
+
+def test_a_validation_loss_that_is_no_number_is_named(build, digits):
+    model = build()
+    fit(model, digits.train, digits.validation, **SETTINGS)
+    progress = Progress([1, 2], epochs=3, rows=[], output=None)
+    progress.set_model(model)
+    progress.on_train_begin()
+    progress.on_epoch_begin(1)
+    with pytest.raises(TrainingDiverged, match="the val loss became inf in epoch 2, step 2"):
+        progress.on_epoch_end(1, {"loss": 0.5, "val_loss": float("inf")})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"optimizer": "sdg"}, "did you mean 'sgd'?"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'?"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_leave_nothing(build, digits, tmp_path, change, words):
+    with pytest.raises(InputError) as error:
+        fit(build(), digits.train, digits.validation, **SETTINGS | change, output=tmp_path)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(build, digits, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"output .*file can't be written \(") as error:
+        fit(build(), digits.train, digits.validation, **SETTINGS, output=tmp_path / "file")
+    assert "\n" not in str(error.value)
+
+
+def test_variants_of_inputs_are_drawn_for_training_alone(digits):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    labels = np.arange(40) % 2
+    images = np.zeros((40, 2, 4), np.float16)  # what tells the classes apart is in one variant
+    images[:, 1, 0] = labels * 2 - 1
+    history = fit(
+        model, Split(images, labels), Split(images[:, 1], labels),
+        **SETTINGS | {"epochs": 10, "batch_size": 4, "learning_rate": 0.1},
+    )  # fmt: skip
+    assert history.best["val_accuracy"] == 1
+    assert history.epochs[-1]["loss"] > 0.2  # about half of the inputs say nothing
+
+
+def test_a_dataset_is_not_changed_by_training(build, digits):
+    splits = (digits.train, digits.validation)
+    before = [split.images.copy() for split in splits]
+    fit(build(), *splits, **SETTINGS | {"epochs": 1})
+    for split, images in zip(splits, before, strict=True):
+        np.testing.assert_array_equal(split.images, images)

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from cifar_utils.backend import keras
+from cifar_utils.parameters import InputError
+from cifar_utils.training import make_optimizer
+
+
+def steps(optimizer, gradients, start=1.0):
+    """Where a variable that starts at 1 goes."""
+    variable = keras.Variable([start], name="kernel")
+    optimizer.build([variable])
+    path = []
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor([gradient])], [variable])
+        path.append(float(keras.ops.convert_to_numpy(variable)[0]))
+    return path
+
+
+def test_sgd_is_with_momentum():
+    expected, velocity, weight = [], 0.0, 1.0
+    for gradient in (0.5, -1.0, 2.0):
+        velocity = 0.9 * velocity - 0.1 * gradient
+        weight += velocity
+        expected.append(weight)
+    np.testing.assert_allclose(steps(make_optimizer("sgd", 0.1), (0.5, -1, 2)), expected, 1e-5)
+    plain = steps(make_optimizer("sgd(momentum=0.0)", 0.1), (0.5, -1, 2))
+    np.testing.assert_allclose(plain, [0.95, 1.05, 0.85], 1e-5)
+
+
+def test_adam_s_first_step_is_the_learning_rate():
+    np.testing.assert_allclose(steps(make_optimizer("adam", 0.01), [3.0]), [0.99], 1e-5)
+    optimizer = make_optimizer("adam(beta_1=0.8)", 0.01)
+    assert (optimizer.beta_1, optimizer.beta_2) == (0.8, 0.999)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_weight_decay_takes_a_share_of_kernels_and_leaves_the_rest(name):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    for weight in model.trainable_weights:
+        weight.assign(keras.ops.ones_like(weight))
+    optimizer = make_optimizer(name, 0.1, weight_decay=0.5)
+    optimizer.build(model.trainable_weights)
+    zeros = [keras.ops.zeros_like(weight) for weight in model.trainable_weights]
+    optimizer.apply(zeros, model.trainable_weights)
+    left = {"kernel": 1 - 0.1 * 0.5, "bias": 1, "gamma": 1, "beta": 1}
+    assert {weight.name for weight in model.trainable_weights} == left.keys()
+    for weight in model.trainable_weights:
+        values = keras.ops.convert_to_numpy(weight)
+        np.testing.assert_allclose(values, left[weight.name], rtol=1e-6)
+
+
+def test_without_weight_decay_nothing_shrinks():
+    assert steps(make_optimizer("sgd", 0.1), [0.0]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sdg", "did you mean 'sgd'?"),
+        ("sgd(momentun=0.9)", "did you mean 'momentum'?"),
+        ("sgd(momentum=2)", "momentum"),
+        ("sgd(momentum='high')", "takes a number"),
+        ("sgd(nesterov=1)", "takes True or False"),
+        ("sgd, adam", "exactly one of: sgd, adam"),
+    ],
+)
+def test_bad_optimizers_are_one_line(text, words):
+    with pytest.raises(InputError) as error:
+        make_optimizer(text, 0.1)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,221 @@
+"""A run killed at any moment and started again ends where one left alone does."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cifar_utils.data import Split
+from cifar_utils.parameters import InputError
+from cifar_utils.training import callbacks, fit
+
+SETTINGS = {
+    "epochs": 3, "batch_size": 30, "optimizer": "adam", "learning_rate": 0.003,
+    "schedule": "cosine(0.2)", "weight_decay": 0.01, "seed": 1,
+}  # fmt: skip
+AUGMENTATION = "crop(2), flip, rotation, shift"
+SCRIPT = """\
+import json, sys
+import numpy as np
+from cifar_utils.data import load_dataset
+from cifar_utils.models import ARCHITECTURES, build_model
+from cifar_utils.training import fit
+ARCHITECTURES["tiny"] = tiny
+augmentation, settings, output = json.loads(sys.argv[1])
+data = load_dataset("digits", train_limit=300, test_limit=50)
+model = build_model("tiny", data, augmentation=augmentation)
+fit(model, data.train, data.validation, **settings, output=output)
+np.savez(output + "/weights.npz", *model.get_weights())
+"""
+
+
+def without_seconds(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(map(np.array_equal, a, b))
+
+
+def state(folder):
+    return json.loads((folder / "checkpoint" / "state.json").read_text())
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL within the process: nothing handles it."""
+
+
+@pytest.fixture(scope="module")
+def train(build, digits):
+    """Train the tiny network from its start, in a folder; return it and its history."""
+
+    def train(output=None, **change):
+        model = build(augmentation=AUGMENTATION)
+        history = fit(model, digits.train, digits.validation, **SETTINGS | change, output=output)
+        return model, history
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def undisturbed(train):
+    model, history = train()
+    return model.get_weights(), without_seconds(history.epochs)
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Make the n-th call of a method end the training."""
+
+    def kill(target, name, call, error=Killed):
+        method, calls = getattr(target, name), []
+
+        def until(*args, **kwargs):
+            calls.append(name)
+            if len(calls) == call:
+                raise error
+            return method(*args, **kwargs)
+
+        monkeypatch.setattr(target, name, until)
+
+    return kill
+
+
+def test_a_run_killed_at_any_moment_ends_as_one_left_alone(train, tiny_source, tmp_path):
+    model, alone = train(epochs=30)
+    arguments = json.dumps([AUGMENTATION, SETTINGS | {"epochs": 30}, str(tmp_path)])
+    command = [sys.executable, "-c", tiny_source + SCRIPT, arguments]
+    process = subprocess.Popen(command, start_new_session=True)
+    while not (tmp_path / "checkpoint" / "state.json").exists():
+        assert process.poll() is None, "the run failed before its first checkpoint"
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 5 * alone.epochs[-1]["seconds"]))
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
+    assert 1 <= len(state(tmp_path)["epochs"]) < 30
+    subprocess.run(command, check=True, timeout=500)
+
+    assert without_seconds(state(tmp_path)["epochs"]) == without_seconds(alone.epochs)
+    with np.load(tmp_path / "weights.npz") as weights:
+        assert same(list(weights.values()), model.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "call", "done"),
+    [
+        (callbacks.Progress, "on_train_batch_end", 4, 0),
+        (callbacks.Progress, "on_train_batch_end", 13, 1),
+        (callbacks.Progress, "on_epoch_end", 2, 1),
+        (callbacks.Checkpoint, "on_epoch_end", 2, 1),
+        (callbacks, "write_atomically", 2, 1),  # between the weights and what names them
+        (callbacks, "best_epoch", 2, 2),  # before what is old is removed
+    ],
+)
+def test_wherever_a_run_is_cut_it_goes_on(
+    train, undisturbed, kill, tmp_path, target, name, call, done
+):
+    kill(target, name, call)
+    with pytest.raises(Killed):
+        train(tmp_path)
+    assert (tmp_path / "checkpoint" / "state.json").exists() == (done > 0)
+    if done:
+        assert len(state(tmp_path)["epochs"]) == done
+    model, history = train(tmp_path)
+    assert without_seconds(history.epochs) == undisturbed[1]
+    assert same(model.get_weights(), undisturbed[0])
+
+
+def test_weights_cut_while_being_written_are_not_taken(train, undisturbed, kill, tmp_path):
+    kill(callbacks.Progress, "on_epoch_end", 3)
+    with pytest.raises(Killed):
+        train(tmp_path)
+    folder = tmp_path / "checkpoint"
+    (folder / "writing.weights.h5").write_bytes(b"\x89HDF half of it")
+    model, _ = train(tmp_path)
+    assert same(model.get_weights(), undisturbed[0])
+    assert not (folder / "writing.weights.h5").exists()
+
+
+def test_ctrl_c_leaves_the_last_whole_epoch(train, undisturbed, kill, tmp_path):
+    kill(callbacks.Progress, "on_train_batch_end", 20, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    assert without_seconds(state(tmp_path)["epochs"]) == undisturbed[1][:2]
+    model, history = train(tmp_path)
+    assert without_seconds(history.epochs) == undisturbed[1]
+    assert same(model.get_weights(), undisturbed[0])
+
+
+def test_a_finished_run_is_not_trained_again(train, kill, tmp_path):
+    model, history = train(tmp_path)
+    kill(callbacks.Progress, "on_train_batch_end", 1)
+    again, kept = train(tmp_path)
+    assert kept == history
+    assert same(model.get_weights(), again.get_weights())
+
+
+def test_another_run_s_folder_is_refused_and_left_alone(build, digits, train, tmp_path):
+    train(tmp_path, epochs=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def refused(model, split, words, **change):
+        settings = SETTINGS | {"epochs": 1} | change
+        with pytest.raises(InputError) as error:
+            fit(model, split, digits.validation, **settings, output=tmp_path)
+        message = str(error.value)
+        assert f"{tmp_path}/checkpoint holds a run with {words}" in message
+        assert f"delete {tmp_path}/checkpoint" in message
+        assert "\n" not in message
+
+    same_model = build(augmentation=AUGMENTATION)
+    changes = {
+        "epochs": 2, "batch_size": 31, "optimizer": "sgd", "learning_rate": 0.1, "seed": 2,
+        "schedule": "constant", "weight_decay": 0.0,
+    }  # fmt: skip
+    for name, value in changes.items():
+        was = 1 if name == "epochs" else SETTINGS[name]
+        refused(same_model, digits.train, f"{name} {was!r}, not {value!r}", **{name: value})
+    for name, text in [("tiny(0.3)", AUGMENTATION), ("resnet20", AUGMENTATION), ("tiny", "crop")]:
+        refused(build(name, augmentation=text), digits.train, "model and images")
+    images, labels = digits.train
+    for split in (Split(images, labels[::-1]), Split(images // 2 + 100, labels)):
+        refused(same_model, split, "model and images")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_checkpoint_is_one_line(train, tmp_path):
+    train(tmp_path, epochs=1)
+    folder = tmp_path / "checkpoint"
+    weights, kept = folder / "epoch-0001.weights.h5", folder / "state.json"
+    whole, text = weights.read_bytes(), kept.read_text()
+
+    def damaged():
+        with pytest.raises(InputError, match="is damaged") as error:
+            train(tmp_path, epochs=1)
+        assert f"{folder} is damaged" in str(error.value)
+        assert f"delete {folder}" in str(error.value)
+        assert "\n" not in str(error.value)
+
+    for content in (
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"settings": {}}',
+        '{"settings": 1, "epochs": 2}',
+    ):
+        kept.write_text(content)
+        damaged()
+    kept.write_text(text)
+    for content in (b"", whole[: len(whole) // 2], b"\0" * len(whole)):
+        weights.write_bytes(content)
+        damaged()
+    weights.unlink()
+    damaged()
