@@ -201,7 +201,14 @@ def test_ctrl_c_ends_the_kernel_and_the_same_command_goes_on(cli, write_notebook
     write_notebook("print('before')", WAIT)
     command = [sys.executable, "-m", "cifar_utils.cli", "run", "01", "--output", "out"]
     pid = project / "out" / "pid"
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell runs in the background has the signal ignored, and passes that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 60
         while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
