@@ -89,7 +89,7 @@ def test_printed_curves(dataset, column, last):
 def test_reported_stands_beside_measured():
     table = compare_with_reported(record_of("cifarnet(residual=False)", "cifar10"))
     assert table.index.tolist() == ["report E: CifarNet, best", "this run"]
-    assert table["top-1"].tolist() == ["86.70%", "88.00% (87.3 to 88.6)"]
+    assert table["top-1"].tolist() == ["86.70%", "88.00% (87.3 to 88.6%)"]
     assert table["loss (nats)"].tolist() == ["0.4632", "0.4100"]
     assert table["parameters"].tolist() == ["2,444,672", "2,444,672"]
     assert table["epochs"].tolist() == ["20", "2"]
