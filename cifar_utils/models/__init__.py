@@ -4,8 +4,9 @@ import numpy as np
 
 from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.data.dataset import Dataset
+from cifar_utils.models.airbench import PatchWhitening, airbench
 from cifar_utils.models.augmentation import AUGMENTATIONS, augmentation_layers
-from cifar_utils.models.resnet import preact, resnet18, resnet20
+from cifar_utils.models.resnet import RESNETS, cifarnet_worst, gn_resnet, preact
 from cifar_utils.models.summary import ModelSummary, summarize
 from cifar_utils.models.transfer import build_transfer_model, extract_features
 from cifar_utils.models.vgg import cifarnet, fan, vgg19
@@ -21,9 +22,12 @@ __all__ = [
     "summarize",
 ]
 
-ARCHITECTURES = {
-    function.__name__: function for function in (cifarnet, fan, vgg19, resnet20, resnet18, preact)
+ARCHITECTURES = RESNETS | {
+    function.__name__: function
+    for function in (preact, gn_resnet, cifarnet_worst, cifarnet, fan, vgg19, airbench)
 }
+
+WHITENING_IMAGES = 5000  # whose patches tell the covariance well enough
 
 
 def build_model(
@@ -64,7 +68,8 @@ def build_model(
         x = images
         for layer in augment:
             x = layer(x)
-        x = normalization(dataset.train.images)(x)
+        normalize = normalization(dataset.train.images)
+        x = normalize(x)
         try:
             x = network(x, len(dataset.class_names))
         except (ValueError, TypeError) as error:
@@ -75,7 +80,12 @@ def build_model(
                 f"{architecture} can't be built for {size} images: {reason}"
             ) from error
         logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
-        return keras.Model(images, logits, name=network.name)
+        model = keras.Model(images, logits, name=network.name)
+    for layer in model.layers:
+        if isinstance(layer, PatchWhitening):
+            some = normalize(dataset.train.images[:WHITENING_IMAGES])
+            layer.adapt(keras.ops.convert_to_numpy(some))
+    return model
 
 
 def normalization(images: np.ndarray) -> keras.Layer:

@@ -4,6 +4,7 @@
 """
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from cifar_utils.parameters import InputError, known_name, parse_calls
@@ -72,6 +73,12 @@ class TrainingOnly:
     Left to themselves, they act unless told that it is not: in ``model(images)``, too.
     """
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Some say that they can't be compiled. That is so of TensorFlow's image operations; JAX
+        # compiles them, and without that takes a model of such a layer one operation at a time.
+        self.supports_jit |= keras.backend.backend() == "jax"
+
     def call(self, data, training=False):
         return super().call(data, training=training)
 
@@ -89,6 +96,32 @@ class RandomRotation(TrainingOnly, layers.RandomRotation):
 @keras.saving.register_keras_serializable("cifar_utils")
 class RandomTranslation(TrainingOnly, layers.RandomTranslation):
     """See :func:`shift`."""
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class AlternatingFlip(layers.Layer):
+    """See :func:`alternating_flip`. Training changes batches by it before the model sees them."""
+
+    def call(self, images):
+        return images
+
+    def change(self, images: np.ndarray, index: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """Mirror those of a batch ``(N, H, W, C)`` whose turn it is; ``index`` says which they are.
+
+        Whether an image is mirrored in the first epoch is drawn by ``(seed, index)``.
+        """
+        first = np.random.PCG64([seed, 1]).random_raw(int(index.max(initial=0)) + 1)
+        turn = (first[index] >> np.uint64(63)) % 2 != epoch % 2
+        return np.where(turn[:, None, None, None], images[:, :, ::-1], images)
+
+
+def alternating_flip() -> layers.Layer:
+    """Mirror left and right half of the images in one epoch, and the other half in the next.
+
+    So two epochs show each image both ways, which :func:`flip` leaves to chance (Jordan,
+    arXiv:2404.00498).
+    """
+    return AlternatingFlip(dtype="float32")
 
 
 def flip(direction: str = "horizontal") -> layers.Layer:
@@ -122,7 +155,9 @@ def shift(fraction: float = 0.1) -> layers.Layer:
     return RandomTranslation(fraction, fraction, fill_mode="nearest", dtype="float32")
 
 
-AUGMENTATIONS = {"crop": crop, "flip": flip, "rotation": rotation, "shift": shift}
+AUGMENTATIONS = {
+    function.__name__: function for function in (alternating_flip, crop, flip, rotation, shift)
+}
 
 
 def augmentation_layers(text: str | None) -> list[layers.Layer]:

@@ -1,14 +1,29 @@
 """The few groups of layers that more than one family is made of."""
 
-from keras import layers
+from keras import initializers, layers
+
+
+def normal(variance: float = 2.0):
+    """Initial weights from a normal distribution of ``variance`` / fan-in.
+
+    2 is He et al.'s (arXiv:1502.01852), the default; 1/3 is the variance that PyTorch's layers
+    start with.
+    """
+    return initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
 
 
 def conv(
-    x, filters: int, size: int = 3, strides: int = 1, padding: str = "same", bias: bool = True
+    x,
+    filters: int,
+    size: int = 3,
+    strides: int = 1,
+    padding: str = "same",
+    bias: bool = True,
+    variance: float = 2.0,
 ):
-    """A convolution, initialized by He et al.'s normal distribution (arXiv:1502.01852)."""
+    """A convolution; ``variance`` as in :func:`normal`."""
     return layers.Conv2D(
-        filters, size, strides, padding, use_bias=bias, kernel_initializer="he_normal"
+        filters, size, strides, padding, use_bias=bias, kernel_initializer=normal(variance)
     )(x)
 
 
@@ -17,9 +32,11 @@ def batch_norm(x):
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
-def conv_bn_relu(x, filters: int, padding: str = "same", batch_norm: bool = True):
+def conv_bn_relu(
+    x, filters: int, padding: str = "same", batch_norm: bool = True, variance: float = 2.0
+):
     """3×3 convolution with bias, batch normalization (if asked for), ReLU."""
-    x = conv(x, filters, padding=padding)
+    x = conv(x, filters, padding=padding, variance=variance)
     return layers.ReLU()(_batch_norm(x) if batch_norm else x)
 
 

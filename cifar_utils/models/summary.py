@@ -3,16 +3,17 @@
 import html
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 from keras import layers
 
 from cifar_utils.backend import keras
+from cifar_utils.models.airbench import PatchWhitening
 from cifar_utils.words import compact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelSummary:
     """A model's name, size and cost; in a notebook, a sentence with the layers folded below it.
 
@@ -23,9 +24,9 @@ class ModelSummary:
     parameters: int
     trainable_parameters: int
     flops: int
-    layers: pd.DataFrame = field(repr=False)
+    layers: pd.DataFrame
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return (
             f"{self.name} has {self.parameters:,} parameters, {self.trainable_parameters:,} of "
             f"them trained, and takes {compact(self.flops)}FLOP for an image (forward; "
@@ -35,7 +36,7 @@ class ModelSummary:
     def _repr_html_(self) -> str:
         table = self.layers.to_html(index=False)
         return (
-            f"<p>{html.escape(str(self))}</p>"
+            f"<p>{html.escape(repr(self))}</p>"
             f"<details><summary>Layer by layer</summary>{table}</details>"
         )
 
@@ -73,7 +74,9 @@ def _layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def _multiply_adds(layer: keras.Layer) -> int:
-    if isinstance(layer, layers.Conv2D | layers.Dense):
+    if isinstance(layer, layers.DepthwiseConv2D):
+        return math.prod(layer.output.shape[1:]) * math.prod(layer.kernel.shape[:2])
+    if isinstance(layer, layers.Conv2D | layers.Dense | PatchWhitening):
         # Each output value is the sum of one product for each weight of its filter.
         return math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
     if getattr(layer, "kernel", None) is not None:

@@ -1,3 +1,8 @@
+import importlib.util
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,7 +62,33 @@ def test_flips_mirror_each_image_with_probability_one_half():
     assert all(50 < (both == kind).all((1, 2, 3)).sum() < 150 for kind in mirrored)
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@given(st.integers(0, 2**40), st.integers(0, 100), st.permutations(range(40)))
+@settings(deadline=None, max_examples=20)
+def test_alternating_flips_show_each_image_both_ways_in_two_epochs(seed, epoch, index):
+    (layer,) = augmentation_layers("alternating_flip")
+    images, index = noise(40), np.array(index)
+
+    def mirrored(index, epoch):
+        changed = layer.change(images[index], index, seed, epoch)
+        turned = (changed == images[index][:, :, ::-1]).all((1, 2, 3))
+        np.testing.assert_array_equal(changed[~turned], images[index][~turned])
+        return turned
+
+    now = mirrored(index, epoch)
+    assert 5 <= now.sum() <= 35
+    np.testing.assert_array_equal(mirrored(index, epoch + 1), ~now)
+    np.testing.assert_array_equal(mirrored(index, epoch + 2), now)
+    np.testing.assert_array_equal(mirrored(index[:7], epoch), now[:7])
+
+
+def test_other_seeds_flip_other_images():
+    (layer,) = augmentation_layers("alternating_flip")
+    images, index = noise(40), np.arange(40)
+    first, second = (layer.change(images, index, seed, 0) for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS.keys() - {"alternating_flip"}))
 def test_augmentation_draws_per_image_in_training_and_is_nothing_otherwise(name):
     (layer,) = augmentation_layers(name)
     images = np.repeat(noise(1, 16, 16), 40, axis=0)
@@ -95,3 +126,29 @@ def test_layers_come_in_the_order_of_the_text():
     layers = augmentation_layers("flip, crop(2, 'reflect'), flip('vertical')")
     assert [type(layer).__name__ for layer in layers] == ["RandomFlip", "RandomCrop", "RandomFlip"]
     assert (layers[1].padding, layers[1].mode) == (2, "reflect")
+
+
+COMPILED = """\
+import numpy as np
+from cifar_utils.backend import keras
+from cifar_utils.models.augmentation import augmentation_layers
+layers = augmentation_layers("crop, flip, rotation, shift")
+model = keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Flatten()])
+model.add(keras.layers.Dense(2))
+model.compile("sgd", "mse", jit_compile=True)
+assert model.jit_compile
+images = np.random.default_rng(0).random((4, 8, 8, 3))
+states = [np.array(layer.variables[0]) for layer in layers]
+assert np.isfinite(model.train_on_batch(images, np.zeros((4, 2))))
+assert not any(np.array_equal(a, layer.variables[0]) for a, layer in zip(states, layers))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_jax_compiles_every_augmentation():
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    command = [sys.executable, "-W", "error:Model doesn't support", "-c", COMPILED]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.models import ARCHITECTURES, build_model
 from cifar_utils.models.augmentation import augmentation_layers
+from cifar_utils.models.resnet import SparseGate
 from cifar_utils.parameters import InputError
 from cifar_utils.training import fit
 
@@ -14,7 +15,13 @@ COUNTS = {
     "fan": (87_316_426, 87_312_394),
     "cifarnet": (2_444_672, 2_441_728),
     "preact": (1_574_218, 1_570_378),
+    "cifarnet_worst": (7_713_874, 7_712_118),
     "resnet18": (11_183_562, 11_173_962),
+    "resnet34": (21_299_146, 21_282_122),
+    "resnet50": (23_573_962, 23_520_842),
+    "resnet110": (1_739_002, 1_730_714),
+    "preact110": (1_738_618, 1_730_522),
+    "preact164": (1_727_482, 1_703_258),
     "vgg19": (20_576_842, 20_565_834),
 }
 
@@ -41,6 +48,63 @@ def test_preact_for_100_classes_and_resnet20_are_as_large_as_reported(digits, wi
     assert built("cifarnet").count_params() == (
         build_model("cifarnet(residual=False)", digits).count_params()
     )
+
+
+@pytest.mark.parametrize("width", [8, 9, 31, 32, 40, 64, 100, 200])
+def test_gn_resnet_stays_within_report_a_s_budget_and_uses_it(digits, with_images, width):
+    budget = 9 * width**2 + 30 * width + 36
+    size = build_model(f"gn_resnet(width={width})", digits).count_params()
+    assert 0.75 * budget < size <= budget
+    larger = build_model(f"gn_resnet(width={width})", with_images(digits, 32, classes=100))
+    assert larger.count_params() == size + 90 * width + 90
+
+
+def test_cifarnet_for_larger_images_has_report_e_s_heads(digits, with_images):
+    larger = with_images(digits, 64, classes=200)
+    wide = build_model("cifarnet(pool=2)", larger)
+    assert wide.layers[-2].kernel.shape == (4096, 200)
+    deep = build_model("cifarnet(deep=True)", larger)
+    assert deep.layers[-2].kernel.shape == (512, 200)
+    filters = [x.filters for x in deep.layers if isinstance(x, keras.layers.Conv2D)]
+    assert filters == [64, 128, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512]
+
+
+def test_an_initial_variance_is_that_of_the_weights_times_the_fan_in(digits):
+    for variance in (2.0, 1 / 3):
+        model = build_model(f"cifarnet(variance={variance})", digits)
+        kernel = to_numpy([x for x in model.layers if "conv" in x.name][5].kernel)
+        measured = kernel.var() * np.prod(kernel.shape[:3])
+        assert measured == pytest.approx(variance, rel=0.05)
+
+
+def layers_of(model, kind):
+    return [layer for layer in model.layers if type(layer) is kind]
+
+
+def test_blocks_take_dropout_gates_and_highways(digits):
+    text = "dropout=0.5, head_dropout=0.3, spatial_dropout=0.4, gate=0.1, highway=True"
+    model = build_model(f"resnet20({text})", digits)
+    rates = [layer.rate for layer in layers_of(model, keras.layers.Dropout)]
+    assert rates == [0.5] * 9 + [0.3]
+    # Not in the first block of a stage, whose shortcut changes the image.
+    rates = [layer.rate for layer in layers_of(model, keras.layers.SpatialDropout2D)]
+    assert rates == [0.4] * 6
+    assert len(layers_of(model, SparseGate)) == len(layers_of(model, keras.layers.Multiply)) == 9
+
+
+def test_the_gate_drops_an_image_s_branch_whole_or_not_at_all():
+    y = np.zeros((3, 2, 2, 4), np.float32)
+    y[0, 1, 1, 2], y[1, 0, 0, 0], y[1, 0, 0, 1] = -0.5, 0.2, 0.1
+    kept = to_numpy(SparseGate(0.3)(y))
+    np.testing.assert_array_equal(kept, y * np.reshape([1, 0, 1], (3, 1, 1, 1)))
+
+
+def test_a_highway_starts_by_carrying_most_through(digits):
+    model = build_model("resnet20(highway=True)", digits)
+    gate = next(
+        x for x in layers_of(model, keras.layers.Conv2D) if x.activation.__name__ == "sigmoid"
+    )
+    assert to_numpy(gate(np.zeros((1, 4, 4, 16)))).max() < 0.3
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -129,6 +193,10 @@ def test_a_saved_model_gives_the_same_logits(digits, tmp_path):
         ("resnet20(dropout=1.5)", None, "between 0 and 1"),
         ("vgg19(units=0)", None, "expected a positive integer"),
         ("preact(activation='ellu')", None, "ellu"),
+        ("resnet20(gate=-1)", None, "threshold above 0"),
+        ("resnet20(stages=1)", None, "unknown option"),
+        ("gn_resnet(width=4)", None, "8 or more"),
+        ("gn_resnet(dropout_in='head')", None, "known: block, convolution"),
         ("resnet20, preact", None, "exactly one of"),
         ("", None, "exactly one of"),
         ("resnet20", "crp", "did you mean 'crop'?"),
@@ -164,7 +232,12 @@ def test_no_augmentation_has_two_more_names():
 
 @pytest.mark.parametrize(
     ("name", "epochs", "rate"),
-    [("cifarnet", 3, 1e-3), ("resnet20", 5, 2e-3), ("preact", 5, 1e-3)],
+    [
+        ("cifarnet", 3, 1e-3),
+        ("resnet20", 5, 2e-3),
+        ("preact", 5, 1e-3),
+        ("gn_resnet(width=32)", 15, 3e-3),
+    ],
 )
 def test_an_architecture_learns(digits, name, epochs, rate):
     kept = np.isin(digits.train.labels, [0, 1, 4])

@@ -69,6 +69,7 @@ def test_a_layer_of_unknown_cost_is_refused():
 def test_a_summary_says_it_in_words_and_folds_the_layers(built):
     facts = summarize(built("cifarnet"))
     assert "2,444,672 parameters, 2,441,728 of them trained" in str(facts)
+    assert repr(facts) == str(facts)
     page = facts._repr_html_()
     assert str(facts) in page
     assert page.count("<tr") == 1 + len(built("cifarnet").layers)

@@ -1,0 +1,103 @@
+"""The network of the speed record, airbench (Jordan, arXiv:2404.00498 and its repository).
+
+It takes normalized images as a Keras tensor ``(N, H, W, 3)`` and gives logits ``(N, classes)``.
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+FILTERS = (64, 256, 256)
+
+
+def airbench(x, classes: int, width: float = 1.0, bias_epochs: int = 3):
+    """Patch whitening and three pairs of convolutions, pooled early; 1.97 M parameters.
+
+    Batch normalization shifts but does not scale; filters start as partial identities; logits are
+    scaled by the number of features.
+
+    Parameters
+    ----------
+    width
+        Times the 64, 256 and 256 filters of the pairs.
+    bias_epochs
+        Epochs after which the whitening's bias is trained no more.
+
+    """
+    x = layers.Activation("gelu")(PatchWhitening(bias_epochs=bias_epochs)(x))
+    for filters in FILTERS:
+        for place in range(2):
+            x = layers.Conv2D(
+                round(width * filters), 3, padding="same", use_bias=False,
+                kernel_initializer=PartialIdentity(),
+            )(x)  # fmt: skip
+            x = x if place else layers.MaxPooling2D(2)(x)
+            x = layers.BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False)(x)
+            x = layers.Activation("gelu")(x)
+    x = layers.Flatten()(layers.MaxPooling2D(3)(x))
+    features = x.shape[-1]
+    x = layers.Dense(
+        classes, use_bias=False, kernel_initializer=keras.initializers.RandomNormal(stddev=1.0)
+    )(x)
+    return layers.Rescaling(1 / features)(x)
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class PartialIdentity(keras.initializers.Initializer):
+    """The first filters of a convolution pass their own input channel on; others are random.
+
+    (Random ones are uniform, of variance 1 / (3 fan-in), as PyTorch's are.)
+    """
+
+    def __call__(self, shape, dtype=None):
+        height, width, channels, filters = shape
+        kernel = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")(shape, dtype)
+        same = min(channels, filters)
+        identity = np.zeros((height, width, channels, same), "float32")
+        identity[height // 2, width // 2, np.arange(same), np.arange(same)] = 1
+        return ops.concatenate([ops.cast(identity, kernel.dtype), kernel[..., same:]], axis=-1)
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class PatchWhitening(layers.Layer):
+    """A frozen convolution that decorrelates patches of ``size`` × ``size`` pixels.
+
+    Its filters are the eigenvectors of the patches' covariance over the training images, each over
+    the root of its eigenvalue, and the same with the other sign: 24 for 2 × 2 pixels in colour.
+    :meth:`adapt` sets them. A bias is trained in the first ``bias_epochs`` epochs.
+    """
+
+    def __init__(self, size: int = 2, bias_epochs: int = 3, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.bias_epochs = size, bias_epochs
+
+    def build(self, shape):
+        inputs = self.size**2 * shape[-1]
+        self.kernel = self.add_weight(
+            shape=(self.size, self.size, shape[-1], 2 * inputs), trainable=False, name="kernel"
+        )
+        self.bias = self.add_weight(shape=(2 * inputs,), initializer="zeros", name="bias")
+        # Training sets it at the beginning of each epoch.
+        self.epoch = self.add_weight(initializer="zeros", trainable=False, name="epoch")
+
+    def adapt(self, images: np.ndarray, epsilon: float = 5e-4) -> None:
+        """Set the filters from normalized images ``(N, H, W, C)``; some thousand are enough."""
+        windows = np.lib.stride_tricks.sliding_window_view(images, (self.size,) * 2, axis=(1, 2))
+        patches = np.moveaxis(windows, 3, 5).reshape(-1, np.prod(self.kernel.shape[:3]))
+        values, vectors = np.linalg.eigh(patches.T.astype(np.float64) @ patches / len(patches))
+        filters = (vectors / np.sqrt(values + epsilon))[:, ::-1].reshape(*self.kernel.shape[:3], -1)
+        self.kernel.assign(np.concatenate([filters, -filters], axis=-1))
+
+    def call(self, images):
+        trained = ops.cast(self.epoch < self.bias_epochs, self.bias.dtype)
+        bias = self.bias * trained + ops.stop_gradient(self.bias * (1 - trained))
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        return ops.conv(images, kernel) + ops.cast(bias, self.compute_dtype)
+
+    def compute_output_shape(self, shape):
+        sides = [side - self.size + 1 if side else None for side in shape[1:3]]
+        return (shape[0], *sides, 2 * self.size**2 * shape[-1])
+
+    def get_config(self):
+        own = {"size": self.size, "bias_epochs": self.bias_epochs}
+        return {**super().get_config(), **own}

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from cifar_utils.backend import keras
+from cifar_utils.models import build_model, summarize
+from cifar_utils.models.airbench import PartialIdentity, PatchWhitening
+from cifar_utils.training import fit
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def whitening(model):
+    (layer,) = [x for x in model.layers if isinstance(x, PatchWhitening)]
+    return layer
+
+
+def test_it_is_as_large_as_the_original(built):
+    facts = summarize(built("airbench"))
+    # Convolutions, shifts of the normalizations, dense layer, whitening's bias.
+    groups = ((24, 64), (64, 64), (64, 256), (256, 256), (256, 256), (256, 256))
+    trained = sum(9 * a * b + b for a, b in groups) + 2560 + 24
+    assert facts.trainable_parameters == trained
+    sides = (31, 15, 15, 7, 7, 3)
+    products = 31**2 * 12 * 24 + 2560
+    products += sum(s * s * 9 * a * b for s, (a, b) in zip(sides, groups, strict=True))
+    assert facts.flops == 2 * products
+
+
+def test_patches_come_out_decorrelated_and_of_variance_one(digits, with_images):
+    layer = whitening(build_model("airbench", with_images(digits, 32), precision="float32"))
+    images = np.random.default_rng(0).normal(size=(200, 32, 32, 3)).astype(np.float32)
+    smooth = images + np.roll(images, 1, axis=1) + 0.5 * np.roll(images, 1, axis=2)
+    layer.adapt(smooth)
+    found = to_numpy(layer(smooth)).reshape(-1, 24)
+    np.testing.assert_allclose(found[:, :12], -found[:, 12:], atol=1e-4)
+    np.testing.assert_allclose(found[:, :12].T @ found[:, :12] / len(found), np.eye(12), atol=0.02)
+
+
+def test_whitening_is_of_the_training_images_and_frozen(digits):
+    model = build_model("airbench", digits, precision="float32")
+    layer = whitening(model)
+    assert np.abs(to_numpy(layer.kernel)).max() > 0.1
+    assert [weight.name for weight in layer.trainable_weights] == ["bias"]
+
+
+@pytest.mark.parametrize(("epoch", "moves"), [(0, True), (2, True), (3, False), (7, False)])
+def test_the_whitening_bias_is_trained_in_the_first_epochs_only(digits, epoch, moves):
+    model = build_model("airbench(width=0.1, bias_epochs=3)", digits, precision="float32")
+    layer = whitening(model)
+    layer.epoch.assign(epoch)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.train_on_batch(*(part[:8] for part in digits.train))
+    assert to_numpy(layer.bias).any() == moves
+
+
+def test_training_tells_it_the_epoch(digits):
+    model = build_model("airbench(width=0.1)", digits, augmentation="alternating_flip")
+    fit(model, digits.train, digits.validation, epochs=2, optimizer="muon", learning_rate=0.1)
+    assert float(to_numpy(whitening(model).epoch)) == 1
+
+
+def test_filters_start_as_partial_identities():
+    kernel = to_numpy(PartialIdentity()((3, 3, 4, 6)))
+    image = np.random.default_rng(0).normal(size=(1, 5, 5, 4)).astype(np.float32)
+    passed = to_numpy(keras.ops.conv(image, kernel, padding="same"))
+    np.testing.assert_allclose(passed[..., :4], image, atol=1e-6)
+    assert kernel[..., 4:].std() == pytest.approx((1 / 3 / 36) ** 0.5, rel=0.3)
