@@ -20,6 +20,10 @@ def _stderr_silenced():
         os.close(nowhere)
 
 
+# TensorFlow uses oneDNN on x86 by itself only where there is AVX-512 VNNI or AMX. With AVX2 alone
+# it makes a step 1.6 to 3.6 times as fast (ResNet-20 at batch 128, CifarNet at batch 32).
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 with _stderr_silenced():
     import keras
 

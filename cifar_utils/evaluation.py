@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +17,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from cifar_utils.data.dataset import Split
+from cifar_utils.files import write_atomically
+from cifar_utils.parameters import InputError
 from cifar_utils.words import interval, percent
 
 if TYPE_CHECKING:
@@ -132,6 +138,28 @@ class Scores:
             "per_class": self.per_class,
         }
 
+    def write(self, folder: Path | str) -> Path:
+        """Write ``predictions.npz`` into a folder, whole or not at all, and return its path.
+
+        It holds ``labels``, ``probabilities`` and ``class_names``; :func:`read_scores` reads it.
+
+        Raises
+        ------
+        OSError
+            Where the folder can't be written or the disk is full.
+
+        """
+        file = io.BytesIO()
+        np.savez_compressed(
+            file,
+            labels=self.labels,
+            probabilities=self.probabilities,
+            class_names=np.array(self.class_names, str),
+        )
+        path = Path(folder) / "predictions.npz"
+        write_atomically(path, file.getvalue())
+        return path
+
     def __repr__(self) -> str:
         def words(k: int) -> str:
             bounds = interval(wilson_interval(self.hits(k), self.n))
@@ -142,6 +170,31 @@ class Scores:
 
     def _repr_html_(self) -> str:
         return f'<p class="scores">{escape(repr(self))}</p>'
+
+
+def read_scores(path: Path | str) -> Scores:
+    """The scores that a ``predictions.npz`` was written from, exactly.
+
+    Raises
+    ------
+    InputError
+        Where there is none, or it is broken.
+
+    """
+    try:
+        with np.load(path) as kept:
+            return Scores(
+                tuple(kept["class_names"].tolist()), kept["labels"], kept["probabilities"]
+            )
+    except OSError as error:
+        raise InputError(
+            f"predictions {path} can't be read ({error.strerror or error}); run its notebook again"
+        ) from error
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"predictions {path} are broken ({reason}); run its notebook again"
+        ) from error
 
 
 def evaluate(

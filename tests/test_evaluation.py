@@ -1,12 +1,14 @@
+import io
 import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.evaluation import Scores, evaluate, percent, wilson_interval
+from cifar_utils.evaluation import Scores, evaluate, percent, read_scores, wilson_interval
+from cifar_utils.parameters import InputError
 
 NAMES = ("cat", "dog", "frog")
 BY_HAND = Scores(
@@ -110,6 +112,42 @@ def test_metrics_agree_with_scikit_learn(scores):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # rows that sum to 1 within float32 only
         assert scores.loss == pytest.approx(log_loss(scores.labels, exact, labels=known), abs=1e-5)
+
+
+@settings(deadline=None)
+@given(some_scores())
+def test_scores_read_are_the_ones_written(folder, scores):
+    path = scores.write(folder)
+    read = read_scores(path)
+    assert path == folder / "predictions.npz"
+    assert read.class_names == scores.class_names
+    for name in ("labels", "probabilities"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(scores, name), strict=True)
+    assert read.to_dict() == scores.to_dict()
+    assert [file.name for file in folder.iterdir()] == ["predictions.npz"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("scores")
+
+
+def test_predictions_that_cannot_be_read_are_one_line(tmp_path):
+    path = tmp_path / "predictions.npz"
+    with pytest.raises(InputError, match="can't be read"):
+        read_scores(path)
+    whole = BY_HAND.write(tmp_path).read_bytes()
+    np.savez(tmp_path / "other.npz", labels=BY_HAND.labels)
+    other = (tmp_path / "other.npz").read_bytes()
+    objects = io.BytesIO()
+    np.save(objects, np.array([object()]), allow_pickle=True)
+    middle = len(whole) // 4
+    cut = whole[:middle] + b"\0" * 40 + whole[middle + 40 :]
+    for content in (b"", b"text", whole[:-30], cut, other, objects.getvalue()):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"predictions\.npz are broken \(.*run its") as error:
+            read_scores(path)
+        assert "\n" not in str(error.value)
 
 
 class Logits:

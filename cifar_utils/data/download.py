@@ -5,7 +5,6 @@ import errno
 import hashlib
 import os
 import shutil
-import sys
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 from urllib.request import Request, urlopen
 
 from cifar_utils.data.cifar import Archive, files
+from cifar_utils.events import in_notebook
 from cifar_utils.parameters import InputError
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
@@ -117,7 +117,7 @@ def _transfer(archive: Archive, file: BinaryIO) -> None:
 
     had, reason = -1, "the connection was cut"
     # Silent where nobody looks on; a notebook's output is no terminal, but is looked at.
-    quiet = None if "ipykernel" not in sys.modules else False
+    quiet = False if in_notebook() else None
     with tqdm(
         desc=archive.file,
         total=archive.size,

@@ -1,5 +1,7 @@
 """Training batches whose order is a function of seed and epoch."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 import numpy as np
 
@@ -10,12 +12,21 @@ class Batches(keras.utils.PyDataset):
     """A split in a random order, drawn anew for each ``epoch`` from ``(seed, epoch)`` alone.
 
     With ``variants``, images are ``(N, variants, ...)``, and one variant of each is drawn for the
-    epoch too.
+    epoch too. ``changes`` are applied to each batch in turn: functions of its images, which of the
+    split's they are ``(N,)``, the seed and the epoch.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, variants: int = 0):
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        variants: int = 0,
+        changes: Sequence[Callable] = (),
+    ):
         super().__init__()
         self.split, self.batch_size, self.seed, self.variants = split, batch_size, seed, variants
+        self.changes = changes
         self.epoch = 0
 
     @property
@@ -36,4 +47,7 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         place = (chosen, self._variant[chosen]) if self.variants else chosen
-        return self.split.images[place], self.split.labels[chosen]
+        images = self.split.images[place]
+        for change in self.changes:
+            images = change(images, chosen, self.seed, self.epoch)
+        return images, self.split.labels[chosen]

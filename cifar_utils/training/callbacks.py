@@ -9,10 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cifar_utils.events import display_line, write_event
+from cifar_utils.events import display_line, is_watched, write_event
 from cifar_utils.files import write_atomically
 from cifar_utils.parameters import InputError
 from cifar_utils.training.batches import Batches
+from cifar_utils.training.curves import draw_curves
 from cifar_utils.training.history import best_epoch
 
 
@@ -36,6 +37,9 @@ class SeedEpoch(keras.callbacks.Callback):
         seeds = np.random.SeedSequence([self.seed, epoch]).generate_state(max(len(states), 1)) >> 1
         for state, seed in zip(states, seeds, strict=False):
             state.assign([int(seed), 0])
+        for weight in self.model.non_trainable_weights:
+            if weight.name == "epoch":  # of a layer that changes in the course of training
+                weight.assign(epoch)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -107,18 +111,21 @@ class Checkpoint(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Completes each epoch's row, stops at a loss that is no number, and tells of the progress.
 
-    It tells by one line under the notebook's cell and, where ``output`` names a run's folder, by
-    its events, for whoever watches the run from outside.
+    It tells by one line under the notebook's cell, with the curves so far below it where a person
+    watches, and, where ``output`` names a run's folder, by its events, for whoever watches the run
+    from outside.
     """
 
     def __init__(self, batches: Batches, epochs: int, rows: list[dict], output: Path | None):
         super().__init__()
         self.batches, self.total, self.rows, self.output = batches, epochs, rows, output
         self.told = 0.0
+        self.curves, self.next_drawing = "", 0.0
 
     def on_train_begin(self, logs=None):
         self.started, self.first = time.monotonic(), len(self.rows)
         self.line = display_line("training starts")
+        self.watched = is_watched()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.epoch_started = epoch, time.monotonic()
@@ -132,6 +139,8 @@ class Progress(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
         row["learning_rate"] = self._learning_rate()
         row["seconds"] = time.monotonic() - self.epoch_started
+        if self.watched:
+            self._draw([*self.rows, row])
         self._tell("epoch", row, len(self.batches))
         self.rows.append(row)
 
@@ -152,7 +161,16 @@ class Progress(keras.callbacks.Callback):
             self.output, event, steps=len(self.batches), seconds_left=round(left, 1), **record
         )
         values = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
-        self.line(f"epoch {self.epoch + 1} of {self.total}: {values}; {left:,.0f} s left")
+        self.line(
+            f"epoch {self.epoch + 1} of {self.total}: {values}; {left:,.0f} s left", self.curves
+        )
+
+    def _draw(self, rows: list[dict]):
+        """Draw the curves, unless that would take more than 2% of the time."""
+        begun = time.monotonic()
+        if begun >= self.next_drawing:
+            self.curves = draw_curves(rows, self.total)
+            self.next_drawing = begun + 50 * (time.monotonic() - begun)
 
     def _learning_rate(self) -> float:
         return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))

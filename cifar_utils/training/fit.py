@@ -63,7 +63,8 @@ def fit(
         "weight_decay": weight_decay, "model and images": _fingerprint(model, train),
     }  # fmt: skip
     variants = train.images.shape[1] if train.images.ndim > len(model.input_shape) else 0
-    batches = Batches(train, batch_size, seed, variants)
+    changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
+    batches = Batches(train, batch_size, seed, variants, changes)
     rate = parse_call("schedule", schedule, SCHEDULES, given=3)(learning_rate, len(batches), epochs)
     model.compile(
         make_optimizer(optimizer, rate, weight_decay),

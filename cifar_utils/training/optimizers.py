@@ -3,6 +3,7 @@
 import keras
 
 from cifar_utils.parameters import InputError, parse_call
+from cifar_utils.training.muon import Muon
 
 
 def sgd(learning_rate, weight_decay=None, momentum: float = 0.9, nesterov: bool = False):
@@ -15,7 +16,18 @@ def adam(learning_rate, weight_decay=None, beta_1: float = 0.9, beta_2: float = 
     return keras.optimizers.Adam(learning_rate, beta_1, beta_2, weight_decay=weight_decay)
 
 
-OPTIMIZERS = {"sgd": sgd, "adam": adam}
+def muon(
+    learning_rate,
+    weight_decay=None,
+    momentum: float = 0.6,
+    dense_factor: float = 2.8,
+    bias_factor: float = 0.22,
+):
+    """Muon for filters, SGD for the rest: :class:`~cifar_utils.training.muon.Muon`."""
+    return Muon(learning_rate, momentum, dense_factor, bias_factor, weight_decay=weight_decay)
+
+
+OPTIMIZERS = {"sgd": sgd, "adam": adam, "muon": muon}
 
 
 def make_optimizer(

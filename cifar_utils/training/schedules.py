@@ -6,9 +6,43 @@ options.
 
 import math
 
+import keras
+from keras import ops
 from keras.optimizers import schedules
 
 from cifar_utils.parameters import InputError
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class PiecewiseLinear(schedules.LearningRateSchedule):
+    """Straight lines between points, level before the first and after the last.
+
+    Parameters
+    ----------
+    steps
+        Where the points are, rising.
+    rates
+        The learning rate at each.
+
+    """
+
+    def __init__(self, steps: list[float], rates: list[float]):
+        self.steps, self.rates = list(steps), list(rates)
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        rate = self.rates[0]
+        ends = zip(self.steps, self.steps[1:], self.rates, self.rates[1:], strict=False)
+        for start, end, low, high in ends:
+            share = ops.clip((step - start) / (end - start), 0.0, 1.0)
+            rate = rate + share * (high - low)
+        return ops.clip(rate, min(self.rates), max(self.rates))
+
+    def get_config(self):
+        return {"steps": self.steps, "rates": self.rates}
+
+    def __repr__(self) -> str:
+        return f"PiecewiseLinear({self.steps}, {self.rates})"
 
 
 def constant(learning_rate: float, steps: int, epochs: int):
@@ -45,4 +79,56 @@ def cosine(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0):
     return schedules.CosineDecay(0.0, falling, warmup_target=learning_rate, warmup_steps=rising)
 
 
-SCHEDULES = {function.__name__: function for function in (constant, exponential, step, cosine)}
+def linear(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0, final: float = 0.0):
+    """Up from zero over the share ``warmup`` of all steps, then down to ``final`` of the peak."""
+    if not (0 <= warmup < 1 and 0 <= final <= 1):
+        raise InputError(
+            f"linear takes warmup, a share of the steps in [0, 1), and final, a share of the rate "
+            f"in [0, 1]; given: warmup {warmup!r}, final {final!r}"
+        )
+    total = steps * epochs
+    rising = math.floor(warmup * total)
+    start = [(0, 0.0)] if rising else []
+    return _through([*start, (rising, 1.0), (total, final)], learning_rate)
+
+
+def one_cycle(learning_rate: float, steps: int, epochs: int, rise: float = 0.45, low: float = 0.1):
+    """One long rise from ``low`` of the peak and an equal fall, then to a hundredth of that.
+
+    Super-convergence (Smith and Topin, arXiv:1708.07120); report C tried it. ``rise`` is the share
+    of all steps that the rise takes.
+    """
+    if not (0 < rise < 0.5 and 0 < low < 1):
+        raise InputError(
+            f"one_cycle takes rise, a share of the steps in (0, 0.5), and low, a share of the rate "
+            f"in (0, 1); given: rise {rise!r}, low {low!r}"
+        )
+    total = steps * epochs
+    points = [(0, low), (rise * total, 1.0), (2 * rise * total, low), (total, low / 100)]
+    return _through(points, learning_rate)
+
+
+def triangular(learning_rate: float, steps: int, epochs: int, every: int = 8, low: float = 0.1):
+    """Up and down between ``low`` of the peak and the peak, once every so many epochs.
+
+    The triangular policy of cyclical learning rates (Smith, arXiv:1506.01186); report C tried it.
+    """
+    if not (every >= 1 and 0 <= low < 1):
+        raise InputError(
+            f"triangular takes every, 1 or more epochs, and low, a share of the rate in [0, 1); "
+            f"given: every {every!r}, low {low!r}"
+        )
+    half, turns = every * steps / 2, math.ceil(2 * epochs / every)
+    points = [(turn * half, 1.0 if turn % 2 else low) for turn in range(turns + 1)]
+    return _through(points, learning_rate)
+
+
+def _through(points: list[tuple[float, float]], peak: float) -> PiecewiseLinear:
+    steps, shares = zip(*points, strict=True)
+    return PiecewiseLinear(list(steps), [share * peak for share in shares])
+
+
+SCHEDULES = {
+    function.__name__: function
+    for function in (constant, exponential, step, cosine, linear, one_cycle, triangular)
+}

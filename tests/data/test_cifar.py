@@ -134,7 +134,11 @@ def test_a_flipped_bit_in_an_archive_is_found_by_its_checksum(official, refused)
         read_cifar(path, CIFAR10)
 
 
-@pytest.mark.parametrize("content", [b"", b"not an archive", gzip.compress(b"not a tar" * 200)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not an archive", gzip.compress(b"not a tar" * 200)],
+    ids=["empty", "no gzip", "no tar"],
+)
 def test_another_file_under_the_name_of_an_archive(tmp_path, refused, content):
     path = tmp_path / CIFAR10.file
     path.write_bytes(content)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from cifar_utils.backend import keras
 from cifar_utils.parameters import InputError, parse_call
 from cifar_utils.training import SCHEDULES
+from cifar_utils.training.schedules import PiecewiseLinear
 
 RATES = st.floats(1e-6, 10)
 STEPS, EPOCHS = st.integers(1, 500), st.integers(1, 200)
@@ -58,6 +59,44 @@ def test_cosine_rises_in_a_line_and_falls_to_zero(peak, steps, epochs, warmup, s
     close(rate(f"cosine({warmup})", peak, steps, epochs, at), expected, peak)
 
 
+@given(RATES, STEPS, st.integers(2, 100), st.floats(0, 0.9), st.floats(0, 1), st.floats(0, 1))
+@settings(deadline=None, max_examples=40)
+def test_linear_rises_and_falls_in_lines(peak, steps, epochs, warmup, final, share):
+    total = steps * epochs
+    rising, at = math.floor(warmup * total), round(share * total)
+    expected = np.interp(at, [0, rising, total], [0 if rising else peak, peak, peak * final])
+    close(rate(f"linear({warmup}, {final})", peak, steps, epochs, at), expected, peak)
+
+
+@given(RATES, STEPS, st.integers(2, 100), st.floats(0.05, 0.45), st.floats(0.01, 0.9))
+@settings(deadline=None, max_examples=40)
+def test_one_cycle_rises_falls_and_dies_out(peak, steps, epochs, rise, low):
+    total = steps * epochs
+
+    def at(share):
+        return rate(f"one_cycle({rise}, {low})", peak, steps, epochs, share * total)
+
+    for share, expected in ((0, low), (rise, 1), (2 * rise, low), (1, low / 100)):
+        close(at(share), peak * expected, peak)
+
+
+@given(RATES, STEPS, EPOCHS, st.integers(1, 20), st.floats(0, 0.9), st.floats(0, 1))
+@settings(deadline=None, max_examples=40)
+def test_triangular_repeats_itself_between_its_ends(peak, steps, epochs, every, low, share):
+    at = share * steps * epochs
+    phase = at % (every * steps) / (every * steps)
+    expected = peak * (low + (1 - low) * (1 - abs(2 * phase - 1)))
+    value = rate(f"triangular({every}, {low})", peak, steps, epochs, at)
+    np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-3 * peak)
+
+
+def test_lines_are_printed_and_saved_as_values():
+    schedule = PiecewiseLinear([0, 5, 24], [0, 0.4, 0])
+    assert repr(schedule) == "PiecewiseLinear([0, 5, 24], [0, 0.4, 0])"
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert repr(copy) == repr(schedule)
+
+
 def test_defaults_are_those_of_the_reports():
     assert rate("exponential", 1e-3, 10, 100, 10) == pytest.approx(1e-3 * 0.99)
     assert rate("step", 0.1, 10, 100, 99) == pytest.approx(0.1)
@@ -74,6 +113,12 @@ def test_defaults_are_those_of_the_reports():
         ("cosine(-0.1)", "warmup is -0.1"),
         ("cosine('long')", "takes a number"),
         ("step(every=0)", "every 0"),
+        ("linear(1)", "warmup 1.0"),
+        ("linear(final=2)", "final 2.0"),
+        ("one_cycle(rise=0.6)", "rise 0.6"),
+        ("one_cycle(low=0)", "low 0.0"),
+        ("triangular(0)", "every 0"),
+        ("triangular(low=1)", "low 1.0"),
         ("step(every=2.5)", "takes a whole number"),
         ("step(factor=1)", "factor 1.0"),
         ("exponential(0)", "factor 0.0"),

@@ -1,0 +1,111 @@
+"""Muon for convolution filters, beside SGD for all else, as one Keras optimizer."""
+
+import math
+
+import keras
+from keras import ops
+
+from cifar_utils.backend import choose_precision
+
+# Of the polynomial a x + b x^3 + c x^5 that Jordan found to lift small singular values fastest.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalize(matrix, steps: int = 3, dtype: str = "float32"):
+    """Draw a matrix's singular values towards 1 by ``steps`` of a Newton-Schulz iteration.
+
+    They end between about 0.7 and 1.2, but those that were less than a thousandth of the greatest;
+    the singular vectors stay (Bernstein and Newhouse, arXiv:2409.20325; Jordan, Muon, 2024).
+
+    Parameters
+    ----------
+    matrix
+        Of any shape ``(M, N)``.
+    dtype
+        What to compute in; the result is of the matrix's own type.
+
+    """
+    a, b, c = COEFFICIENTS
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = ops.cast(matrix / (ops.norm(matrix) + 1e-7), dtype)  # no singular value is above 1 now
+    x = x if wide else ops.transpose(x)
+    for _ in range(steps):
+        gram = ops.matmul(x, ops.transpose(x))
+        x = a * x + ops.matmul(b * gram + c * ops.matmul(gram, gram), x)
+    return ops.cast(x if wide else ops.transpose(x), matrix.dtype)
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class Muon(keras.optimizers.Optimizer):
+    """Orthogonalized momentum for the filters of convolutions, SGD for every other weight.
+
+    A filter bank ``(h, w, in, out)`` is taken as a matrix ``(h w in, out)``. Before each step it is
+    scaled to the Frobenius norm √out; the step is the nearest orthogonal matrix to its momentum,
+    times the learning rate. Dense kernels, biases and normalization parameters follow SGD with
+    Nesterov momentum at rates of their own, in a fixed proportion to the learning rate. As in
+    airbench94_muon (Jordan, arXiv:2404.00498 and its repository), whose values are the defaults.
+
+    Parameters
+    ----------
+    learning_rate
+        Of filters: a number or a schedule.
+    momentum
+        Of filters (Nesterov's).
+    dense_factor, bias_factor
+        Rates of dense kernels, and of biases and normalization parameters, by the learning rate.
+    sgd_momentum
+        Of what follows SGD.
+    weight_decay
+        Decoupled: each step takes ``learning_rate * weight_decay`` of what follows SGD away.
+        Filters have their norm set, so they have none.
+
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.24,
+        momentum: float = 0.6,
+        dense_factor: float = 2.8,
+        bias_factor: float = 0.22,
+        sgd_momentum: float = 0.85,
+        weight_decay: float | None = None,
+        name: str = "muon",
+        **kwargs,
+    ):
+        super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        self.momentum, self.sgd_momentum = momentum, sgd_momentum
+        self.dense_factor, self.bias_factor = dense_factor, bias_factor
+        fast = choose_precision("auto") == "mixed_bfloat16"
+        self._matrix_dtype = "bfloat16" if fast else "float32"
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.velocities = [
+            self.add_variable_from_reference(variable, name="velocity") for variable in variables
+        ]
+
+    def _use_weight_decay(self, variable):
+        return len(variable.shape) != 4 and super()._use_weight_decay(variable)
+
+    def update_step(self, gradient, variable, learning_rate):
+        velocity = self.velocities[self._get_variable_index(variable)]
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        momentum = self.momentum if len(variable.shape) == 4 else self.sgd_momentum
+        self.assign(velocity, ops.add(ops.multiply(velocity, momentum), gradient))
+        ahead = gradient + momentum * velocity
+        if len(variable.shape) != 4:
+            factor = self.dense_factor if len(variable.shape) == 2 else self.bias_factor
+            self.assign_sub(variable, learning_rate * factor * ahead)
+            return
+        filters = variable.shape[-1]
+        turn = orthogonalize(ops.reshape(ahead, (-1, filters)), dtype=self._matrix_dtype)
+        scale = math.sqrt(filters) / (ops.norm(ops.reshape(variable, (-1,))) + 1e-7)
+        step = learning_rate * ops.reshape(turn, variable.shape)
+        self.assign(variable, variable * scale - step)
+
+    def get_config(self):
+        own = ("momentum", "dense_factor", "bias_factor", "sgd_momentum")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cifar_utils.backend import keras
+from cifar_utils.training import make_optimizer
+from cifar_utils.training.muon import Muon, orthogonalize
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 99), st.floats(1e-3, 1e3))
+@settings(deadline=None, max_examples=25)
+def test_singular_values_come_near_one_and_vectors_stay(rows, columns, seed, scale):
+    random = np.random.default_rng(seed)
+    size = min(rows, columns)
+    u, v = (np.linalg.qr(random.normal(size=(n, size)))[0] for n in (rows, columns))
+    values = random.uniform(0.3, 1, size)
+    matrix = (scale * (u * values) @ v.T).astype(np.float32)
+    found = to_numpy(orthogonalize(keras.ops.convert_to_tensor(matrix), steps=5))
+    between = u.T @ found @ v
+    assert 0.5 < np.diag(between).min() <= np.diag(between).max() < 1.35
+    np.testing.assert_allclose(between, np.diag(np.diag(between)), atol=1e-3)
+
+
+def model_of_all_kinds():
+    inputs = keras.Input((6, 6, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3, use_bias=False)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+
+
+def test_filters_get_their_norm_and_an_orthogonal_step():
+    kernel = keras.Variable(np.random.default_rng(0).normal(size=(3, 3, 2, 4)))
+    before = to_numpy(kernel)
+    gradient = np.random.default_rng(1).normal(size=before.shape).astype(np.float32)
+    optimizer = make_optimizer("muon", 0.1)
+    optimizer.build([kernel])
+    optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
+    scaled = before * np.sqrt(4) / np.linalg.norm(before)
+    turn = (scaled - to_numpy(kernel)) / 0.1
+    expected = to_numpy(orthogonalize(keras.ops.convert_to_tensor(gradient.reshape(18, 4))))
+    # The first step is along the gradient itself, whatever the momentum.
+    tolerance = 0.02 if optimizer._matrix_dtype == "bfloat16" else 1e-3
+    np.testing.assert_allclose(turn.reshape(18, 4), expected, atol=tolerance)
+
+
+def test_the_rest_follows_sgd_at_rates_of_its_own():
+    weights = {"dense": (5, 3), "bias": (3,)}
+    factors = {"dense": 2.8, "bias": 0.22}
+    optimizer = make_optimizer("muon", 0.1)
+    variables = [keras.Variable(np.ones(shape), name=name) for name, shape in weights.items()]
+    optimizer.build(variables)
+    velocity, expected = 0.0, dict.fromkeys(weights, 1.0)
+    for gradient in (0.5, -1.0):
+        velocity = 0.85 * velocity + gradient
+        for name in weights:
+            expected[name] -= 0.1 * factors[name] * (gradient + 0.85 * velocity)
+        gradients = [keras.ops.full(v.shape, gradient) for v in variables]
+        optimizer.apply(gradients, variables)
+    for variable in variables:
+        np.testing.assert_allclose(to_numpy(variable), expected[variable.name], rtol=1e-5)
+
+
+def test_weight_decay_leaves_filters_alone():
+    model = model_of_all_kinds()
+    for weight in model.trainable_weights:
+        weight.assign(keras.ops.ones(weight.shape))
+    optimizer = make_optimizer("muon", 0.1, weight_decay=0.5)
+    optimizer.build(model.trainable_weights)
+    zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_weights]
+    optimizer.apply(zeros, model.trainable_weights)
+    filters, gamma, beta, kernel, bias = map(to_numpy, model.trainable_weights)
+    assert np.linalg.norm(filters) == pytest.approx(np.sqrt(8), rel=1e-4)
+    np.testing.assert_allclose(kernel, 0.95, rtol=1e-5)
+    for weight in (gamma, beta, bias):
+        np.testing.assert_array_equal(weight, 1)
+
+
+def test_it_is_saved_and_goes_on_as_if_it_had_not_been(tmp_path):
+    images = np.random.default_rng(0).normal(size=(32, 6, 6, 3)).astype(np.float32)
+    labels = np.arange(32) % 4
+
+    def compiled():
+        keras.utils.set_random_seed(0)
+        model = model_of_all_kinds()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(make_optimizer("muon", 0.05), loss, jit_compile=False)
+        return model
+
+    def steps(model, count):
+        return [float(model.train_on_batch(images, labels)) for _ in range(count)]
+
+    whole = compiled()
+    losses = steps(whole, 6)
+    assert losses[-1] < losses[0]
+    first = compiled()
+    steps(first, 3)
+    first.save(tmp_path / "model.keras")
+    second = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(second.optimizer, Muon)
+    assert second.optimizer.dense_factor == 2.8
+    steps(second, 3)
+    for a, b in zip(whole.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
