@@ -17,7 +17,7 @@ import pandas as pd
 
 from cifar_utils.files import write_atomically
 from cifar_utils.parameters import InputError
-from cifar_utils.words import duration
+from cifar_utils.words import duration, percent
 
 if TYPE_CHECKING:
     import keras
@@ -47,7 +47,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a record holds numbers, text, lists and dicts, not {value!r}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunRecord:
     """One run's record; fractions, not percent; seconds by phase.
 
@@ -100,6 +100,13 @@ class RunRecord:
             "commit": by["git"] or "",
             "time": f"{duration(seconds['total'])} ({', '.join(parts)})",
         }
+
+    def __repr__(self) -> str:
+        top1 = self.scores.get("test", {}).get("top1")
+        score = "" if top1 is None else f", test top-1 {percent(top1)}"
+        model, data = self.model.get("architecture", "?"), self.dataset.get("name", "?")
+        epochs = f"{len(self.history)} epoch{'s' * (len(self.history) != 1)}"
+        return f"{self.run}: {model} on {data} ({self.notebook}), {epochs}{score}"
 
     def _repr_html_(self) -> str:
         rows = {name: fact for name, fact in self._facts().items() if fact}
@@ -170,7 +177,10 @@ def record_run(
 ) -> RunRecord:
     """The record of a run that has come to its scores, written where the run has a folder.
 
-    Training counts the seconds of every epoch, those before a resumption too.
+    Training counts the seconds of every epoch, those before a resumption too. With the record the
+    folder gets ``predictions.npz`` (:func:`~cifar_utils.evaluation.read_scores`) and
+    ``model.keras``, for which see :func:`write_model`; :func:`~cifar_utils.loaded.load_run` reads
+    them. The record comes last: it is what says that a run is done.
     """
     from cifar_utils.models import summarize
 
@@ -194,8 +204,42 @@ def record_run(
         scores={"test": scores.to_dict()},
     )
     if phases.output:
+        scores.write(phases.output)
+        write_model(model, phases.output)
         record.write(phases.output)
     return record
+
+
+def write_model(model: keras.Model, folder: Path | str) -> Path:
+    """Write ``model.keras`` into a folder, whole or not at all, and return its path.
+
+    ``keras.models.load_model(path)`` makes it a model again, after ``import cifar_utils.models``:
+    from uint8 images to logits, not compiled. Four bytes a parameter: 1 MB for ResNet-20, 105 MB
+    for ResNet50V2, whose frozen base is part of it, 350 MB for the fan.
+
+    Raises
+    ------
+    OSError
+        Where the folder can't be written or the disk is full.
+
+    """
+    import keras
+
+    # What training alone needs is left behind: Adam keeps two more numbers a parameter. A new model
+    # around the same layers has no optimizer, and clones of models within it have none.
+    plain = keras.models.clone_model(keras.Model(model.input, model.output, name=model.name))
+    plain.set_weights(model.get_weights())
+    path = Path(folder) / "model.keras"
+    temporary = path.with_name(f".{path.name}")  # Keras goes by the ending
+    try:
+        plain.save(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from cifar_utils import record as module
 from cifar_utils.data.dataset import Dataset, Split
+from cifar_utils.evaluation import evaluate, read_scores
+from cifar_utils.events import Phases
 from cifar_utils.parameters import InputError
 from cifar_utils.record import RunRecord, describe_dataset, describe_environment, read_record
 
@@ -150,6 +152,74 @@ def test_commit_is_of_the_file_s_own_repository(tmp_path):
     assert module._git_commit(stranger) is None
     file.write_text("two")
     assert module._git_commit(file) == commit + "+changes"
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """What a notebook hands over when it has come to its scores: a tiny model's run."""
+    from cifar_utils.backend import keras
+    from cifar_utils.training import History
+
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    split = Split(images, np.arange(12) % 3)
+    dataset = Dataset("digits", ("a", "b", "c"), split, split, split, "embedded", "abc")
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x), name="tiny")
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(*split, verbose=0)
+    row = {"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0, "seconds": 2.0}
+    scores = evaluate(model, split, dataset.class_names)
+    return dataset, model, History([row], 1), scores
+
+
+def test_a_run_leaves_record_predictions_and_model(finished, tmp_path):
+    from cifar_utils.backend import keras
+
+    dataset, model, _, scores = finished
+    record = module.record_run(
+        "01_tiny", {"seed": 0, "output": "x"}, *finished, phases=Phases(tmp_path)
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "record.json", "predictions.npz", "model.keras",
+    }  # fmt: skip
+    assert read_record(tmp_path) == record
+    assert record.parameters == {"seed": 0}
+    assert read_scores(tmp_path / "predictions.npz").to_dict() == scores.to_dict()
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    assert model.optimizer is not None, "it can be trained further"
+    assert not saved.compiled
+    assert (tmp_path / "model.keras").stat().st_size < 30_000, "weights alone"
+    again = evaluate(saved, dataset.test, dataset.class_names)
+    np.testing.assert_array_equal(again.probabilities, scores.probabilities)
+
+
+def test_without_a_folder_a_run_leaves_nothing(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module.record_run("01_tiny", {}, *finished, phases=Phases(None))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_is_written_last_and_a_failed_model_leaves_the_old_one(
+    finished, tmp_path, monkeypatch
+):
+    (tmp_path / "model.keras").write_text("old")
+
+    def full(*_, **__):
+        (tmp_path / ".model.keras").write_text("half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("keras.Model.save", full)
+    with pytest.raises(OSError, match="No space"):
+        module.record_run("01_tiny", {}, *finished, phases=Phases(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions.npz", "model.keras"}
+    assert (tmp_path / "model.keras").read_text() == "old"
+
+
+def test_a_record_is_told_in_a_line():
+    assert repr(RunRecord(**FACTS)) == (
+        "cifarnet-digits-s0: cifarnet on digits (01_vgg_like), 1 epoch, test top-1 90.0%"
+    )
 
 
 def test_no_git_no_commit(monkeypatch):
