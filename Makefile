@@ -17,7 +17,7 @@ report: $(READY)
 	@$(TOOL)/cifar-reports series --profile quick
 
 test: $(READY)
-	@$(TOOL)/python -m pytest
+	@$(TOOL)/python -m pytest --numprocesses auto --dist loadfile
 
 lab: .venv/.lab
 	@$(TOOL)/jupyter lab notebooks

@@ -1,5 +1,6 @@
 """What the notebooks share: data, models, training, scores, records and pages."""
 
+import importlib
 import os
 
 # TensorFlow reads this once, at its first import; without it, it prints processor flags into
@@ -7,3 +8,16 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 __version__ = "0.1.0"
+
+_MODULES = {"load_run": "loaded", "compare_runs": "comparison"}
+
+
+def __getattr__(name: str):
+    """What is for playing with runs that are done, imported when it is first asked for."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"cifar_utils.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]

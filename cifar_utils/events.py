@@ -4,7 +4,10 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from html import escape
 from pathlib import Path
+
+from cifar_utils.words import duration
 
 
 def write_event(output: Path | str | None, event: str, **values) -> None:
@@ -16,18 +19,42 @@ def write_event(output: Path | str | None, event: str, **values) -> None:
         file.write(json.dumps({"time": time.time(), "event": event, **values}) + "\n")
 
 
-def display_line(text: str) -> Callable[[str], None]:
+def in_notebook() -> bool:
+    """Whether a kernel runs this code, for a notebook."""
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
+
+
+def display_line(text: str) -> Callable[..., None]:
     """Show a line under the notebook's cell; return the function that replaces its text.
 
-    Outside of a notebook nothing is shown.
+    That function takes a drawing too, as HTML, to show below the line for as long as no other call
+    replaces it. Outside of a notebook nothing is shown.
     """
-    from IPython import get_ipython
     from IPython.display import display
 
-    if not hasattr(get_ipython(), "kernel"):
-        return lambda text: None
+    if not in_notebook():
+        return lambda text, drawing="": None
     handle = display({"text/plain": text}, raw=True, display_id=True)
-    return lambda text: handle.update({"text/plain": text}, raw=True)
+
+    def replace(text: str, drawing: str = "") -> None:
+        html = {"text/html": f"<p>{escape(text)}</p>{drawing}"} if drawing else {}
+        handle.update({"text/plain": text} | html, raw=True)
+
+    return replace
+
+
+def is_watched() -> bool:
+    """Whether a person sent the cell that runs: who does can answer it, so it may ask for input.
+
+    The cells that papermill and nbconvert send may not, as nobody looks on.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    request = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return bool(request.get("content", {}).get("allow_stdin"))
 
 
 class Phases:
@@ -53,3 +80,7 @@ class Phases:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0) + time.monotonic() - started
+
+    def __repr__(self) -> str:
+        spent = [f"{name} {duration(seconds)}" for name, seconds in self.seconds.items()]
+        return ", ".join(spent) or "no phase yet"

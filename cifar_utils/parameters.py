@@ -171,9 +171,9 @@ def known_name(kind: str, name: str, known: Any, label: str = "") -> str:
     raise InputError(f"{subject}; {hint}known: {', '.join(known)}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Call:
-    """A registered function with options, as text gives it: ``crop(padding=4)``."""
+    """A registered function with options; it prints as text gives it: ``crop(padding=4)``."""
 
     name: str
     function: Callable
@@ -183,7 +183,7 @@ class Call:
         """Call the function: ``args`` first, then this call's own options."""
         return self.function(*args, **self.options)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
         return f"{self.name}({options})" if options else self.name
 

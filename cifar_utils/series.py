@@ -1,92 +1,133 @@
-"""The series: the runs that a file names, executed one after another unless they are done."""
+"""The series: the runs that a file names, and how far each of them has got."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from cifar_utils.parameters import InputError, known_name
-from cifar_utils.reports.runs import Run, find_notebook, plan_run, run_status
+from cifar_utils.reports.runs import (
+    AnotherRunError,
+    Outcome,
+    Run,
+    Status,
+    read_identity,
+    run_status,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cifar_utils.reports.execute import Outcome
 
-FIELDS = {"name": str, "notebook": str, "parameters": dict}
-
-
-def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
-    """Read the runs of a profile and check them all.
-
-    Parameters
-    ----------
-    file
-        YAML: ``profiles`` maps names to lists of runs, each with ``name``, ``notebook`` and, where
-        they differ from the notebook's own, ``parameters``.
-    profile
-        Which of the lists.
-    folder
-        Each run goes to its name below it.
+def select(runs: list[Run], only: Sequence[str], tags: Sequence[str]) -> list[Run]:
+    """The runs whose name fits one of the globs ``only``, if any, and that have one of ``tags``.
 
     Raises
     ------
     InputError
-        Where the file is not as it should be: one line for each mistake in the profile.
+        Where none does; it names what there is.
 
     """
+    chosen = [
+        run
+        for run in runs
+        if (not only or any(fnmatchcase(run.name, glob) for glob in only))
+        and (not tags or set(tags) & set(run.tags))
+    ]
+    if not chosen:
+        asked = [f"--only {glob}" for glob in only] + [f"--tag {tag}" for tag in tags]
+        known = sorted({tag for run in runs for tag in run.tags})
+        there = f"runs: {', '.join(run.name for run in runs)}; tags: {', '.join(known) or 'none'}"
+        raise InputError(f"no run fits {' '.join(asked)}; there are {there}")
+    return chosen
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run has got, and why that is said, in words.
+
+    ``refused`` is one whose folder holds something else, or can't be read.
+    """
+
+    run: Run
+    status: Status | Literal["refused"]
+    why: str
+
+
+def run_state(run: Run) -> State:
+    """How far a run has got; unlike a single one, a run of other parameters is stale here.
+
+    So is one that was done on other data than are here now. Where the data can't be read here, they
+    are taken to be the same.
+    """
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} can't be read ({error.strerror}); name a series file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no YAML ({' '.join(str(error).split())})") from error
-    profiles = content.get("profiles") if isinstance(content, dict) else None
-    if not isinstance(profiles, dict):
-        raise InputError(f"{file} has no 'profiles', which map names to lists of runs")
-    rows = profiles[known_name("profile", profile, [str(name) for name in profiles])]
-    if not isinstance(rows, list) or not rows:
-        raise InputError(f"{file}: profile {profile!r} is not a list of runs")
-    runs: dict[str, Run] = {}
-    mistakes = []
-    for number, row in enumerate(rows, 1):
-        try:
-            run = _read_run(row, folder)
-            if run.name in runs:
-                raise InputError(f"name {run.name!r} is another run's already; give each its own")
-            runs[run.name] = run
-        except InputError as error:
-            mistakes.append(f"{file}, profile {profile!r}, run {number}: {error}")
-    if mistakes:
-        raise InputError("\n".join(mistakes))
-    return list(runs.values())
+        status = run_status(run)
+        if status == "new":
+            return State(run, status, "not run yet")
+        found = read_identity(run.folder)
+    except AnotherRunError as error:
+        return State(run, "stale", error.differing)
+    except InputError as error:
+        status = "stale" if (run.folder / "run.json").exists() else "refused"
+        return State(run, status, str(error))
+    if status == "unfinished":
+        error = found.get("error")
+        return State(run, status, f"it failed: {error}" if error else "it was stopped")
+    if status == "stale":
+        return State(run, status, "its notebook has changed")
+    then, now = _recorded_fingerprint(run), _fingerprint_now(run)
+    if then and now and then != now:
+        return State(run, "stale", f"its data were {then[:12]}…, and are {now[:12]}… now")
+    return State(run, status, f"finished on {str(found.get('ended'))[:10]}")
 
 
-def _read_run(row: Any, folder: Path) -> Run:
-    if not isinstance(row, dict):
-        raise InputError(f"{row!r} is not a run; it takes {', '.join(FIELDS)}")
-    for key, value in row.items():
-        kind = FIELDS[known_name("key", str(key), FIELDS)]
-        if not isinstance(value, kind):
-            wanted = "a mapping" if kind is dict else "text"
-            raise InputError(f"{key} is {value!r}; it must be {wanted}")
-    for key in ("name", "notebook"):
-        if not row.get(key):
-            raise InputError(f"it has no {key}; a run takes {', '.join(FIELDS)}")
-    if Path(row["name"]).name != row["name"] or row["name"].startswith("."):
-        raise InputError(f"name {row['name']!r} names no folder; leave out slashes and first dots")
-    given = {str(key): value for key, value in row.get("parameters", {}).items()}
-    return plan_run(find_notebook(row["notebook"]), given, folder / row["name"])
+def _recorded_fingerprint(run: Run) -> str | None:
+    from cifar_utils.record import read_record
+
+    try:
+        return read_record(run.folder).dataset.get("fingerprint")
+    except InputError:
+        return None
 
 
-def run_series(runs: list[Run], *, force: bool = False, console: Console) -> Iterator[Outcome]:
-    """Execute runs in order: done ones are left alone, and one that fails stops no other.
+def _fingerprint_now(run: Run) -> str | None:
+    """The fingerprint of a run's data as they are here; None where they are not."""
+    names = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit")
+    return _fingerprint(tuple((key, run.parameters[key]) for key in names if key in run.parameters))
 
-    A run whose notebook or parameters have changed since it was done is run afresh. One that an
-    InputError ends has failed like any other here.
+
+@cache  # a series reads the same data for many runs
+def _fingerprint(arguments: tuple[tuple[str, Any], ...]) -> str | None:
+    from cifar_utils.data import DATASETS, load_dataset
+    from cifar_utils.data.download import find
+
+    options = dict(arguments)
+    try:
+        name = known_name("dataset", options.pop("dataset", ""), DATASETS)
+        archive = DATASETS[name]
+        if archive is not None and find(archive) is None:
+            return None  # nothing is downloaded for this
+        return load_dataset(name, **options).fingerprint
+    except (InputError, OSError):
+        return None
+
+
+def run_series(
+    runs: list[Run],
+    *,
+    force: bool = False,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    remote: str | None = None,
+    console: Console,
+) -> Iterator[Outcome]:
+    """Execute runs, several at once; give each outcome as it comes.
+
+    Done runs are left alone; one whose notebook, parameters or data have changed since is run
+    afresh; one that fails, for whatever reason, costs no other run anything.
 
     Parameters
     ----------
@@ -94,23 +135,38 @@ def run_series(runs: list[Run], *, force: bool = False, console: Console) -> Ite
         As :func:`read_series` gives them.
     force
         Run all of them afresh.
+    jobs
+        How many at once; None for one on each GPU, or on each two cores.
+    scheduler
+        The address of a dask scheduler whose workers, instead of ones of our own, run them.
+    remote
+        The address of a folder that :mod:`fsspec` knows, where ``runs`` have their folders in
+        truth: ``"s3://bucket/reports"``. Theirs here then hold only what was read from there.
     console
         Where progress is shown.
 
+    Raises
+    ------
+    InputError
+        Where the scheduler can't be reached.
+
     """
-    from cifar_utils.reports.execute import Outcome, execute
+    states = [run_state(run) for run in runs]
+    todo = []
+    for state in states:
+        if state.status == "refused":
+            yield Outcome(state.run, "failed", state.why)
+        elif state.status == "done" and not force:
+            yield Outcome(state.run, "done")
+        else:
+            todo.append(state)
+    if todo:
+        from cifar_utils.reports.cluster import Task, connected, run_tasks
 
-    for run in runs:
-        try:
-            yield execute(run, force=force or _holds_another(run), console=console)
-        except InputError as error:
-            yield Outcome(run, "failed", str(error))
-
-
-def _holds_another(run: Run) -> bool:
-    """Whether a run's folder holds one of other parameters: the series has changed since."""
-    try:
-        run_status(run)
-    except InputError:
-        return (run.folder / "run.json").exists()
-    return False
+        afresh = {state.run.name for state in todo if force or state.status == "stale"}
+        tasks = [
+            Task(state.run, state.run.notebook.read_text("utf-8"), state.run.name in afresh, remote)
+            for state in todo
+        ]
+        with connected(jobs, scheduler, len(tasks)) as client:
+            yield from run_tasks(client, tasks, console)

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 PARAMETERS = """\
@@ -72,3 +73,16 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def alive():
+    """Whether a process runs: one that has ended may stay listed until its parent looks."""
+
+    def alive(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return alive

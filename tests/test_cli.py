@@ -4,14 +4,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from bs4 import BeautifulSoup
 
 from cifar_utils import __version__
 from cifar_utils.cli import main
+from cifar_utils.reports.runs import plan_run
 
 
 @pytest.fixture
@@ -119,6 +122,10 @@ def test_an_input_error_within_the_notebook_is_one_line(cli, write_notebook, pro
         (["export", "notebooks/01_tiny.ipynb"], "has not been executed"),
         (["site", "none"], "'none' does not exist"),
         (["series", "none.yaml"], "none.yaml can't be read"),
+        (["compare", "notebooks"], "two runs or more, not 1"),
+        (["compare", "notebooks", "none"], "notebooks is no run's; give a run's folder"),
+        (["compare", "a", "b", "--figure", "b.jpg"], "figure b.jpg is no .png"),
+        (["clean", "none"], "'none' does not exist"),
         (["data", "info", "mnist"], "unknown dataset 'mnist'"),
         (["data", "fetch", "digit"], "did you mean 'digits'?"),
     ],
@@ -138,28 +145,110 @@ def test_without_notebooks_list_says_so(cli, tmp_path):
     assert "no notebooks in" in err
 
 
-def test_a_series_ends_in_an_index(cli, write_notebook, project):
+@pytest.fixture
+def write_series(project):
+    """Write the project's series file, of the profile ``quick``."""
+
+    def write_series(*rows: str) -> Path:
+        file = project / "notebooks" / "series.yaml"
+        file.write_text("profiles:\n  quick:\n" + "".join(f"    - {row}\n" for row in rows))
+        return file
+
+    return write_series
+
+
+def test_a_series_ends_in_an_index(cli, write_notebook, write_series, project):
     write_notebook()
     write_notebook("1 / 0", name="02_bad")
     rows = "{name: one, notebook: 01_tiny}", "{name: two, notebook: 02_bad}"
-    series = project / "notebooks" / "series.yaml"
-    series.write_text("profiles:\n  quick:\n" + "".join(f"    - {row}\n" for row in rows))
-    status, out, err = cli("series")
+    write_series(*rows)
+    _, out, _ = cli("series", "--dry-run")
+    told = [line.split(maxsplit=2) for line in out.splitlines()]
+    assert told[1:] == [["one", "new", "not run yet"], ["two", "new", "not run yet"]]
+    assert not (project / "reports").exists()
+    status, out, err = cli("series", "--jobs", "1")
     assert status == 1
-    assert "[1/2] one: test top-1 87.5%" in out
+    assert "/2] one: test top-1 87.5%" in out
     assert out.splitlines()[-1] == "index: reports/quick/index.html"
-    assert "[2/2] two failed: ZeroDivisionError" in err
-    assert "1 of 2 runs failed" in err
+    assert "/2] two failed: ZeroDivisionError" in err
+    assert "    ZeroDivisionError: division by zero\n" in err
+    assert err.splitlines()[-1] == "1 of 2 runs failed"
     index = (project / "reports" / "quick" / "index.html").read_text()
     assert 'href="one/report.html"' in index
     assert "ZeroDivisionError: division by zero" in index
-    series.write_text(f"profiles:\n  quick:\n    - {rows[0]}\n")
+    _, out, _ = cli("series", "--dry-run", "--only", "t*")
+    assert out.splitlines()[1].split(maxsplit=2) == [
+        "two",
+        "unfinished",
+        "it failed: ZeroDivisionError: division by zero",
+    ]
+    write_series(rows[0])
     status, out, err = cli("series")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
         "[1/1] one: done before, skipped",
         "index: reports/quick/index.html",
     ]
+    write_series("{name: one, notebook: 01_tiny, parameters: {epochs: 9}}")
+    _, out, _ = cli("series", "--dry-run")
+    assert out.splitlines()[1].split(maxsplit=2) == ["one", "stale", "epochs is 2, not 9"]
+
+
+def test_a_series_may_lie_at_an_address(cli, write_notebook, write_series, project):
+    write_notebook(GO_ON)
+    write_series("{name: one, notebook: 01_tiny}")
+    kept = project / "bucket" / "one"
+    kept.mkdir(parents=True)
+    (kept / "run.json").write_text(json.dumps(plan_run(*ONE).identity()))
+    (kept / "checkpoint").mkdir()
+    (kept / "checkpoint" / "state.json").write_text("3")
+    url = f"file://{project}/bucket/"
+    _, out, _ = cli("series", "--output", url, "--dry-run")
+    assert out.splitlines()[1].split(maxsplit=2) == ["one", "unfinished", "it was stopped"]
+    status, out, err = cli("series", "--output", url, "--jobs", "1")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == f"index: {url}index.html"
+    assert (kept / "checkpoint" / "state.json").read_text() == "4"
+    assert {"run.json", "record.json", "report.html", "notebook.ipynb", "events.jsonl"} <= {
+        path.name for path in kept.iterdir()
+    }
+    assert 'href="one/report.html"' in (project / "bucket" / "index.html").read_text()
+    assert "done before, skipped" in cli("series", "--output", url)[1]
+    assert not (project / "reports").exists()
+
+
+GO_ON = """\
+from contextlib import suppress
+from pathlib import Path
+
+state = Path(output, "checkpoint", "state.json")
+state.write_text(str(int(state.read_text()) + 1))"""
+ONE = (Path("notebooks/01_tiny.ipynb"), {}, Path("one"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "x*"], "no run fits --only x*; there are runs: one; tags: t"),
+        (["--tag", "x"], "no run fits --tag x"),
+        (["--profile", "full"], "unknown profile 'full'; known: quick"),
+        (["--jobs", "0"], "'--jobs'"),
+        (["--jobs", "2", "--scheduler", "tcp://a:1"], "leave it or --scheduler out"),
+        (["--scheduler", "nonsense://"], "no scheduler can be reached at 'nonsense://'"),
+        (["--output", "nonsense://bucket"], "output 'nonsense://bucket' can't be used"),
+        (["--output", "adl://x"], "output 'adl://x' can't be used"),
+    ],
+)
+def test_what_a_series_can_t_be_told_is_one_line(
+    cli, write_notebook, write_series, arguments, words
+):
+    write_notebook()
+    write_series("{name: one, notebook: 01_tiny, tags: [t]}")
+    status, out, err = cli("series", *arguments)
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+    assert not Path("reports").exists()
 
 
 def test_data_is_told_about(cli):
@@ -179,6 +268,7 @@ def test_the_command_line_starts_without_keras(project):
 WAIT = """\
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 checkpoint = Path(output, "checkpoint")
@@ -189,31 +279,74 @@ if first:
     time.sleep(600)"""
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_ctrl_c_ends_the_kernel_and_the_same_command_goes_on(cli, write_notebook, project):
-    write_notebook("print('before')", WAIT)
-    command = [sys.executable, "-m", "cifar_utils.cli", "run", "01", "--output", "out"]
-    pid = project / "out" / "pid"
+def begin(command: list[str], pid: Path) -> tuple[subprocess.Popen, int]:
+    """Start a command, and wait for its run's kernel to tell its number in a file."""
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "cifar_utils.cli", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # What a shell runs in the background has the signal ignored, and passes that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        start_new_session=True,  # as a terminal does, whose Ctrl-C goes to the whole group
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
             time.sleep(0.1)
-        kernel = int(pid.read_text())
+        return process, int(pid.read_text())
+    except BaseException:
+        process.kill()
+        raise
+
+
+def gone(left, pid: int) -> bool:
+    """Whether nothing is ``left`` of a process within a minute; a second is enough as a rule."""
+    deadline = time.monotonic() + 60
+    while left(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not left(pid)
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "kill"])
+def test_a_series_that_is_stopped_leaves_no_kernel_and_goes_on(
+    cli, write_notebook, write_series, project, alive, how
+):
+    write_notebook("print('before')", WAIT)
+    write_series("{name: one, notebook: 01_tiny}")
+    folder = project / "out" / "one"
+    command = ["series", "--jobs", "1", "--output", "out"]
+    process, kernel = begin(command, folder / "pid")
+    if how == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert err == "interrupted; the same command goes on from the last checkpoint\n"
+        assert not alive(kernel)
+        assert gone(group, process.pid)
+    else:
+        process.kill()
+        process.communicate(timeout=120)
+        assert gone(alive, kernel)
+    nbformat.validate(nbformat.read(folder / "notebook.ipynb", as_version=4))
+    assert "outcome" not in json.loads((folder / "run.json").read_text())
+    assert cli(*command)[0] == 0
+
+
+def group(leader: int) -> list[int]:
+    """The processes of a group that run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def test_ctrl_c_ends_the_kernel_and_the_same_command_goes_on(cli, write_notebook, project, alive):
+    write_notebook("print('before')", WAIT)
+    process, kernel = begin(["run", "01", "--output", "out"], project / "out" / "pid")
+    try:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from cifar_utils.events import Phases, display_line, write_event
+from cifar_utils.events import Phases, display_line, is_watched, write_event
 
 
 def events(folder):
@@ -55,7 +55,7 @@ def test_in_a_notebook_a_line_is_shown_and_replaced(monkeypatch):
 
     class Handle:
         def update(self, data, raw):
-            shown.append(data["text/plain"])
+            shown.append(tuple(data.values()))
 
     def display(data, raw, display_id):
         shown.append(data["text/plain"])
@@ -66,4 +66,26 @@ def test_in_a_notebook_a_line_is_shown_and_replaced(monkeypatch):
     monkeypatch.setattr("IPython.display.display", display)
     line = display_line("epoch 1")
     line("epoch 2")
-    assert shown == ["epoch 1", "epoch 2"]
+    line("<3", "<svg/>")
+    line("")
+    assert shown == ["epoch 1", ("epoch 2",), ("<3", "<p>&lt;3</p><svg/>"), ("",)]
+
+
+def test_a_cell_that_may_ask_for_input_is_watched(monkeypatch):
+    assert not is_watched()
+    for request, watched in [
+        ({"content": {"allow_stdin": True}}, True),
+        ({"content": {"allow_stdin": False}}, False),
+        ({"content": {}}, False),
+        ({}, False),
+    ]:
+        shell = type("Shell", (), {"get_parent": lambda self, request=request: request})()
+        monkeypatch.setattr("IPython.get_ipython", lambda shell=shell: shell)
+        assert is_watched() == watched
+
+
+def test_phases_are_told_in_words():
+    phase = Phases(None)
+    assert repr(phase) == "no phase yet"
+    phase.seconds |= {"load": 1.25, "train": 125.0}
+    assert repr(phase) == "load 1.2 s, train 2 min 5 s"

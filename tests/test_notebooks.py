@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
-from cifar_utils.record import RunRecord, read_record
+from cifar_utils import load_run
+from cifar_utils.data import load_dataset
+from cifar_utils.evaluation import evaluate
+from cifar_utils.loaded import LoadedRun
+from cifar_utils.record import RunRecord
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
@@ -27,7 +32,11 @@ class Run:
     source: Path
     terminal: str
     notebook: nbformat.NotebookNode
-    record: RunRecord
+    loaded: LoadedRun
+
+    @property
+    def record(self) -> RunRecord:
+        return self.loaded.record
 
     @property
     def outputs(self):
@@ -56,7 +65,7 @@ def papermill(source, folder, environment):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     terminal = done.stdout + done.stderr
-    return Run(source, terminal, nbformat.read(executed, as_version=4), read_record(output))
+    return Run(source, terminal, nbformat.read(executed, as_version=4), load_run(output))
 
 
 def run_all(folder, **environment):
@@ -113,6 +122,24 @@ def test_a_notebook_leaves_a_record_of_finite_scores(runs, source):
     assert all(math.isfinite(number) for number in numbers)
     assert record.model["flops"] > 1e6
     assert record.seconds.keys() >= {"load", "train", "evaluate", "total"}
+
+
+def test_a_notebook_leaves_its_predictions_and_a_model_that_makes_them(runs, source):
+    run = runs[source].loaded
+    assert run.scores.to_dict() == run.record.scores["test"]
+    data = load_dataset("digits", **{key: SMALL[key] for key in ("train_limit", "test_limit")})
+    again = evaluate(run.model, data.test, data.class_names)
+    np.testing.assert_array_equal(again.probabilities, run.scores.probabilities)
+    np.testing.assert_array_equal(again.labels, run.scores.labels)
+
+
+def test_what_was_shown_while_it_trained_is_gone_from_the_page(runs, source):
+    (cell,) = [cell for cell in runs[source].notebook.cells if "= fit(" in cell.source]
+    kinds = [(output.output_type, dict(output.data)) for output in cell.outputs]
+    assert kinds[0] == ("display_data", {"text/plain": ""})
+    assert [kind for kind, _ in kinds] == ["display_data", "execute_result"]
+    texts = [str(output.get("data")) for output in runs[source].outputs]
+    assert not [text for text in texts if "<svg" in text or "epoch 1 of" in text]
 
 
 def test_no_library_chatter_reaches_a_page_or_the_terminal(runs, source):

@@ -242,7 +242,7 @@ def test_the_caller_s_own_arguments_come_first_and_are_no_options():
 
 def test_calls_are_read_in_order():
     calls = parse_calls("augmentation", "crop(2), flip,crop", REGISTRY)
-    assert [str(call) for call in calls] == ["crop(padding=2)", "flip", "crop"]
+    assert repr(calls) == "[crop(padding=2), flip, crop]"
     assert parse_calls("augmentation", "", REGISTRY) == []
 
 

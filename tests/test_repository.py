@@ -15,10 +15,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Data flows from left to right, and so do imports.
 ARROW = [
     "words", "files", "parameters", "events", "backend", "data", "models", "training", "evaluation",
-    "plots", "record", "reported", "reports", "series", "cli",
+    "plots", "record", "loaded", "comparison", "reported", "leaderboard", "reports", "series_file",
+    "series", "cli",
 ]  # fmt: skip
 # What the command line needs before a run begins: it is to answer at once.
-LIGHT = {"words", "files", "parameters", "events", "data", "record", "reports", "series", "cli"}
+LIGHT = {"words", "files", "parameters", "events", "data", "record", "leaderboard", "reports"}
+LIGHT |= {"loaded", "series_file", "series", "cli"}
 
 
 def part(path):
@@ -73,6 +75,13 @@ def test_the_command_line_starts_without_keras():
     loaded = run("import sys, cifar_utils.cli; print(*sys.modules)").split()
     assert "cifar_utils.cli" in loaded
     assert {"keras", "tensorflow", "jax", "torch", "matplotlib", "sklearn"} & set(loaded) == set()
+
+
+def test_a_run_is_loaded_without_keras():
+    code = "import sys, cifar_utils; cifar_utils.load_run, dir(cifar_utils); print(*sys.modules)"
+    loaded = run(code).split()
+    assert "cifar_utils.loaded" in loaded
+    assert {"keras", "tensorflow", "matplotlib", "sklearn"} & set(loaded) == set()
 
 
 def test_no_library_chatter_from_import_to_a_trained_model():

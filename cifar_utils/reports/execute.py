@@ -3,14 +3,18 @@
 import fcntl
 import logging
 import os
+import re
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nbformat
 import papermill
@@ -26,24 +30,37 @@ from cifar_utils.files import write_atomically
 from cifar_utils.parameters import InputError, read_parameters
 from cifar_utils.record import read_record
 from cifar_utils.reports.export import export_page
-from cifar_utils.reports.progress import shown_progress
-from cifar_utils.reports.runs import Run, run_status, visible, write_identity
+from cifar_utils.reports.progress import read_events, shown_progress
+from cifar_utils.reports.runs import (
+    Outcome,
+    Run,
+    UnwantedError,
+    read_identity,
+    run_status,
+    visible,
+    write_identity,
+)
+from cifar_utils.words import duration
 
 KERNEL_START_SECONDS = 120
+LOCK_SECONDS = 5
+POLL_SECONDS = 0.2
+DETAIL_LINES = 6
+DIED, TIMED_OUT, UNWANTED = "DeadKernelError", "TimeoutError", "unwanted"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 log = logging.getLogger("papermill")
 log.setLevel(logging.CRITICAL + 1)  # what goes wrong is in the notebook and in what is raised
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: ``"finished"``, ``"failed"`` with a line of why, or ``"done"`` before."""
-
-    run: Run
-    status: Literal["finished", "failed", "done"]
-    error: str = ""
-
-
-def execute(run: Run, *, force: bool = False, console: Console | None = None) -> Outcome:
+def execute(
+    run: Run,
+    *,
+    force: bool = False,
+    series: str = "",
+    console: Console | None = None,
+    tell: Callable[[Mapping[str, Any]], None] | None = None,
+    wanted: Callable[[], bool] = lambda: True,
+) -> Outcome:
     """Execute a run and export its page; an interrupted one goes on, a done one is left alone.
 
     A notebook that fails leaves its executed part and a page that shows the error at its cell.
@@ -53,9 +70,16 @@ def execute(run: Run, *, force: bool = False, console: Console | None = None) ->
     run
         What to run, as :func:`~cifar_utils.reports.runs.plan_run` makes it.
     force
-        Run it afresh, whatever run the folder holds.
+        Run it afresh, whatever run the folder holds, unless that one is of the same ``series``.
+    series
+        A name for the command that the run belongs to, kept in its ``run.json``.
     console
         Where progress is shown; None for the terminal.
+    tell
+        Takes the run's events, as :func:`~cifar_utils.reports.progress.shown_progress` describes
+        them, instead of ``console``.
+    wanted
+        Asked all the time, from another thread; once it says no, the kernel is ended.
 
     Raises
     ------
@@ -64,33 +88,60 @@ def execute(run: Run, *, force: bool = False, console: Console | None = None) ->
         one. What this call made is removed then, and the folder is as it was before.
     KeyboardInterrupt
         At Ctrl-C; the kernel is gone then, all files are whole and the same call goes on.
+    UnwantedError
+        As at Ctrl-C, where the run is no longer ``wanted``.
 
     """
-    replaces = force and (run.folder / "run.json").exists()
-    status = "stale" if replaces else run_status(run)
-    if status == "done":
-        if not run.page.exists():
-            export_page(run.folder / "notebook.ipynb", run.page)
-        return Outcome(run, "done")
+    if tell is None:
+        with shown_progress(console or Console()) as show:
+            return execute(
+                run, force=force, series=series, tell=partial(show, run.name), wanted=wanted
+            )
+    if _status(run, force, series) == "done":
+        return _done(run)
     try:
-        with _locked(run.folder), _restored(run.folder, afresh=status == "stale"):
-            return _execute(run, console or Console())
+        with _locked(run.folder) as lock:
+            status = _status(run, force, series)  # again: another process may have ended meanwhile
+            if status == "done":
+                return _done(run)
+            with _restored(run.folder, afresh=status == "stale"):
+                watch = _Watch(run, tell, wanted)
+                return _execute(run, series, watch, lock)
     except OSError as error:
         reason = f"can't be written ({error.strerror})"
         raise InputError(f"output folder {run.folder} {reason}; give --output another") from error
 
 
-def _execute(run: Run, console: Console) -> Outcome:
-    identity = run.identity() | {"started": _now()}
+def _status(run: Run, force: bool, series: str) -> str:
+    if force and (run.folder / "run.json").exists():
+        try:
+            begun = bool(series) and read_identity(run.folder).get("series") == series
+        except InputError:  # broken; to be replaced
+            begun = False
+        if not begun:
+            return "stale"
+    return run_status(run)
+
+
+def _done(run: Run) -> Outcome:
+    if not run.page.exists():
+        export_page(run.folder / "notebook.ipynb", run.page)
+    return Outcome(run, "done")
+
+
+def _execute(run: Run, series: str, watch: "_Watch", lock: int) -> Outcome:
+    identity = run.identity() | {"started": _now()} | ({"series": series} if series else {})
     write_identity(run.folder, identity)
-    with shown_progress(run.name, run.folder / "events.jsonl", console) as say:
-        error = _execute_notebook(run, lambda index, count: say(f"cell {index + 1} of {count}"))
-    error = error or _record_error(run.folder)
+    with watch:
+        outcome = _execute_notebook(run, watch, lock)
+    if watch.verdict == UNWANTED:
+        raise UnwantedError(run.name)
+    if outcome.status == "finished" and (error := _record_error(run.folder)):
+        outcome = Outcome(run, "failed", error)
     export_page(run.folder / "notebook.ipynb", run.page)
-    outcome = "failed" if error else "finished"
-    ending = {"ended": _now(), "outcome": outcome, "error": error}
+    ending = {"ended": _now(), "outcome": outcome.status, "error": outcome.error}
     write_identity(run.folder, identity | ending)
-    return Outcome(run, outcome, error)
+    return outcome
 
 
 def _record_error(folder: Path) -> str:
@@ -108,8 +159,57 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _execute_notebook(run: Run, on_cell: Callable[[int, int], None]) -> str:
-    """Execute into the run's folder; return a line on the error that ended it, or nothing."""
+class _Watch(threading.Thread):
+    """Tells a run's events as they are written; ends its kernel when its time is over."""
+
+    def __init__(
+        self, run: Run, tell: Callable[[Mapping[str, Any]], None], wanted: Callable[[], bool]
+    ):
+        super().__init__(daemon=True)
+        self.run_, self.tell, self.wanted = run, tell, wanted
+        self.kernel: AsyncKernelManager | None = None
+        self.verdict = ""
+        self.ended = threading.Event()
+        self.events = run.folder / "events.jsonl"
+        self.position = self.events.stat().st_size if self.events.exists() else 0
+        self.started = time.monotonic()
+
+    def __enter__(self) -> None:
+        self.tell({"event": "start"})
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
+
+    def run(self) -> None:
+        last = False
+        while not last:
+            last = self.ended.wait(POLL_SECONDS)  # once more after the end, for what came last
+            fresh, self.position = read_events(self.events, self.position)
+            for event in fresh:
+                self.tell(event)
+            self.verdict = self.verdict or self._judge()
+            if self.verdict and not last:
+                self._end_kernel()
+
+    def _judge(self) -> str:
+        limit = self.run_.timeout
+        if not self.wanted():
+            return UNWANTED
+        if limit is not None and time.monotonic() - self.started > limit:
+            return f"not done within its timeout of {duration(limit)}"
+        return ""
+
+    def _end_kernel(self) -> None:
+        process = getattr(self.kernel and self.kernel.provisioner, "process", None)
+        if process is not None and process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # it leads a group, with its own children
+
+
+def _execute_notebook(run: Run, watch: _Watch, lock: int) -> Outcome:
+    """Execute into the run's folder, up to the first error."""
     known = read_parameters(run.notebook)
     given = {key: value for key, value in run.parameters.items() if value != known[key].default}
     folder = run.folder.absolute()
@@ -124,14 +224,23 @@ def _execute_notebook(run: Run, on_cell: Callable[[int, int], None]) -> str:
             kernel_name="python3",
             language="python",
             saved_as=folder / "notebook.ipynb",
-            on_cell=on_cell,
+            watch=watch,
+            lock=lock,
         )
     except PapermillExecutionError as error:
         message = (error.evalue.strip().splitlines() or [""])[0]
         if error.ename == "InputError":
             raise InputError(message) from error
-        return f"{error.ename}: {message}" if message else error.ename
-    return ""
+        text = ANSI.sub("", "\n".join(error.traceback))
+        lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+        return Outcome(
+            run,
+            "failed",
+            f"{error.ename}: {message}" if message else error.ename,
+            tuple(lines[-DETAIL_LINES:]),
+            transient=error.ename == DIED or bool(watch.verdict),
+        )
+    return Outcome(run, "finished")
 
 
 class WholeFilesEngine(Engine):
@@ -149,11 +258,12 @@ class WholeFilesEngine(Engine):
         kernel_name: str,
         *,
         saved_as: Path,
-        on_cell: Callable[[int, int], None],
+        watch: _Watch,
+        lock: int,
         **_: Any,
     ) -> nbformat.NotebookNode:
         """Execute a notebook's cells up to the first error; papermill calls this."""
-        book = _Book(nb, saved_as, on_cell)
+        book = _Book(nb, saved_as, watch.tell)
         source = Path(nb.metadata.papermill.input_path).name
         nb.metadata.papermill.update(input_path=source, output_path=saved_as.name)
         book.notebook_start()
@@ -165,6 +275,7 @@ class WholeFilesEngine(Engine):
                 connection_file=str(Path(folder, "kernel.json")),
                 transport="ipc",  # by files, not ports: runs need no network and don't collide
             )
+            watch.kernel = kernel
             client = PapermillNotebookClient(
                 book,
                 km=kernel,
@@ -175,10 +286,12 @@ class WholeFilesEngine(Engine):
                 coalesce_streams=True,
             )
             try:
-                client.execute(cleanup_kc=True, stdout=stdio, stderr=stdio)
-            except DeadKernelError:
+                # The kernel has a hand on the lock too: should this process be killed, nobody else
+                # gets the folder before the kernel has noticed, and ended.
+                client.execute(cleanup_kc=True, stdout=stdio, stderr=stdio, pass_fds=(lock,))
+            except (DeadKernelError, RuntimeError):  # the latter: it never answered
                 stdio.seek(0)
-                book.kernel_died(stdio.read().decode("utf-8", "replace"))
+                book.kernel_died(stdio.read().decode("utf-8", "replace"), watch.verdict)
             finally:
                 book.notebook_complete()
         return book.nb
@@ -191,11 +304,11 @@ class _Book(NotebookExecutionManager):
     """Papermill's bookkeeping of cells, saved whole."""
 
     def __init__(
-        self, nb: nbformat.NotebookNode, path: Path, on_cell: Callable[[int, int], None]
+        self, nb: nbformat.NotebookNode, path: Path, tell: Callable[[Mapping[str, Any]], None]
     ) -> None:
         super().__init__(nb, output_path=path, progress_bar=False)
-        self.on_cell = on_cell
-        self.current: nbformat.NotebookNode | None = None
+        self.tell = tell
+        self.current = next((cell for cell in nb.cells if cell.cell_type == "code"), None)
 
     def save(self, **_: Any) -> None:
         write_atomically(self.output_path, nbformat.writes(self.nb))
@@ -204,14 +317,15 @@ class _Book(NotebookExecutionManager):
     def cell_start(self, cell: nbformat.NotebookNode, cell_index: int = 0, **_: Any) -> None:
         super().cell_start(cell, cell_index)
         self.current = cell
-        self.on_cell(cell_index, len(self.nb.cells))
+        self.tell({"event": "cell", "phase": f"cell {cell_index + 1} of {len(self.nb.cells)}"})
 
-    def kernel_died(self, last_words: str) -> None:
-        """Show the death of the kernel as an error of the cell that it was at."""
+    def kernel_died(self, last_words: str, verdict: str) -> None:
+        """Show the end of the kernel as an error of the cell that it was at."""
         error = nbformat.v4.new_output(
             "error",
-            ename="DeadKernelError",
-            evalue="the kernel died, as it does when memory runs out or somebody kills it",
+            ename=TIMED_OUT if verdict else DIED,
+            evalue=verdict
+            or "the kernel died, as it does when memory runs out or somebody kills it",
             traceback=last_words.strip().splitlines()[-30:],
         )
         self.current.outputs.append(error)
@@ -219,15 +333,18 @@ class _Book(NotebookExecutionManager):
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """A folder, made if need be and kept from other processes; gone in the end if it is empty."""
+def _locked(folder: Path) -> Iterator[int]:
+    """A folder, made if need be and kept from other processes; gone in the end if it is empty.
+
+    Yields the lock, a file descriptor: it holds for all who have it.
+    """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
+            _take_lock(lock)
+            yield lock
         finally:
             os.close(lock)
     except BlockingIOError as error:
@@ -237,6 +354,18 @@ def _locked(folder: Path) -> Iterator[None]:
         for path in made:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+
+
+def _take_lock(lock: int) -> None:
+    """Wait for a kernel whose process was killed to notice it, within a second or so, and end."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import re
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ EMBEDDING = ("script", "link", "iframe", "object", "embed", "base", "meta", "for
 ADDRESSES = ("src", "srcset", "poster", "background", "xlink:href")
 NUMBER = re.compile(r"[-+−]?\d[\d,.]*(e[-+]?\d+)?\s?[%kMGT]?(\s*\([^()]*\))?")
 NOTHING = {"", "NaN", "None", "nan", "–", "—"}
+LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
 ELSEWHERE = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.IGNORECASE)
 
 
@@ -63,16 +65,63 @@ def export_page(notebook: Path, page: Path) -> Path:
         record = read_record(notebook.with_name("record.json"))
     except InputError:  # none, or one that says nothing; the page shows what the cells say
         record = None
-    write_atomically(page, render_page(nb, notebook, record))
+    write_atomically(page, render_page(nb, notebook, record, page_digest(notebook)))
     return page
 
 
-def render_page(nb: nbformat.NotebookNode, notebook: Path, record: RunRecord | None = None) -> str:
+def page_digest(notebook: Path) -> str:
+    """Hash of all that a notebook's page is made of: itself, its record, the template, this code.
+
+    A page tells its own, so that one of an earlier template is known whatever its date.
+    """
+    sources = [TEMPLATE / name for name in ("page.html.j2", "style.css", "script.js")]
+    sources += [Path(__file__), Path(__file__).with_name("facts.py")]
+    files = [*sources, notebook, notebook.with_name("record.json")]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes() if file.exists() else b"")
+    return digest.hexdigest()[:16]
+
+
+def is_current(page: Path, notebook: Path) -> bool:
+    """Whether a page is the one that :func:`export_page` would write, links apart."""
+    if not page.exists():
+        return False
+    with page.open("rb") as file:
+        return f'content="cifar-reports {page_digest(notebook)}"'.encode() in file.read(2000)
+
+
+def write_links(page: Path, links: str) -> None:
+    """Put links to other pages (HTML) into the bar of an exported one, in place of those there."""
+    old = page.read_text("utf-8")
+    new = LINKS.sub(lambda _: f"<!--links-->{links}<!--/links-->", old, count=1)
+    if new != old:
+        write_atomically(page, new)
+
+
+@cache
+def page_look() -> dict[str, str]:
+    """What all pages share: ``style``, ``script``, and the ``policy`` that admits no other."""
+    script = (TEMPLATE / "script.js").read_text("utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {
+        "style": (TEMPLATE / "style.css").read_text("utf-8"),
+        "script": script,
+        # The browser too is told to fetch nothing, and to run no script but the page's own.
+        "policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'",
+    }
+
+
+def render_page(
+    nb: nbformat.NotebookNode,
+    notebook: Path,
+    record: RunRecord | None = None,
+    digest: str = "",
+) -> str:
     """The page's HTML; pictures that a Markdown cell names are looked for beside ``notebook``."""
     # Papermill marks an error with cells of its own; the page does it in its own way.
     nb.cells = [cell for cell in nb.cells if "papermill-error-cell-tag" not in _tags(cell)]
-    script = (TEMPLATE / "script.js").read_text("utf-8").strip()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = {
         "name": notebook.name,
         "record": record,
@@ -80,11 +129,8 @@ def render_page(nb: nbformat.NotebookNode, notebook: Path, record: RunRecord | N
         "date": _date(nb),
         "failed": _mark_failed(nb),
         "parameters": _parameter_rows(nb),
-        "style": (TEMPLATE / "style.css").read_text("utf-8"),
-        "script": script,
-        # The browser too is told to fetch nothing, and to run no script but the page's own.
-        "policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'",
+        "look": page_look(),
+        "digest": digest,
     }
     quiet = logging.getLogger("cifar_utils.export")
     quiet.setLevel(logging.CRITICAL)
@@ -156,8 +202,15 @@ def _finished(page: BeautifulSoup, name: str) -> str:
     page.header.h1.replace_with(title)
     page.title.string = title.get_text(" ", strip=True)
     _add_contents(page, main)
+    for code in main.select(".highlight > pre"):  # the keyboard scrolls what has the focus
+        code["tabindex"] = "0"
+    for picture in main.select("figure.report-figure > img"):
+        picture.wrap(page.new_tag("div", attrs={"class": "frame"}))
     for table in main.find_all("table"):
         _align_numbers(table)
+        _name_columns(table)
+        for head in table.select("thead th:empty"):  # the corner, which heads nothing
+            head.name = "td"
         table.wrap(page.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     return str(page)
 
@@ -174,8 +227,23 @@ def _align_numbers(table: Tag) -> None:
                     row[column]["class"] = [*row[column].get("class", []), "number"]
 
 
+def _name_columns(table: Tag) -> None:
+    """Give the cells of a wide, short table their column's name, for a phone to stack them."""
+    heads = [head.get_text(" ", strip=True) for head in table.select("thead tr:last-child > *")]
+    rows = table.select("tbody tr")
+    if len(heads) > 3 and len(rows) <= 8:
+        table["class"] = [*table.get("class", []), "stack"]
+        for row in rows:
+            for cell, head in zip(row.find_all(["th", "td"]), heads, strict=False):
+                if cell.get_text(strip=True) in NOTHING:
+                    cell["class"] = [*cell.get("class", []), "nothing"]
+                elif head:
+                    cell["data-column"] = head
+
+
 def _add_contents(page: BeautifulSoup, main: Tag) -> None:
-    """Give each heading an address of its own, and list them in the page's ``nav``."""
+    """Give each heading an address of its own, and list them in the page's contents."""
+    nav = page.select_one("nav.contents")
     taken = {tag["id"] for tag in page.find_all(id=True)}
     for heading in main.find_all(["h2", "h3"]):
         text = heading.get_text(" ", strip=True)
@@ -186,9 +254,9 @@ def _add_contents(page: BeautifulSoup, main: Tag) -> None:
         heading["id"] = slug
         item = page.new_tag("li", attrs={"class": f"level-{heading.name}"})
         item.append(page.new_tag("a", href=f"#{slug}", string=text))
-        page.nav.ol.append(item)
-    if not page.nav.ol.li:
-        page.nav.extract()
+        nav.ol.append(item)
+    if not nav.ol.li:
+        nav.extract()
 
 
 def _remove_requests(page: BeautifulSoup, main: Tag) -> None:

@@ -1,16 +1,17 @@
-"""A run's progress, read from the events that it writes, shown as a live line or a plain log."""
+"""The progress of runs, read from the events that they write: a live row each, or a plain log."""
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-POLL_SECONDS = 0.2
+Show = Callable[[str, Mapping[str, Any]], None]
 
 
 def read_events(path: Path, position: int = 0) -> tuple[list[dict[str, Any]], int]:
@@ -74,57 +75,73 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
-def shown_progress(name: str, events: Path, console: Console) -> Iterator[Callable[[str], None]]:
-    """Show a run's progress while the block lasts: live on a terminal, else a line an epoch.
+def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
+    """Show the progress of runs while the block lasts: live on a terminal, else a line an epoch.
 
     Parameters
     ----------
-    name
-        The run's name, in front of every line.
-    events
-        The file that the run appends its events to; what is in it already is not shown again.
     console
         Where to show it.
+    total
+        How many runs there are to be, for a row that counts them; 0 for none.
 
     Yields
     ------
     Callable
-        Takes what is being done where no event tells it, such as ``"cell 3 of 20"``.
+        ``show(name, event)`` takes a run's events as it writes them, from any thread. Between them
+        may come some that no run writes: ``{"event": "start"}`` before a run's first one; ``cell``
+        (with a ``phase``), which only a terminal shows; ``retry`` (with its ``error``); and
+        ``{"event": "end", "status": "failed"}`` after its last one.
 
     """
     columns = (_text("{task.description}"), BarColumn(16), _text("{task.fields[words]}"))
     live = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
-    task = live.add_task(name, total=None, words="starting")
-    seen: dict[str, Any] = {}
-    position = events.stat().st_size if events.exists() else 0
-    stopped = threading.Event()
+    rows: dict[str, TaskID] = {}
+    seen: dict[str, dict[str, Any]] = {}
+    ended = Counter()
+    one_at_a_time = threading.Lock()
+    overall = live.add_task("all runs", total=total, words="", visible=total > 0)
 
-    def say(event: Mapping[str, Any]) -> None:
-        nonlocal seen
-        seen = follow(seen, event)
-        words = describe(seen)
-        live.update(task, total=seen.get("epochs"), completed=epochs_done(seen), words=words)
-        if not console.is_terminal and event.get("event") in ("phase", "epoch"):
+    def count() -> None:
+        done, failed = ended.total() - ended["failed"], ended["failed"]
+        words = f"{done} done, {failed} failed, {total - done - failed} left"
+        live.update(overall, completed=ended.total(), words=words)
+
+    def show(name: str, event: Mapping[str, Any]) -> None:
+        with one_at_a_time:
+            _show(name, event)
+
+    def _show(name: str, event: Mapping[str, Any]) -> None:
+        kind = event.get("event")
+        if kind == "start" and name not in rows:
+            rows[name] = live.add_task(name, total=None, words="starting")
+        if name not in rows and kind != "end":
+            return  # a straggler of a run that has ended
+        if kind == "end":
+            ended[event["status"]] += 1
+            count()
+            if name in rows:
+                live.remove_task(rows.pop(name))
+            seen.pop(name, None)
+            return
+        if kind == "start":
+            event = {"phase": "starting"}
+        elif kind == "retry":
+            event = {"phase": f"tried again, for {event['error']}"}
+        seen[name] = known = follow(seen.get(name, {}), event)
+        words = describe(known)
+        live.update(
+            rows[name], total=known.get("epochs"), completed=epochs_done(known), words=words
+        )
+        if kind == "retry" or (kind in ("phase", "epoch") and not console.is_terminal):
             console.print(f"{name}: {words}", markup=False, highlight=False, soft_wrap=True)
 
-    def watch() -> None:
-        nonlocal position
-        last = False
-        while not last:
-            last = stopped.wait(POLL_SECONDS)  # once more after the end, for what came last
-            fresh, position = read_events(events, position)
-            for event in fresh:
-                say(event)
-
-    reader = threading.Thread(target=watch, daemon=True)
+    count()
     if console.is_terminal:
         live.start()
-    reader.start()
     try:
-        yield lambda words: say({"event": "phase", "phase": words}) if console.is_terminal else None
+        yield show
     finally:
-        stopped.set()
-        reader.join()
         if console.is_terminal:
             live.stop()
 

@@ -1,5 +1,6 @@
 """A run: one notebook, all of its parameters, and the folder that keeps what comes of it."""
 
+import ast
 import hashlib
 import json
 import re
@@ -9,7 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cifar_utils.files import write_atomically
-from cifar_utils.parameters import InputError, check_parameters, known_name, read_parameters
+from cifar_utils.parameters import (
+    InputError,
+    Parameter,
+    check_parameters,
+    known_name,
+    read_parameters,
+)
 
 Status = Literal["new", "unfinished", "done", "stale"]
 IDENTITY = {"notebook": str, "parameters": dict, "notebook_sha256": str}
@@ -28,12 +35,21 @@ class Run:
     folder
         Gets ``run.json``, ``notebook.ipynb``, ``report.html`` and what the notebook itself writes
         (``record.json``, ``events.jsonl``, ``checkpoint/``).
+    tags
+        Words that a series picks its runs by.
+    timeout
+        Seconds after which one try of it is ended; None for no limit.
+    retries
+        How often it is tried again where its kernel dies or its time runs out.
 
     """
 
     notebook: Path
     parameters: dict[str, Any]
     folder: Path
+    tags: tuple[str, ...] = ()
+    timeout: float | None = None
+    retries: int = 1
 
     @property
     def name(self) -> str:
@@ -47,12 +63,49 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What makes this run another one than the next: the first keys of ``run.json``."""
-        sources = json.dumps([source for _, source in read_cells(self.notebook)])
+        cells = read_cells(self.notebook)
+        sources = json.dumps([_statements(source) for kind, source in cells if kind == "code"])
         return {
             "notebook": self.notebook.stem,
             "parameters": self.parameters,
             "notebook_sha256": hashlib.sha256(sources.encode()).hexdigest(),
         }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``"finished"``, ``"failed"`` with a line of why, or ``"done"`` before.
+
+    Attributes
+    ----------
+    details
+        The last lines of the error.
+    transient
+        Whether the cause lies outside of the notebook, so that another try may well succeed.
+
+    """
+
+    run: Run
+    status: Literal["finished", "failed", "done"]
+    error: str = ""
+    details: tuple[str, ...] = ()
+    transient: bool = False
+
+
+class UnwantedError(Exception):
+    """Nobody waits for the run any more; its kernel has been ended and its folder is whole."""
+
+
+class AnotherRunError(InputError):
+    """A folder holds a run of another notebook or of other parameters; ``differing`` says which."""
+
+    def __init__(self, folder: Path, differing: list[str]):
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        self.differing = "; ".join(differing[:3]) + more
+        super().__init__(
+            f"output folder {folder} holds another run ({self.differing}); "
+            "give --output another folder, or --force to replace it"
+        )
 
 
 def read_cells(notebook: Path) -> list[tuple[str, str]]:
@@ -69,6 +122,14 @@ def read_cells(notebook: Path) -> list[tuple[str, str]]:
         return [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{notebook} can't be read as a notebook ({error})") from error
+
+
+def _statements(source: str) -> str:
+    """Code without its comments and layout, which change nothing of what a run does."""
+    try:
+        return ast.unparse(ast.parse(source))
+    except SyntaxError:  # a magic command
+        return source
 
 
 def project_folder() -> Path:
@@ -122,24 +183,45 @@ def plan_run(notebook: Path, given: Mapping[str, Any], folder: Path | None = Non
         Where the notebook or a parameter is not as it should be.
 
     """
-    known = read_parameters(notebook)
-    if known.pop("output", None) is None:
-        raise InputError(f"{notebook} has no parameter 'output'; add: output: str = None  # folder")
+    known = known_parameters(notebook)
     if "output" in given:
         raise InputError("output is no parameter to give; name the run's folder with --output")
     parameters = check_parameters(known, given)
     return Run(notebook, parameters, folder or default_folder(notebook, parameters))
 
 
+def known_parameters(notebook: Path) -> dict[str, Parameter]:
+    """A notebook's parameters but for ``output``, which every notebook of runs must have.
+
+    Raises
+    ------
+    InputError
+        Where it has none, or the file is no notebook.
+
+    """
+    known = read_parameters(notebook)
+    if known.pop("output", None) is None:
+        raise InputError(f"{notebook} has no parameter 'output'; add: output: str = None  # folder")
+    return known
+
+
 def default_folder(notebook: Path, parameters: Mapping[str, Any]) -> Path:
     """``reports/<notebook>-<dataset>-<architecture>-s<seed>`` in the project.
 
-    Of a parameter's text, what is neither a letter, a digit nor ``_.=`` becomes a hyphen.
+    Parameters are written as :func:`slug` does.
     """
     named = [str(parameters[key]) for key in ("dataset", "architecture") if parameters.get(key)]
     seed = [f"s{parameters['seed']}"] if "seed" in parameters else []
-    parts = (re.sub(r"[^\w.=]+", "-", part).strip("-.") for part in (notebook.stem, *named, *seed))
+    parts = (slug(part) for part in (notebook.stem, *named, *seed))
     return project_folder() / "reports" / "-".join(filter(None, parts))
+
+
+def slug(value: Any) -> str:
+    """A value as part of a folder's name: ``"crop(4), flip"`` is ``"crop-4-flip"``.
+
+    What is neither a letter, a digit nor ``_.=`` becomes a hyphen.
+    """
+    return re.sub(r"[^\w.=]+", "-", str(value)).strip("-.")
 
 
 def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -195,11 +277,7 @@ def run_status(run: Run) -> Status:
         if name not in old or name not in new or old[name] != new[name]
     ]
     if differing:
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise InputError(
-            f"output folder {folder} holds another run ({'; '.join(differing[:3])}{more}); "
-            "give --output another folder, or --force to replace it"
-        )
+        raise AnotherRunError(folder, differing)
     if found.get("outcome") != "finished" or not (folder / "record.json").exists():
         return "unfinished"
     return "done" if found["notebook_sha256"] == wanted["notebook_sha256"] else "stale"

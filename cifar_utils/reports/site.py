@@ -1,84 +1,121 @@
-"""The index page over a folder of runs."""
+"""The site over a folder of runs: an index, their learning curves, and a page for each."""
 
-from dataclasses import dataclass
-from datetime import datetime
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from cifar_utils.files import write_atomically
+from cifar_utils.leaderboard import FoundRun, find_runs, tabulate
 from cifar_utils.parameters import InputError
-from cifar_utils.record import RunRecord, read_record
-from cifar_utils.reports.runs import read_identity
+from cifar_utils.reports.drawings import draw_cost, draw_curves
+from cifar_utils.reports.export import (
+    TEMPLATE,
+    export_page,
+    is_current,
+    page_look,
+    write_links,
+)
+from cifar_utils.reports.findings import find_findings
 from cifar_utils.words import compact, duration, interval, percent
 
-TEMPLATE = Path(__file__).parent / "template"
 
-
-@dataclass(frozen=True)
-class Row:
-    """One run on the index: its record, or why it has none."""
-
-    name: str
-    page: str
-    date: str
-    notebook: str
-    record: RunRecord | None
-    error: str
-
-
-def build_index(folder: Path) -> Path:
-    """Write ``index.html`` into a folder: a table that links the pages of all runs below it.
+def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
+    """Write ``index.html`` and ``curves.html`` into a folder, and link the pages of its runs.
 
     Runs are known by their ``record.json`` or ``run.json``. By dataset, the best accuracy comes
-    first; runs that failed or are not finished come last, with a line of why.
+    first; runs that failed or are not finished come last, with a line of why. A page that its
+    notebook, its record or the template has left behind is exported again; nothing is executed.
+
+    Parameters
+    ----------
+    folder
+        The runs' folders lie in it, at any depth.
+    say
+        Is told, in a line each, which pages are exported.
+
+    Returns
+    -------
+    Path
+        The index.
+
     """
-    files = [*folder.rglob("record.json"), *folder.rglob("run.json")]
-    runs = {file.parent for file in files if "/." not in f"/{file.relative_to(folder).as_posix()}"}
-    rows = [_row(run, folder) for run in sorted(runs)]
+    runs = find_runs(folder)
+    _renew_pages(runs, say)
+    links = {run.folder: _href(run.page, folder) for run in runs if run.page.exists()}
+    _link_pages([run for run in runs if run.folder in links], folder)
+    done, undone = [run for run in runs if run.record], [run for run in runs if not run.record]
+    board = tabulate(done)
+
+    def link(run: FoundRun) -> Markup:
+        html = Markup('<a href="{}">{}</a>') if run.folder in links else Markup("{1}")
+        return html.format(links.get(run.folder, ""), run.name)
+
+    datasets = dict.fromkeys(board["dataset"])
+    costs = [draw_cost(board[board["dataset"] == name]) for name in datasets]
+    curves = [
+        (name, draw_curves([run for run in done if run.record.dataset.get("name", "") == name]))
+        for name in datasets
+    ]
+    rows = board.astype(object).where(board.notna(), None).to_dict("records")
     environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
-    environment.filters |= {
+    environment.globals |= {
         function.__name__: function for function in (compact, duration, interval, percent)
     }
-    html = environment.get_template("index.html.j2").render(
-        style=Markup((TEMPLATE / "style.css").read_text("utf-8")),
-        done=sorted((row for row in rows if row.record), key=_order),
-        undone=[row for row in rows if not row.record],
+    environment.globals |= {
+        "look": {name: Markup(text) for name, text in page_look().items()},
+        "links": links,
+    }
+    index = environment.get_template("index.html.j2").render(
+        rows=list(zip(done, rows, strict=True)),
+        undone=undone,
+        findings=find_findings(done, board, link),
+        drawings=[drawing for drawing in costs if drawing],
     )
-    page = folder / "index.html"
-    write_atomically(page, html)
-    return page
-
-
-def _order(row: Row) -> tuple[str, float]:
-    return row.record.dataset.get("name", ""), -row.record.scores.get("test", {}).get("top1", 0)
-
-
-def _row(run: Path, folder: Path) -> Row:
-    facts: dict[str, Any] = {}
-    record, error = None, ""
-    try:
-        facts = read_identity(run) if (run / "run.json").exists() else {"outcome": "finished"}
-        if facts.get("outcome") == "finished":
-            record = read_record(run)
-        else:
-            error = facts.get("error") or "not finished; the same command goes on with it"
-    except InputError as broken:
-        error = str(broken)
-    page = run / "report.html"
-    return Row(
-        name=run.name,
-        page=page.relative_to(folder).as_posix() if page.exists() else "",
-        date=facts["ended"][:10] if facts.get("ended") else _changed(run),
-        notebook=record.notebook if record else facts.get("notebook", ""),
-        record=record,
-        error=error,
+    drawn = environment.get_template("curves.html.j2").render(
+        drawings=[(name, drawing) for name, drawing in curves if drawing]
     )
+    write_atomically(folder / "curves.html", drawn)
+    write_atomically(folder / "index.html", index)
+    return folder / "index.html"
 
 
-def _changed(run: Path) -> str:
-    """The day that a run's files changed last, where no ``run.json`` tells when it ended."""
-    latest = max(path.stat().st_mtime for path in run.glob("r*.json"))
-    return f"{datetime.fromtimestamp(latest):%Y-%m-%d}"
+def _renew_pages(runs: Sequence[FoundRun], say: Callable[[str], None]) -> None:
+    """Export anew the pages that are not as they would be exported now."""
+    stale = []
+    for run in runs:
+        notebook = run.folder / "notebook.ipynb"
+        if notebook.exists() and not is_current(run.page, notebook):
+            stale.append((run, notebook))
+    for number, (run, notebook) in enumerate(stale, 1):
+        say(f"[{number}/{len(stale)}] {run.name}: page exported anew")
+        try:
+            export_page(notebook, run.page)
+        except InputError as error:  # a run that was killed early; its page, if any, stays
+            say(f"[{number}/{len(stale)}] {run.name}: {error}")
+
+
+def _link_pages(runs: Sequence[FoundRun], folder: Path) -> None:
+    """Write into each run's page the way to the index and to the runs before and after it."""
+    for place, run in enumerate(runs):
+        links = Markup('<nav aria-label="Runs"><a href="{}">All runs</a>').format(
+            _href(folder / "index.html", run.folder)
+        )
+        sides = {"prev": runs[place - 1 : place] if place else [], "next": runs[place + 1 :][:1]}
+        for side, label, words in (
+            ("prev", "Previous", "← <span>{}</span>"),
+            ("next", "Next", "<span>{}</span> →"),
+        ):
+            for other in sides[side]:
+                links += Markup(
+                    f' <a rel="{side}" href="{{}}" aria-label="{label} run: {{}}">'
+                ).format(_href(other.page, run.folder), other.name)
+                links += Markup(words + "</a>").format(other.name)
+        write_links(run.page, links + Markup("</nav>"))
+
+
+def _href(path: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(path, folder)).as_posix())

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from cifar_utils.parameters import InputError
 from cifar_utils.reports.execute import execute
-from cifar_utils.reports.runs import plan_run, run_status
+from cifar_utils.reports.runs import UnwantedError, plan_run, run_status
 
 PATH = "from pathlib import Path"
 
@@ -134,6 +135,71 @@ def test_a_kernel_that_dies_is_shown_at_its_cell(project, write_notebook, consol
     assert "os.kill" in box.find_parent(class_="cell").select_one(".highlight").get_text()
 
 
+def test_the_last_lines_of_an_error_are_kept(project, write_notebook, console):
+    run = plan_run(write_notebook("def f():\n    return {}['a key']\nf()"), {})
+    outcome = execute(run, console=console)
+    assert not outcome.transient
+    assert outcome.details[-1] == "KeyError: 'a key'"
+    assert any("return {}['a key']" in line for line in outcome.details)
+    assert not any("\x1b" in line for line in outcome.details)
+
+
+def test_a_run_ends_at_its_timeout(project, write_notebook, console):
+    run = plan_run(write_notebook("import time\ntime.sleep(600)"), {})
+    outcome = execute(replace(run, timeout=3.0), console=console)
+    assert (outcome.status, outcome.transient) == ("failed", True)
+    assert outcome.error == "TimeoutError: not done within its timeout of 3.0 s"
+    assert "not done within" in page(run).select_one("#error").get_text()
+    assert run_status(run) == "unfinished"
+
+
+def test_a_run_that_nobody_wants_any_more_ends_and_can_go_on(project, write_notebook, console):
+    mark = 'from pathlib import Path\nPath(output, "mark").write_text("")'
+    run = plan_run(write_notebook(mark, "import time\ntime.sleep(600)"), {})
+    with pytest.raises(UnwantedError):
+        execute(run, console=console, wanted=lambda: not (run.folder / "mark").exists())
+    assert run_status(run) == "unfinished"
+    nbformat.validate(nbformat.read(run.folder / "notebook.ipynb", as_version=4))
+
+
+def test_what_a_series_has_begun_afresh_it_goes_on_with(done, console):
+    (done.folder / "mark").write_text("")
+    assert execute(done, force=True, series="this", console=console).status == "finished"
+    assert not (done.folder / "mark").exists()
+    assert execute(done, force=True, series="this", console=console).status == "done"
+
+
+SLEEP = """\
+import os, sys, time
+from pathlib import Path
+
+first = not Path(output, "pid").exists()
+Path(output, "pid").write_text(str(os.getpid()))
+if first:
+    time.sleep(600)"""
+EXECUTE = """\
+from pathlib import Path
+from cifar_utils.reports.execute import execute
+from cifar_utils.reports.runs import plan_run
+
+execute(plan_run(Path("notebooks/01_tiny.ipynb"), {}))"""
+
+
+def test_a_kernel_whose_process_is_killed_ends_before_another_gets_the_folder(
+    project, write_notebook, console, alive
+):
+    run = plan_run(write_notebook(SLEEP), {})
+    pid = run.folder / "pid"
+    with subprocess.Popen([sys.executable, "-c", EXECUTE], stdout=subprocess.DEVNULL) as other:
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.05)
+        kernel = int(pid.read_text())
+        other.kill()
+    assert execute(run, console=console).status == "finished"
+    assert int(pid.read_text()) != kernel
+    assert not alive(kernel)
+
+
 def test_a_notebook_without_a_record_has_failed(project, write_notebook, console):
     run = plan_run(write_notebook("print('nothing')", record=False), {})
     assert execute(run, console=console).error == "the notebook ended without writing a record"
@@ -199,7 +265,10 @@ def refused(run, console):
     return message
 
 
-def test_a_folder_that_another_process_works_in_is_refused(project, write_notebook, console):
+def test_a_folder_that_another_process_works_in_is_refused(
+    project, write_notebook, console, monkeypatch
+):
+    monkeypatch.setattr("cifar_utils.reports.execute.LOCK_SECONDS", 0)
     run = plan_run(write_notebook(), {}, project / "out")
     run.folder.mkdir()
     lock = "import fcntl, os, sys; fcntl.flock(os.open('out', os.O_RDONLY), fcntl.LOCK_EX)"

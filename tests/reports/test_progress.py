@@ -2,7 +2,8 @@ import io
 import json
 import time
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -52,6 +53,7 @@ def test_clock():
 events = st.lists(st.dictionaries(st.text(), st.integers() | st.text()))
 
 
+@settings(deadline=None)
 @given(events, st.data())
 def test_however_a_file_grows_each_event_is_read_once(tmp_path_factory, written, data):
     path = tmp_path_factory.mktemp("run") / "events.jsonl"
@@ -73,33 +75,55 @@ def test_broken_lines_are_passed_over(tmp_path):
     assert read(path)[0] == [{"event": "epoch"}]
 
 
-def test_without_a_terminal_each_epoch_and_phase_is_a_line(tmp_path):
-    path = tmp_path / "events.jsonl"
-    path.write_text(json.dumps(EPOCH | {"epoch": 1}) + "\n")  # of the first try: told already
+def test_without_a_terminal_each_epoch_and_phase_is_a_line():
     out = io.StringIO()
-    with shown_progress("a run", path, Console(file=out)) as say, path.open("a") as file:
-        say("cell 2 of 9")
-        for event in (
-            {"event": "phase", "phase": "load [b]"},
-            {"event": "batch", "epoch": 1},
-            EPOCH,
-        ):
-            print(json.dumps(event), file=file)
-    lines = out.getvalue().splitlines()
-    assert lines[0] == "a run: load [b]"
-    assert lines[1].startswith("a run: epoch 3/20, 1:23 left")
-    assert len(lines) == 2
+    with shown_progress(Console(file=out), total=2) as show:
+        show("a run", {"event": "start"})
+        show("a run", {"event": "cell", "phase": "cell 2 of 9"})
+        show("a run", {"event": "phase", "phase": "load [b]"})
+        show("a run", {"event": "batch", "epoch": 1})
+        show("another", {"event": "start"})
+        show("another", EPOCH | {"epoch": 1})
+        show("a run", EPOCH)
+        show("a run", {"event": "retry", "error": "DeadKernelError: gone"})
+        show("a run", {"event": "end", "status": "failed"})
+        show("a run", EPOCH)  # it was on its way still
+    assert out.getvalue().splitlines() == [
+        "a run: load [b]",
+        "another: epoch 1/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%",
+        "a run: epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%",
+        "a run: tried again, for DeadKernelError: gone",
+    ]
 
 
-def test_on_a_terminal_one_line_lives(tmp_path):
-    path = tmp_path / "events.jsonl"
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=120)
-    with shown_progress("a run", path, console) as say:
-        say("cell 2 of 9")
+@pytest.fixture
+def terminal():
+    return Console(file=io.StringIO(), force_terminal=True, width=140, height=20)
+
+
+def test_on_a_terminal_each_run_has_a_row_that_lives(terminal):
+    with shown_progress(terminal, total=4) as show:
+        show("done before", {"event": "end", "status": "done"})
+        for name in ("one", "two"):
+            show(name, {"event": "start"})
+            show(name, {"event": "cell", "phase": "cell 2 of 9"})
+        show("two", EPOCH)
         time.sleep(0.3)
-        path.write_text(json.dumps(EPOCH) + "\n")
-        time.sleep(0.5)
-    shown = out.getvalue()
+        show("one", {"event": "end", "status": "failed"})
+        time.sleep(0.3)
+    shown = terminal.file.getvalue()
     assert "cell 2 of 9" in shown
     assert "epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%" in shown
+    assert "1 done, 0 failed, 3 left" in shown
+    last = shown.rpartition("1 done, 1 failed, 2 left")[2]
+    assert last
+    assert "two" in last
+    assert "one" not in last
+
+
+def test_a_single_run_is_not_counted(terminal):
+    with shown_progress(terminal) as show:
+        show("a run", {"event": "start"})
+        time.sleep(0.3)
+    assert "a run" in terminal.file.getvalue()
+    assert "all runs" not in terminal.file.getvalue()

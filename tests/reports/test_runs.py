@@ -112,10 +112,15 @@ def test_status_goes_from_new_over_unfinished_to_done(run):
     assert run_status(run) == "unfinished"
 
 
-def test_a_changed_notebook_makes_a_done_run_stale_but_outputs_do_not(run, write_notebook):
+def test_changed_code_makes_a_done_run_stale_but_outputs_prose_and_comments_do_not(
+    run, write_notebook
+):
     finish(run)
     content = json.loads(run.notebook.read_text())
+    content["cells"][0]["source"] = "# Another title\n\nOther words."
     content["cells"][1]["execution_count"] = 7
+    source = "".join(content["cells"][1]["source"]).replace("# anything", "# whatever")
+    content["cells"][1]["source"] = source + "\n\n# a remark"
     run.notebook.write_text(json.dumps(content))
     assert run_status(run) == "done"
     write_notebook("print('another cell')")

@@ -1,91 +1,231 @@
 import json
+import re
 
 import pytest
 from bs4 import BeautifulSoup
 
-from cifar_utils.record import RunRecord
 from cifar_utils.reports.site import build_index
 
 
 @pytest.fixture
-def add_run(tmp_path):
-    def add(name, *, dataset="digits", top1=0.5, classes="abcdef", page=True, **facts):
-        folder = tmp_path / name
-        folder.mkdir(parents=True)
-        interval = [top1 - 0.01, top1 + 0.01]
-        test = {"top1": top1, "top1_interval": interval, "top5": 0.991, "top5_interval": interval}
-        RunRecord(
-            run=name,
-            notebook="01_tiny",
-            parameters={},
-            dataset={"name": dataset},
-            model={"architecture": "tiny", "parameters": 15636},
-            environment={},
-            seconds={"total": 65.0},
-            history=[],
-            best_epoch=1,
-            scores={"test": test | {"per_class": dict.fromkeys(classes, 0.5)}},
-        ).write(folder)
-        if page:
+def add_run(tmp_path, write_run):
+    def add(name, *cells, page=True, **facts):
+        folder = write_run(tmp_path / name, *cells, **facts)
+        if page and not cells:
             (folder / "report.html").touch()
-        identity = {"notebook": "01_tiny", "parameters": {}, "notebook_sha256": ""}
-        (folder / "run.json").write_text(json.dumps(identity | facts))
         return folder
 
     return add
 
 
+def soup(file):
+    return BeautifulSoup(file.read_text(), "html.parser")
+
+
 def read(folder):
-    page = BeautifulSoup(build_index(folder).read_text(), "html.parser")
+    page = soup(build_index(folder))
     cells = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tr")]
     return page, cells[1:]
 
 
-DONE = {"outcome": "finished", "ended": "2026-11-21T04:36:00+00:00"}
+def findings(folder):
+    return [item.get_text() for item in read(folder)[0].select(".findings li")]
 
 
 def test_finished_runs_are_listed_best_first_by_dataset(add_run, tmp_path):
-    add_run("worse", top1=0.6, **DONE)
-    add_run("deep/er/better", top1=0.867, **DONE)
-    add_run("other", dataset="cifar10", top1=0.9, classes="abc", page=False, **DONE)
+    add_run("worse", top1=0.6)
+    add_run("deep/er/better", top1=0.867)
+    add_run("other", dataset="cifar10", architecture="resnet20", top1=0.9, page=False)
     page, rows = read(tmp_path)
     assert [row[0] for row in rows] == ["other", "better", "worse"]
     assert rows[1] == [
         "better",
         "86.7% 85.7 to 87.7%",
-        "99.1%",
+        "–",
         "digits",
         "tiny",
+        "tiny",
         "15.6 k",
-        "1 min 5 s",
-        "01_tiny",
+        "1 M",
+        "1 min 0 s 2 epochs, 900 images",
         "2026-11-21",
     ]
-    assert rows[0][2] == "–"  # top-5 of three classes says nothing
-    hrefs = [a["href"] for a in page.find_all("a")]
+    assert rows[0][2] == "80.0% report C, split unclear"
+    hrefs = [a["href"] for a in page.select("tbody a")]
     assert hrefs == ["deep/er/better/report.html", "worse/report.html"]
     assert all((tmp_path / href).exists() for href in hrefs)
-    assert "http" not in str(page).lower().replace("http-equiv", "")
+
+
+def test_no_page_of_a_site_names_another_host(add_run, tmp_path):
+    add_run("one")
+    build_index(tmp_path)
+    for page in ("index.html", "curves.html"):
+        text = (tmp_path / page).read_text().replace("http-equiv", "")
+        namespaces = re.compile(r' xmlns(:xlink)?="http://www.w3.org/[\w/]+"')
+        assert "http" not in namespaces.sub("", text)
+        assert "default-src 'none'" in text
 
 
 def test_other_runs_say_why(add_run, tmp_path):
-    add_run("broken", **DONE).joinpath("record.json").write_text("{")
+    add_run("broken").joinpath("record.json").write_text("{")
     add_run("failed", outcome="failed", error="ValueError: <script>alert(1)</script>")
-    add_run("stopped").joinpath("record.json").unlink()
+    add_run("stopped", started="2026").joinpath("record.json").unlink()
+    add_run("unread").joinpath("run.json").write_text("[]")
     page, rows = read(tmp_path)
     assert rows == []
-    assert not page.find("script")
+    assert len(page.find_all("script")) == 1
     why = {item.strong.get_text(): item.code.get_text() for item in page.select(".undone li")}
     assert why["failed"] == "ValueError: <script>alert(1)</script>"
     assert "is broken" in why["broken"]
+    assert "is broken" in why["unread"]
     assert "not finished" in why["stopped"]
 
 
 def test_a_record_alone_is_a_run_and_hidden_folders_are_none(add_run, tmp_path):
     add_run("alone").joinpath("run.json").unlink()
-    add_run("alone/.before/old", **DONE)
+    add_run("alone/.before/old")
     assert [row[0] for row in read(tmp_path)[1]] == ["alone"]
 
 
 def test_an_empty_folder_has_an_index_too(tmp_path):
     assert "No run yet" in read(tmp_path)[0].get_text()
+    assert "No run has left a curve" in (tmp_path / "curves.html").read_text()
+
+
+def test_a_record_that_says_little_is_listed(add_run, tmp_path):
+    file = add_run("bare") / "record.json"
+    bare = json.loads(file.read_text()) | {"model": {}, "scores": {}, "seconds": {}, "history": []}
+    file.write_text(json.dumps(bare | {"dataset": {}}))
+    assert read(tmp_path)[1] == [["bare", *"––", "", "", "tiny", *"–––", "2026-11-21"]]
+
+
+def test_what_was_found_is_the_best_of_each_dataset(add_run, tmp_path):
+    add_run("worse", dataset="cifar10", architecture="resnet20", top1=0.7)
+    add_run("better", dataset="cifar10", architecture="resnet20", top1=0.79, parameters={"a": 1})
+    add_run("other")
+    found = findings(tmp_path)
+    assert found[0].startswith(
+        "On cifar10, the best of 2 runs is better: 79.0% (95% interval 78.0 to 80.0%) of 1,000 "
+        "test images (one seed), 1.0 points below the 80.0% reported for resnet20 (report C, split"
+    )
+    assert "it trained for 1 min 0 s on a processor" in found[0]
+    assert found[1].startswith("On digits, the one run is other: 50.0%")
+    assert "no report gives" in found[1]
+    assert len(found) == 2
+
+
+def test_what_one_parameter_was_worth_is_told_by_validation_and_with_n(add_run, tmp_path):
+    for schedule, accuracy, top1 in (("step", 0.6, 0.7), ("cosine", 0.65, 0.69)):
+        given = {"schedule": schedule, "lr": 0.1, "seed": 0}
+        add_run(schedule, parameters=given, validation=(0.1, accuracy), top1=top1)
+    add_run("two", parameters={"schedule": "constant", "lr": 0.2, "seed": 0})  # differs in two
+    assert findings(tmp_path)[1:] == [
+        "Schedule alone was worth 5.0 points of validation accuracy (tiny on digits, 2 epochs, 900 "
+        "images; one run of each): cosine (cosine) 65.0%, step (step) 60.0%. On test images it is "
+        "69.0% against 70.0%, and the intervals overlap; another seed would move either."
+    ]
+
+
+def test_seeds_are_averaged_where_each_value_has_them(add_run, tmp_path):
+    for seed, gain in ((0, 0.0), (1, 0.02), (2, 0.3)):
+        for rate, accuracy in ((0.1, 0.6), (0.2, 0.5)):
+            if (seed, rate) != (2, 0.2):
+                accuracies = (0.1, accuracy + gain)
+                given = {"rate": rate, "seed": seed}
+                name = f"r{rate}-s{seed}"
+                add_run(name, parameters=given, validation=accuracies, top1=accuracies[1])
+    found = findings(tmp_path)
+    assert "the best of 3 seeds" in found[0]
+    assert "means over 2 seeds): 0.1 61.0%, 0.2 51.0%." in found[1]
+    assert found[2] == (
+        "3 seeds of tiny on digits (the best: r0.1-s2) give 70.7% on average, from 60.0 to 90.0%: "
+        "another seed moves it by 30.0 points."
+    )
+    assert len(found) == 4
+
+
+def test_figures_say_what_they_show(add_run, tmp_path):
+    add_run("quick", top1=0.6, train=30.0)
+    add_run("slow", top1=0.9, train=3000.0, validation=(0.5, 0.9))
+    page, _ = read(tmp_path)
+    time, flops = (svg["aria-label"] for svg in page.select("figure svg[role=img]"))
+    assert "from 60.0% at 30 s (quick) to 90.0% at 50 min 0 s (slow)" in time
+    assert "The cheapest is the best as well: 90.0% at 1 M (slow)" in flops
+    curves = soup(tmp_path / "curves.html")
+    assert [a["href"] for a in curves.select(".legend a")] == [
+        "slow/report.html",
+        "quick/report.html",
+    ]
+    assert "slow comes to 90.0%, that of quick to 50.0%" in curves.svg["aria-label"]
+    assert len(curves.select("svg [data-curve]")) == 2
+
+
+def test_of_many_curves_the_best_are_drawn_and_that_is_said(add_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar_utils.reports.drawings.MOST_CURVES", 1)
+    add_run("worse", top1=0.6)
+    add_run("better", top1=0.7)
+    build_index(tmp_path)
+    curves = soup(tmp_path / "curves.html")
+    assert [a.get_text() for a in curves.select(".legend a")] == ["better"]
+    assert curves.figcaption.get_text().startswith("Of 2 runs the 1 best on test images.")
+
+
+def test_reported_curves_lie_behind_ours_and_say_that_they_are_of_training(add_run, tmp_path):
+    add_run("ours", dataset="cifar100")
+    build_index(tmp_path)
+    curves = soup(tmp_path / "curves.html")
+    assert curves.select_one(".legend li").get_text() == "report D: preact, top-5 in training"
+    assert "report D's preact comes to 93.3%" in curves.figcaption.get_text()
+
+
+def test_pages_lead_to_the_index_and_to_their_neighbours(add_run, report_cells, tmp_path):
+    for name, top1 in (("deep/b", 0.8), ("a & b", 0.9), ("c", 0.7)):
+        add_run(name, *report_cells(), top1=top1)
+    build_index(tmp_path)
+    bar = soup(tmp_path / "deep/b/report.html").select_one(".bar nav")
+    assert [(a.get_text(), a["href"]) for a in bar.find_all("a")] == [
+        ("All runs", "../../index.html"),
+        ("← a & b", "../../a%20%26%20b/report.html"),
+        ("c →", "../../c/report.html"),
+    ]
+    first = soup(tmp_path / "a & b/report.html").select_one(".bar nav")
+    assert [a.get("rel") for a in first.find_all("a")] == [None, ["next"]]
+
+
+def test_pages_are_exported_again_only_where_something_changed(add_run, report_cells, tmp_path):
+    folder = add_run("one", *report_cells())
+    add_run("two", *report_cells())
+    told = []
+    build_index(tmp_path, told.append)
+    assert [line.split(": ")[0] for line in told] == ["[1/2] one", "[2/2] two"]
+    before = (folder / "report.html").stat().st_mtime_ns
+    told.clear()
+    build_index(tmp_path, told.append)
+    assert told == []
+    assert (folder / "report.html").stat().st_mtime_ns == before
+    page = folder / "report.html"
+    page.write_text(page.read_text().replace("cifar-reports ", "cifar-reports of old ", 1))
+    (tmp_path / "two" / "record.json").write_text("{")
+    build_index(tmp_path, told.append)
+    assert [line.split(": ")[0] for line in told] == ["[1/2] one", "[2/2] two"]
+
+
+def test_a_notebook_that_cannot_be_exported_leaves_the_site_whole(add_run, tmp_path):
+    (add_run("cut", page=True) / "notebook.ipynb").write_text("{")
+    told = []
+    index = build_index(tmp_path, told.append)
+    assert "can't be read as a notebook" in told[-1]
+    assert soup(index).select_one("tbody a")["href"] == "cut/report.html"
+
+
+def test_names_from_records_show_as_text(add_run, tmp_path):
+    evil = "<script>alert(1)</script>\"'"
+    for value, top1 in ((evil, 0.5), ("b", 0.6)):
+        name = f"run-{top1} <b> $x$"
+        add_run(name, dataset=evil, architecture=evil, top1=top1, parameters={evil: value})
+    page, rows = read(tmp_path)
+    assert rows[0][3:5] == [evil, evil]
+    for each in (page, soup(tmp_path / "curves.html")):
+        assert len(each.find_all("script")) == 1
+        assert not each.main.find_all("b")
+        assert "<b> $x$" in each.main.get_text()

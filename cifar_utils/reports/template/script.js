@@ -1,21 +1,62 @@
-// One switch folds and unfolds all code; the table of contents marks the section that is read.
-const codes = [...document.querySelectorAll("details.code")];
-const button = document.getElementById("code-switch");
-const label = () => {
-  const all = codes.every((code) => code.open);
-  button.setAttribute("aria-pressed", all);
-  button.textContent = all ? "Hide all code" : "Show all code";
+// Light and dark: as the system says, or as the switch said last, where the browser keeps that.
+const root = document.documentElement;
+const kept = (theme) => {
+  try {
+    if (theme) localStorage.setItem("cifar-reports-theme", theme);
+    return localStorage.getItem("cifar-reports-theme");
+  } catch { return null; }
 };
-button.hidden = codes.length === 0;
-button.addEventListener("click", () => {
-  const open = button.getAttribute("aria-pressed") !== "true";
-  codes.forEach((code) => { code.open = open; });
-});
-codes.forEach((code) => code.addEventListener("toggle", label));
+if (["light", "dark"].includes(kept())) root.dataset.theme = kept();
 
-const contents = document.querySelector("nav details");
-if (contents) {
-  if (window.matchMedia("(max-width: 70rem)").matches) contents.open = false;
+document.addEventListener("DOMContentLoaded", () => {
+  themeSwitch();
+  codeSwitch();
+  contentsMark();
+  figuresEnlarge();
+  document.querySelectorAll("table.sortable").forEach(tableSorts);
+  document.querySelectorAll(".filters").forEach(tableFilters);
+  document.querySelectorAll(".legend li[data-curve]").forEach(curveLights);
+});
+
+function themeSwitch() {
+  const button = document.getElementById("theme-switch");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const label = () => { button.title = dark() ? "Light mode" : "Dark mode"; button.setAttribute("aria-label", button.title); };
+  button.addEventListener("click", () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    kept(root.dataset.theme);
+    label();
+  });
+  system.addEventListener("change", label);
+  label();
+  button.hidden = false;
+}
+
+// One switch folds and unfolds all code.
+function codeSwitch() {
+  const codes = [...document.querySelectorAll("details.code")];
+  const button = document.getElementById("code-switch");
+  if (!button || !codes.length) return;
+  const label = () => {
+    const all = codes.every((code) => code.open);
+    button.setAttribute("aria-pressed", all);
+    button.textContent = all ? "Hide all code" : "Show all code";
+  };
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-pressed") !== "true";
+    codes.forEach((code) => { code.open = open; });
+  });
+  codes.forEach((code) => code.addEventListener("toggle", label));
+  label();
+  button.hidden = false;
+}
+
+// The table of contents marks the section that is read.
+function contentsMark() {
+  const contents = document.querySelector(".contents details");
+  if (!contents) return;
+  if (matchMedia("(max-width: 70rem)").matches) contents.open = false;
   const links = new Map([...contents.querySelectorAll("a")].map((a) => [decodeURIComponent(a.hash.slice(1)), a]));
   const headings = [...links.keys()].map((id) => document.getElementById(id));
   const mark = () => {
@@ -27,4 +68,94 @@ if (contents) {
   };
   document.addEventListener("scroll", mark, { passive: true });
   mark();
+}
+
+// A figure opens in a dialog of the window's size; Escape or the button closes it.
+function figuresEnlarge() {
+  const frames = document.querySelectorAll(".report-figure .frame");
+  if (!frames.length) return;
+  const dialog = document.body.appendChild(document.createElement("dialog"));
+  const close = document.createElement("button");
+  close.type = "button";
+  close.textContent = "Close";
+  close.addEventListener("click", () => dialog.close());
+  frames.forEach((frame) => {
+    const figure = frame.closest("figure");
+    const caption = figure.querySelector("figcaption");
+    const picture = frame.querySelector("img, svg");
+    const name = picture.getAttribute("aria-label") || (caption || {}).textContent || picture.alt || "figure";
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "enlarge";
+    button.textContent = "⤢";
+    button.setAttribute("aria-label", `Enlarge: ${name.split(/[.:;]/)[0]}`);
+    const open = () => {
+      const shown = document.createElement("div");
+      shown.className = frame.className;
+      shown.append(picture.cloneNode(true));
+      const all = document.createElement("div");
+      all.append(shown);
+      if (caption) all.append(caption.cloneNode(true));
+      dialog.setAttribute("aria-label", name);
+      dialog.replaceChildren(close, all);
+      dialog.showModal();
+    };
+    button.addEventListener("click", open);
+    picture.addEventListener("click", open);
+    if (picture.matches("img")) frame.after(button);
+    else frame.append(button);
+  });
+}
+
+// A head sorts by its column: first the larger numbers or the earlier letters, then the reverse.
+function tableSorts(table) {
+  const body = table.tBodies[0];
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const numeric = head.classList.contains("number");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const before = head.getAttribute("aria-sort");
+      const order = before ? { ascending: "descending", descending: "ascending" }[before] : numeric ? "descending" : "ascending";
+      table.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", order);
+      const sign = order === "ascending" ? 1 : -1;
+      const key = (row) => row.cells[column].dataset.value ?? (numeric ? null : row.cells[column].textContent);
+      const compare = (a, b) => {
+        const [x, y] = [key(a), key(b)];
+        if (x === null || y === null) return (x === null) - (y === null); // what is missing comes last
+        return sign * (numeric ? x - y : x.localeCompare(y, "en", { numeric: true }));
+      };
+      body.append(...[...body.rows].sort(compare));
+    });
+  });
+}
+
+function tableFilters(filters) {
+  const rows = [...document.querySelectorAll("table.sortable tbody tr")];
+  const choices = [...filters.querySelectorAll("select")];
+  const apply = () => {
+    rows.forEach((row) => {
+      row.hidden = !choices.every((choice) => !choice.value || row.dataset[choice.dataset.filter] === choice.value);
+    });
+    const shown = rows.filter((row) => !row.hidden).length;
+    filters.querySelector("[role=status]").textContent = `${shown} of ${rows.length} run${rows.length === 1 ? "" : "s"}`;
+  };
+  choices.forEach((choice) => choice.addEventListener("change", apply));
+  apply(); // a browser may keep the choices of the last visit
+  filters.hidden = false;
+}
+
+// Pointing at a run in the legend dims the other curves.
+function curveLights(item) {
+  const panels = item.closest("figure").querySelector(".panels");
+  const line = panels.querySelector(`[data-curve="${item.dataset.curve}"]`);
+  const light = (on) => {
+    panels.classList.toggle("dim", on && line !== null);
+    if (line) line.classList.toggle("lit", on);
+  };
+  ["mouseenter", "focusin"].forEach((event) => item.addEventListener(event, () => light(true)));
+  ["mouseleave", "focusout"].forEach((event) => item.addEventListener(event, () => light(false)));
 }
