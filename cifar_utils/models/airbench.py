@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from cifar_utils.models.fused import GELU, BatchNormalization, Conv2D
+
 FILTERS = (64, 256, 256)
 
 
@@ -24,16 +26,16 @@ def airbench(x, classes: int, width: float = 1.0, bias_epochs: int = 3):
         Epochs after which the whitening's bias is trained no more.
 
     """
-    x = layers.Activation("gelu")(PatchWhitening(bias_epochs=bias_epochs)(x))
+    x = GELU()(PatchWhitening(bias_epochs=bias_epochs)(x))
     for filters in FILTERS:
         for place in range(2):
-            x = layers.Conv2D(
+            x = Conv2D(
                 round(width * filters), 3, padding="same", use_bias=False,
                 kernel_initializer=PartialIdentity(),
             )(x)  # fmt: skip
             x = x if place else layers.MaxPooling2D(2)(x)
-            x = layers.BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False)(x)
-            x = layers.Activation("gelu")(x)
+            x = BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False)(x)
+            x = GELU()(x)
     x = layers.Flatten()(layers.MaxPooling2D(3)(x))
     features = x.shape[-1]
     x = layers.Dense(

@@ -2,6 +2,8 @@
 
 from keras import initializers, layers
 
+from cifar_utils.models.fused import BatchNormalization, Conv2D
+
 
 def normal(variance: float = 2.0):
     """Initial weights from a normal distribution of ``variance`` / fan-in.
@@ -22,14 +24,14 @@ def conv(
     variance: float = 2.0,
 ):
     """A convolution; ``variance`` as in :func:`normal`."""
-    return layers.Conv2D(
+    return Conv2D(
         filters, size, strides, padding, use_bias=bias, kernel_initializer=normal(variance)
     )(x)
 
 
 def batch_norm(x):
     """Batch normalization; its statistics follow within tens of steps, as runs can be short."""
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
 def conv_bn_relu(

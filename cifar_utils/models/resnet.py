@@ -12,6 +12,7 @@ import keras
 from keras import layers, ops, regularizers
 
 from cifar_utils.models.blocks import batch_norm, conv, normal
+from cifar_utils.models.fused import Conv2D
 from cifar_utils.parameters import InputError, known_name
 
 # Of each stage: its filters and its number of blocks. Every stage but the first halves the sides.
@@ -158,7 +159,7 @@ def preact(x, classes: int, activation: str = "relu", dropout: float = 0.1, l2: 
     """
 
     def convolve(x, filters, size=3, strides=1):
-        return layers.Conv2D(
+        return Conv2D(
             filters, size, strides, "same",
             kernel_initializer="he_normal", kernel_regularizer=regularizers.L2(l2),
         )(x)  # fmt: skip

@@ -43,7 +43,7 @@ def test_filters_get_their_norm_and_an_orthogonal_step():
     turn = (scaled - to_numpy(kernel)) / 0.1
     expected = to_numpy(orthogonalize(keras.ops.convert_to_tensor(gradient.reshape(18, 4))))
     # The first step is along the gradient itself, whatever the momentum.
-    tolerance = 0.02 if optimizer._matrix_dtype == "bfloat16" else 1e-3
+    tolerance = 0.05 if optimizer._matrix_dtype == "bfloat16" else 1e-3
     np.testing.assert_allclose(turn.reshape(18, 4), expected, atol=tolerance)
 
 
