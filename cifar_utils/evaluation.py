@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -198,7 +199,11 @@ def read_scores(path: Path | str) -> Scores:
 
 
 def evaluate(
-    model: keras.Model, split: Split, class_names: tuple[str, ...], batch_size: int = 500
+    model: keras.Model,
+    split: Split,
+    class_names: tuple[str, ...],
+    batch_size: int = 500,
+    views: int = 1,
 ) -> Scores:
     """Classify a split's images.
 
@@ -212,16 +217,23 @@ def evaluate(
         The ``K`` names, by label.
     batch_size
         Images at a time: a matter of memory and speed alone.
+    views
+        Over how many views of each image logits are averaged: see :func:`views_of`.
 
     Raises
     ------
     FloatingPointError
         Where a logit is NaN or infinite: training has diverged, or a sum overflowed.
+    InputError
+        Where ``views`` is neither 1 nor 2 nor 6.
     ValueError
         Where there are no images, or the model has other than ``K`` outputs.
 
     """
-    logits = np.asarray(model.predict(split.images, batch_size=batch_size, verbose=0), np.float64)
+    logits = sum(
+        weight * np.asarray(model.predict(images, batch_size=batch_size, verbose=0), np.float64)
+        for weight, images in views_of(split.images, views)
+    )
     broken = np.count_nonzero(~np.isfinite(logits).all(axis=1))
     if broken:
         raise FloatingPointError(
@@ -229,3 +241,26 @@ def evaluate(
             "its training has diverged; try a lower learning rate, or precision float32"
         )
     return Scores(tuple(class_names), split.labels, softmax(logits, axis=1).astype(np.float32))
+
+
+def views_of(images: np.ndarray, views: int) -> Iterator[tuple[float, np.ndarray]]:
+    """What test-time augmentation shows of images ``(N, H, W, C)``: views, each after its weight.
+
+    Weights sum to 1. One view is the images alone; two are they and their mirror images; six are
+    these, with half of the weight, and both shifted by a pixel either way along the diagonal (as
+    airbench does, Jordan, arXiv:2404.00498). What a shift brings into view mirrors the edge.
+    """
+    if views not in (1, 2, 6):
+        raise InputError(f"views is {views!r}; it must be 1, 2 or 6")
+    height, width = images.shape[1:3]
+    shown = [(1.0, images)]
+    if views == 6:
+        padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+        moved = [padded[:, place : place + height, place : place + width] for place in (0, 2)]
+        shown = [(0.5, images), *((0.25, view) for view in moved)]
+    for weight, view in shown:
+        if views == 1:
+            yield weight, view
+        else:
+            yield weight / 2, view
+            yield weight / 2, view[:, :, ::-1]

@@ -67,8 +67,8 @@ def load_dataset(
         are not there, not whole, not what they should be, or can't be downloaded.
     """
     archive = DATASETS[known_name("dataset", name, DATASETS)]
-    if not 0 < validation_fraction < 1:
-        raise InputError(f"validation_fraction is {validation_fraction}; it must be > 0, < 1")
+    if not 0 <= validation_fraction < 1:
+        raise InputError(f"validation_fraction is {validation_fraction}; it must be >= 0, < 1")
     if seed < 0:
         raise InputError(f"seed is {seed}; it must be >= 0")
     if archive is None:

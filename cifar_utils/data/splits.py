@@ -91,7 +91,7 @@ def held_out(
     labels, sizes, seed, limit
         As in :func:`limited`.
     fraction
-        The part of them for validation, above 0 and below 1.
+        The part of them for validation, below 1; of 0, all are for training.
 
     Returns
     -------
@@ -108,6 +108,8 @@ def held_out(
         held = shares(kept, round(kept.sum() * fraction) if count is None else count)
         return bool(np.all((held > 0) & (held < kept)))
 
+    if not fraction:
+        return limited(labels, sizes, limit, seed, "train_limit"), np.zeros(len(labels), bool)
     kept = limited(labels, sizes, limit, seed, "train_limit", works)
     kept_sizes, total = np.bincount(labels[kept], minlength=len(sizes)), int(kept.sum())
     if not works(kept_sizes):

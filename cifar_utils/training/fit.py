@@ -28,10 +28,13 @@ def fit(
     learning_rate: float = 0.01,
     schedule: str = "constant",
     weight_decay: float = 0.0,
+    label_smoothing: float = 0.0,
     seed: int = 0,
     output: Path | str | None = None,
 ) -> History:
     """Train a model from inputs to logits; leave it with its best epoch's weights, by validation.
+
+    Without validation images, these are the last epoch's.
 
     Parameters
     ----------
@@ -42,6 +45,9 @@ def fit(
         See :func:`~cifar_utils.training.make_optimizer`.
     schedule
         A name in :data:`~cifar_utils.training.SCHEDULES`, options allowed: ``"step(every=10)"``.
+    label_smoothing
+        The share of each label that goes to all classes alike (Szegedy et al., arXiv:1512.00567).
+        Losses are taken with it, those of validation too.
     output
         A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on to the
         very result it would have had. ``None`` keeps nothing.
@@ -57,10 +63,13 @@ def fit(
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         if value < 1:
             raise InputError(f"{name} is {value!r}; it must be >= 1")
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"label_smoothing is {label_smoothing!r}; it must be >= 0, < 1")
     settings = {
         "epochs": epochs, "batch_size": batch_size, "seed": seed,
         "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
-        "weight_decay": weight_decay, "model and images": _fingerprint(model, train),
+        "weight_decay": weight_decay, "label_smoothing": label_smoothing,
+        "model and images": _fingerprint(model, train),
     }  # fmt: skip
     variants = train.images.shape[1] if train.images.ndim > len(model.input_shape) else 0
     changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
@@ -68,7 +77,7 @@ def fit(
     rate = parse_call("schedule", schedule, SCHEDULES, given=3)(learning_rate, len(batches), epochs)
     model.compile(
         make_optimizer(optimizer, rate, weight_decay),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=_crossentropy(label_smoothing),
         metrics=["accuracy"],
         # XLA makes a step slower in TensorFlow on a CPU; JAX can't do without it.
         jit_compile=keras.backend.backend() == "jax",
@@ -86,7 +95,7 @@ def fit(
         if done < epochs:
             model.fit(
                 batches,
-                validation_data=tuple(validation),
+                validation_data=tuple(validation) if len(validation.labels) else None,
                 validation_batch_size=500,
                 initial_epoch=done,
                 epochs=epochs,
@@ -101,6 +110,20 @@ def fit(
         best = best_epoch(checkpoint.epochs)
         checkpoint.load(best)
     return History(checkpoint.epochs, best)
+
+
+def _crossentropy(label_smoothing: float):
+    if not label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def smoothed_crossentropy(labels, logits):
+        # Keras smooths one-hot labels alone.
+        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), logits.shape[-1])
+        return keras.losses.categorical_crossentropy(
+            one_hot, logits, from_logits=True, label_smoothing=label_smoothing
+        )
+
+    return smoothed_crossentropy
 
 
 def _fingerprint(model: keras.Model, train: Split) -> str:

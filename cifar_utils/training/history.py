@@ -14,11 +14,11 @@ class History:
     ----------
     epochs
         A row an epoch: ``epoch`` (from 1), ``loss`` and ``accuracy`` (means over the epoch,
-        augmentation and dropout on), ``val_loss`` and ``val_accuracy`` (after it),
-        ``learning_rate`` (at its end), ``seconds``.
+        augmentation and dropout on), ``val_loss`` and ``val_accuracy`` (after it; not without
+        validation images), ``learning_rate`` (at its end), ``seconds``.
     best_epoch
         The epoch of the highest validation accuracy, of equals the one of the lowest validation
-        loss; its weights are the model's.
+        loss; without validation images the last. Its weights are the model's.
 
     """
 
@@ -37,9 +37,10 @@ class History:
 
     def __repr__(self) -> str:
         best = self.best
+        kind, prefix = ("best validation", "val_") if "val_accuracy" in best else ("training", "")
         return (
-            f"{len(self.epochs)} epochs in {self.seconds:,.0f} s; "
-            f"best validation accuracy {best['val_accuracy']:.2%} (loss {best['val_loss']:.4f}) "
+            f"{len(self.epochs)} epochs in {self.seconds:,.0f} s; {kind} accuracy "
+            f"{best[f'{prefix}accuracy']:.2%} (loss {best[f'{prefix}loss']:.4f}) "
             f"after epoch {self.best_epoch}"
         )
 
@@ -53,4 +54,6 @@ class History:
 
 def best_epoch(epochs: list[dict[str, Any]]) -> int:
     """The number of the best row: see :class:`History`."""
+    if "val_accuracy" not in epochs[-1]:
+        return epochs[-1]["epoch"]
     return max(epochs, key=lambda row: (row["val_accuracy"], -row["val_loss"]))["epoch"]
