@@ -4,7 +4,7 @@ Runs of a notebook that only writes a record are executed by ``cifar-reports ser
 counts; what a run adds is the time by which a series of more runs takes longer, by their number.
 Each run has a fresh kernel, an executed notebook and a page, as any other. To repeat it::
 
-    python benchmarks/series_overhead.py                 # 10, 100 and 1,000 runs; about an hour
+    python benchmarks/series_overhead.py                 # 10, 100 and 1,000 runs; half an hour
     python benchmarks/series_overhead.py 10 60 --jobs 1
 
 It prints, for each count: seconds in all, seconds a run, and seconds that each run more added

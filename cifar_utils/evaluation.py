@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
@@ -199,11 +199,7 @@ def read_scores(path: Path | str) -> Scores:
 
 
 def evaluate(
-    model: keras.Model,
-    split: Split,
-    class_names: tuple[str, ...],
-    batch_size: int = 500,
-    views: int = 1,
+    model: keras.Model, split: Split, class_names: tuple[str, ...], batch_size: int = 500
 ) -> Scores:
     """Classify a split's images.
 
@@ -217,23 +213,62 @@ def evaluate(
         The ``K`` names, by label.
     batch_size
         Images at a time: a matter of memory and speed alone.
-    views
-        Over how many views of each image logits are averaged: see :func:`views_of`.
 
     Raises
     ------
     FloatingPointError
         Where a logit is NaN or infinite: training has diverged, or a sum overflowed.
-    InputError
-        Where ``views`` is neither 1 nor 2 nor 6.
     ValueError
         Where there are no images, or the model has other than ``K`` outputs.
 
     """
-    logits = sum(
-        weight * np.asarray(model.predict(images, batch_size=batch_size, verbose=0), np.float64)
-        for weight, images in views_of(split.images, views)
+    return _scores(_logits(model, split.images, batch_size), split, class_names)
+
+
+def evaluate_views(
+    model: keras.Model, split: Split, class_names: tuple[str, ...], batch_size: int = 500
+) -> dict[int, Scores]:
+    """Classify a split's images by 1, 2 and 6 views of each, whose logits are averaged.
+
+    One view is the image alone; two are it and its mirror image; six are these, with half of the
+    weight, and both shifted by a pixel either way along the diagonal, where what comes into view
+    mirrors the edge. (Test-time augmentation as in airbench: Jordan, arXiv:2404.00498.) Arguments
+    and errors are those of :func:`evaluate`, which gives what one view does.
+    """
+    height, width = split.images.shape[1:3]
+    padded = np.pad(split.images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+    shifted = [padded[:, place : place + height, place : place + width] for place in (0, 2)]
+    views = [split.images, *shifted]
+    plain, first, second = (_logits(model, images, batch_size) for images in views)
+    flipped = [_logits(model, images[:, :, ::-1], batch_size) for images in views]
+    two, *others = (
+        (one + other) / 2 for one, other in zip((plain, first, second), flipped, strict=True)
     )
+    six = two / 2 + sum(others) / 4
+    return {
+        count: _scores(logits, split, class_names)
+        for count, logits in {1: plain, 2: two, 6: six}.items()
+    }
+
+
+def compare_views(by_views: dict[int, Scores]) -> pd.DataFrame:
+    """A page's table of what :func:`evaluate_views` gave: a row for each number of views."""
+    rows = {
+        f"{count} view{'s' * (count > 1)}": {
+            "top-1": f"{percent(scores.top1, 2)} ({interval(scores.top1_interval)})",
+            "top-5": f"{percent(scores.top5, 2)} ({interval(scores.top5_interval)})",
+            "loss (nats)": f"{scores.loss:.4f}",
+        }
+        for count, scores in by_views.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _logits(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    return np.asarray(model.predict(images, batch_size=batch_size, verbose=0), np.float64)
+
+
+def _scores(logits: np.ndarray, split: Split, class_names: tuple[str, ...]) -> Scores:
     broken = np.count_nonzero(~np.isfinite(logits).all(axis=1))
     if broken:
         raise FloatingPointError(
@@ -241,26 +276,3 @@ def evaluate(
             "its training has diverged; try a lower learning rate, or precision float32"
         )
     return Scores(tuple(class_names), split.labels, softmax(logits, axis=1).astype(np.float32))
-
-
-def views_of(images: np.ndarray, views: int) -> Iterator[tuple[float, np.ndarray]]:
-    """What test-time augmentation shows of images ``(N, H, W, C)``: views, each after its weight.
-
-    Weights sum to 1. One view is the images alone; two are they and their mirror images; six are
-    these, with half of the weight, and both shifted by a pixel either way along the diagonal (as
-    airbench does, Jordan, arXiv:2404.00498). What a shift brings into view mirrors the edge.
-    """
-    if views not in (1, 2, 6):
-        raise InputError(f"views is {views!r}; it must be 1, 2 or 6")
-    height, width = images.shape[1:3]
-    shown = [(1.0, images)]
-    if views == 6:
-        padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
-        moved = [padded[:, place : place + height, place : place + width] for place in (0, 2)]
-        shown = [(0.5, images), *((0.25, view) for view in moved)]
-    for weight, view in shown:
-        if views == 1:
-            yield weight, view
-        else:
-            yield weight / 2, view
-            yield weight / 2, view[:, :, ::-1]

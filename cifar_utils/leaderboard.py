@@ -13,7 +13,7 @@ import pandas as pd
 
 from cifar_utils.parameters import InputError
 from cifar_utils.record import RunRecord, read_record
-from cifar_utils.reported import reported_results
+from cifar_utils.reported import reported_results, reporter
 from cifar_utils.words import compact, duration, interval, percent
 
 TEXT = ("run", "notebook", "dataset", "architecture", "family", "processor", "date", "reported_by")
@@ -137,7 +137,7 @@ def _row(run: FoundRun, reports: pd.DataFrame) -> dict[str, Any]:
         "top1_high": high,
         "top5": test.get("top5"),
         "reported": reported.get("top1"),
-        "reported_by": f"report {reported['report']}{split}" if len(same) else "",
+        "reported_by": f"{reporter(reported)}{split}" if len(same) else "",
         "parameters": model.get("parameters"),
         "flops": model.get("flops"),
         "epochs": len(record.history),

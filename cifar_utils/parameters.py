@@ -6,6 +6,7 @@ what is allowed and what it means::
     epochs: int = 20  # at least 1: passes over the training set
     validation_fraction: float = 0.1  # above 0, below 1: share of the training images held out
     optimizer: str = "sgd"  # sgd | adam: how weights follow the gradient
+    views: int = 1  # 1 | 2 | 6: views of each test image, whose logits are averaged
     train_limit: int = None  # at least 1: training images to use; None for all
 
 A parameter whose default is ``None`` may be ``None``. A choice may carry options, written as a
@@ -83,7 +84,7 @@ class Parameter:
         if not all(COMPARISONS[words](value, bound) for words, bound in self.bounds):
             raise InputError(f"{self.name} is {value!r}; it must be {self.allowed}")
         if self.choices:
-            known_name("", value.split("(")[0].strip(), self.choices, label=self.name)
+            known_name("", str(value).split("(")[0].strip(), self.choices, label=self.name)
         return value
 
     def _kind(self) -> str:

@@ -21,6 +21,7 @@ from cifar_utils.evaluation import Scores, wilson_interval
 from cifar_utils.words import percent
 
 if TYPE_CHECKING:
+    import keras
     import pandas as pd
     from matplotlib.axes import Axes
 
@@ -124,6 +125,32 @@ def plot_samples(dataset: Dataset, seed: int = 0, columns: int = 9) -> Captioned
 
 
 @matplotlib.rc_context(STYLE)
+def plot_whitening(model: keras.Model) -> CaptionedFigure:
+    """The filters of a model's :class:`~cifar_utils.models.airbench.PatchWhitening`, in colour."""
+    from cifar_utils.models.airbench import PatchWhitening
+
+    (layer,) = (layer for layer in model.layers if isinstance(layer, PatchWhitening))
+    filters = np.moveaxis(np.asarray(layer.kernel), -1, 0)
+    filters = filters[: len(filters) // 2]  # the others are their negatives
+    strengths = np.sqrt((filters**2).sum(axis=(1, 2, 3)))
+    figure = Figure(figsize=(WIDTH, 2.9))
+    panels = figure.subplots(2, len(filters) // 2)
+    for panel, pattern, strength in zip(panels.flat, filters, strengths, strict=True):
+        panel.imshow(0.5 + 0.5 * pattern / np.abs(pattern).max())
+        panel.set_title(f"×{strength:.1f}")
+        panel.set(xticks=[], yticks=[])
+    caption = (
+        f"Patterns of {layer.size} × {layer.size} pixels, from the most to the least common in the "
+        "training images; grey is zero. Each is weighed by the number above it, so that all come "
+        "out equally strong. Each is there with the opposite sign, too."
+    )
+    alt = (
+        f"{len(filters)} colour patterns of {layer.size} × {layer.size} pixels, with weights from "
+        f"{strengths.min():.1f} to {strengths.max():.1f}."
+    )
+    return CaptionedFigure(figure, caption, alt)
+
+
 def plot_history(
     history: History, reported: pd.DataFrame | None = None, title: str | None = None
 ) -> CaptionedFigure:

@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.evaluation import Scores, evaluate, percent, read_scores, wilson_interval
+from cifar_utils.evaluation import (
+    Scores,
+    compare_views,
+    evaluate,
+    evaluate_views,
+    percent,
+    read_scores,
+    wilson_interval,
+)
 from cifar_utils.parameters import InputError
 
 NAMES = ("cat", "dog", "frog")
@@ -196,3 +204,27 @@ def test_a_keras_model_is_scored_without_a_progress_bar(capsys):
     assert scores.loss == pytest.approx(float(np.mean(np.asarray(expected))), rel=1e-5)
     assert scores.probabilities.dtype == np.float32
     assert "step" not in capsys.readouterr().out
+
+
+class LooksAtOnePixel:
+    """Two logits: the pixel at row 1, column 1 of an image, and a half."""
+
+    def predict(self, images, **_):
+        pixel = images[:, 1, 1, 0].astype(float)
+        return np.stack([pixel, np.full_like(pixel, 0.5)], axis=1)
+
+
+def test_views_are_the_image_its_mirror_and_both_shifted_along_the_diagonal():
+    image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1).repeat(3, axis=-1)
+    split, names = Split(image, np.array([0])), ("a", "b")
+    by_views = evaluate_views(LooksAtOnePixel(), split, names)
+    # The image holds 5 there and its mirror 6; shifted, they hold 0 and 1, then 10 and 11.
+    expected = {1: 5, 2: 5.5, 6: (5.5 + (0.5 + 10.5) / 2) / 2}
+    for views, logit in expected.items():
+        odds = np.log(np.divide(*by_views[views].probabilities[0].astype(float)))
+        assert odds == pytest.approx(logit - 0.5, rel=1e-3)
+    plain = evaluate(LooksAtOnePixel(), split, names)
+    assert np.array_equal(by_views[1].probabilities, plain.probabilities)
+    table = compare_views(by_views)
+    assert list(table.index) == ["1 view", "2 views", "6 views"]
+    assert set(table["top-1"]) == {"100.00% (20.7 to 100.0%)"}

@@ -5,6 +5,7 @@ import pytest
 
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.evaluation import Scores, percent
+from cifar_utils.models import build_model
 from cifar_utils.plots import (
     CaptionedFigure,
     plot_confusion,
@@ -12,6 +13,7 @@ from cifar_utils.plots import (
     plot_mistakes,
     plot_per_class,
     plot_samples,
+    plot_whitening,
 )
 from cifar_utils.reported import reported_curve, reported_per_class
 from cifar_utils.training.history import History
@@ -193,3 +195,14 @@ def test_no_mistakes_is_said():
     assert figure.alt == "No mistakes among 300 images."
     assert figure.png().startswith(PNG)
     assert "No image is mistaken" in plot_confusion(perfect).caption
+
+
+def test_whitening_filters_are_shown_from_the_most_common_pattern_on():
+    data = dataset_of(10, side=32)
+    figure = plot_whitening(build_model("airbench(width=0.1)", data))
+    titles = [axes.get_title() for axes in figure.figure.axes]
+    assert len(titles) == 12
+    weights = [float(title.removeprefix("×")) for title in titles]
+    assert weights == sorted(weights)
+    assert f"from {weights[0]} to {weights[-1]}" in figure.alt
+    assert figure.png().startswith(PNG)

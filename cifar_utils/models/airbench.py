@@ -12,7 +12,14 @@ from cifar_utils.models.fused import GELU, BatchNormalization, Conv2D
 FILTERS = (64, 256, 256)
 
 
-def airbench(x, classes: int, width: float = 1.0, bias_epochs: int = 3):
+def airbench(
+    x,
+    classes: int,
+    width: float = 1.0,
+    whitening: bool = True,
+    identity: bool = True,
+    bias_epochs: int = 3,
+):
     """Patch whitening and three pairs of convolutions, pooled early; 1.97 M parameters.
 
     Batch normalization shifts but does not scale; filters start as partial identities; logits are
@@ -22,16 +29,24 @@ def airbench(x, classes: int, width: float = 1.0, bias_epochs: int = 3):
     ----------
     width
         Times the 64, 256 and 256 filters of the pairs.
+    whitening
+        Whether the first filters are those of :class:`PatchWhitening`; else they are trained.
+    identity
+        Whether filters start as partial identities; else at random.
     bias_epochs
         Epochs after which the whitening's bias is trained no more.
 
     """
-    x = GELU()(PatchWhitening(bias_epochs=bias_epochs)(x))
+    random = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # as PyTorch's
+    # In float32: whitening enlarges what is rare, and with it how bfloat16 rounds.
+    first = PatchWhitening(bias_epochs=bias_epochs, dtype="float32") if whitening else Conv2D(24, 2)
+    x = first(x)
+    x = GELU()(x)
     for filters in FILTERS:
         for place in range(2):
             x = Conv2D(
                 round(width * filters), 3, padding="same", use_bias=False,
-                kernel_initializer=PartialIdentity(),
+                kernel_initializer=PartialIdentity() if identity else random,
             )(x)  # fmt: skip
             x = x if place else layers.MaxPooling2D(2)(x)
             x = BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False)(x)

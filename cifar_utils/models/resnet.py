@@ -51,8 +51,8 @@ def _resnet(
         Rates inside each block, before its last convolution, and before the classifier. Report C
         trains ResNet-18 with 0.5 and 0.3.
     spatial_dropout
-        Rate at which whole channels are dropped after the addition, in blocks whose shortcut
-        changes nothing (report C, on CIFAR-100: 0.5).
+        Rate at which whole channels are dropped after the addition, in all blocks but the first of
+        each stage (report C, on CIFAR-100: 0.5).
     gate
         Threshold of the ε-sparse gate, :class:`SparseGate`; 0 for none.
     highway
@@ -60,18 +60,16 @@ def _resnet(
         y T(x) + x (1 - T(x)) instead of y + x.
 
     """
-    activate = layers.ReLU if not preactivated else lambda: lambda y: y
     x = conv(x, stages[0][0], bias=False)
     x = x if preactivated else layers.ReLU()(batch_norm(x))
     for stage, (filters, blocks) in enumerate(stages):
         for block in range(blocks):
             strides = 2 if stage and not block else 1
             x, y = _branches(x, filters, strides, branch, preactivated, dropout)
-            same = strides == 1 and block > 0
             y = SparseGate(gate)(y) if gate else y
             x = _mix(x, y) if highway else layers.Add()([x, y])
-            x = layers.SpatialDropout2D(spatial_dropout)(x) if spatial_dropout and same else x
-            x = activate()(x)
+            x = layers.SpatialDropout2D(spatial_dropout)(x) if spatial_dropout and block else x
+            x = x if preactivated else layers.ReLU()(x)
     x = layers.ReLU()(batch_norm(x)) if preactivated else x
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(head_dropout)(x) if head_dropout else x
@@ -85,14 +83,12 @@ def _branches(x, filters: int, strides: int, branch: tuple, preactivated: bool, 
     if strides != 1 or x.shape[-1] != widened:
         x = conv(y, widened, 1, strides, bias=False)
         x = x if preactivated else batch_norm(x)
+    halves = [size for size, _ in branch].index(3)  # the first 3×3 convolution takes the stride
     for place, (size, width) in enumerate(branch):
-        first, last = place == 0, place == len(branch) - 1
-        if not first:
+        if place > 0:
             y = layers.ReLU()(batch_norm(y) if preactivated else y)
-        y = layers.Dropout(dropout)(y) if dropout and last else y
-        # The first 3×3 convolution takes the stride.
-        reduces = size == 3 and 3 not in [s for s, _ in branch[:place]]
-        y = conv(y, filters * width, size, strides if reduces else 1, bias=False)
+        y = layers.Dropout(dropout)(y) if dropout and place == len(branch) - 1 else y
+        y = conv(y, filters * width, size, strides if place == halves else 1, bias=False)
         y = y if preactivated else batch_norm(y)
     return x, y
 

@@ -1,5 +1,6 @@
-"""What the five reports claim: one table (``results.yaml``), and the curves that report D printed.
+"""What others claim: one table (``results.yaml``), and the curves that report D printed.
 
+Five reports, A to E, are the series' own; a few known results beside them go by their authors.
 The figures are copied, not measured here. An accuracy that a report doesn't call top-1 or top-k is
 under ``accuracy``; the split is ``unclear`` where it doesn't name the images it scored.
 """
@@ -45,10 +46,15 @@ def _experiments(
     family = architecture and architecture.partition("(")[0].strip()
     table = yaml.safe_load((FOLDER / "results.yaml").read_text("utf-8"))
     return [
-        {**row, "source": f"report {row['report']}: {row['experiment']}"}
+        {**row, "source": f"{reporter(row)}: {row['experiment']}"}
         for row in table["results"]
         if family in (None, row["architecture"]) and dataset in (None, row["dataset"])
     ]
+
+
+def reporter(row: dict[str, Any]) -> str:
+    """Who claims a row of the table: ``"report E"``, or an author."""
+    return f"report {row['report']}" if len(row["report"]) == 1 else row["report"]
 
 
 def reported_results(architecture: str | None = None, dataset: str | None = None) -> pd.DataFrame:
@@ -80,7 +86,7 @@ def reported_curve(architecture: str, dataset: str) -> pd.DataFrame | None:
     for row in _experiments(architecture, dataset):
         if "curve" in row:
             curve = pd.read_csv(FOLDER / row["curve"])
-            curve.attrs["source"] = f"report {row['report']}"
+            curve.attrs["source"] = reporter(row)
             return curve
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
@@ -148,19 +149,18 @@ def _seeds(scored: list[tuple[FoundRun, dict]], link: Link) -> list[Markup]:
         shares = {run.record.parameters["seed"]: row["top1"] for run, row in pairs}
         if len(shares) > 1:
             run, row = pairs[0]
-            low, high = min(shares.values()), max(shares.values())
             sentences.append(
                 Markup(
-                    "{} seeds of {} on {} (the best: {}) give {} on average, from {}: another seed "
-                    "moves it by {:.1f} points."
+                    "{} seeds of {} on {} (the best: {}) give {} on average, with a standard "
+                    "deviation of {:.2f} points, from {}."
                 ).format(
                     len(shares),
                     row["architecture"],
                     row["dataset"],
                     link(run),
-                    percent(sum(shares.values()) / len(shares)),
-                    interval((low, high)),
-                    100 * (high - low),
+                    percent(mean(shares.values()), 2),
+                    100 * stdev(shares.values()),
+                    interval((min(shares.values()), max(shares.values()))),
                 )
             )
     return sentences

@@ -76,7 +76,7 @@ def fit(
     batches = Batches(train, batch_size, seed, variants, changes)
     rate = parse_call("schedule", schedule, SCHEDULES, given=3)(learning_rate, len(batches), epochs)
     model.compile(
-        make_optimizer(optimizer, rate, weight_decay),
+        make_optimizer(optimizer, rate, weight_decay, batch_size),
         loss=_crossentropy(label_smoothing),
         metrics=["accuracy"],
         # XLA makes a step slower in TensorFlow on a CPU; JAX can't do without it.

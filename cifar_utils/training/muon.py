@@ -43,7 +43,8 @@ class Muon(keras.optimizers.Optimizer):
     scaled to the Frobenius norm √out; the step is the nearest orthogonal matrix to its momentum,
     times the learning rate. Dense kernels, biases and normalization parameters follow SGD with
     Nesterov momentum at rates of their own, in a fixed proportion to the learning rate. As in
-    airbench94_muon (Jordan, arXiv:2404.00498 and its repository), whose values are the defaults.
+    airbench94_muon (Jordan, arXiv:2404.00498 and its repository), whose values are the defaults;
+    it sums losses over its batches of 2,000 where Keras takes their mean, hence the large factors.
 
     Parameters
     ----------
@@ -65,8 +66,8 @@ class Muon(keras.optimizers.Optimizer):
         self,
         learning_rate=0.24,
         momentum: float = 0.6,
-        dense_factor: float = 2.8,
-        bias_factor: float = 0.22,
+        dense_factor: float = 5600.0,
+        bias_factor: float = 440.0,
         sgd_momentum: float = 0.85,
         weight_decay: float | None = None,
         name: str = "muon",

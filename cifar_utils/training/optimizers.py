@@ -6,32 +6,38 @@ from cifar_utils.parameters import InputError, parse_call
 from cifar_utils.training.muon import Muon
 
 
-def sgd(learning_rate, weight_decay=None, momentum: float = 0.9, nesterov: bool = False):
+def sgd(learning_rate, weight_decay, batch_size, momentum: float = 0.9, nesterov: bool = False):
     """Stochastic gradient descent with momentum."""
     return keras.optimizers.SGD(learning_rate, momentum, nesterov, weight_decay=weight_decay)
 
 
-def adam(learning_rate, weight_decay=None, beta_1: float = 0.9, beta_2: float = 0.999):
+def adam(learning_rate, weight_decay, batch_size, beta_1: float = 0.9, beta_2: float = 0.999):
     """Adam (Kingma and Ba, arXiv:1412.6980); with weight decay it is AdamW (arXiv:1711.05101)."""
     return keras.optimizers.Adam(learning_rate, beta_1, beta_2, weight_decay=weight_decay)
 
 
 def muon(
     learning_rate,
-    weight_decay=None,
+    weight_decay,
+    batch_size,
     momentum: float = 0.6,
     dense_factor: float = 2.8,
     bias_factor: float = 0.22,
 ):
-    """Muon for filters, SGD for the rest: :class:`~cifar_utils.training.muon.Muon`."""
-    return Muon(learning_rate, momentum, dense_factor, bias_factor, weight_decay=weight_decay)
+    """Muon for filters, SGD for the rest: :class:`~cifar_utils.training.muon.Muon`.
+
+    The factors are for each image of a batch, as the rest follows the sum of the images' losses: a
+    step of Muon has its length, whatever the gradient's.
+    """
+    factors = dense_factor * batch_size, bias_factor * batch_size
+    return Muon(learning_rate, momentum, *factors, weight_decay=weight_decay)
 
 
 OPTIMIZERS = {"sgd": sgd, "adam": adam, "muon": muon}
 
 
 def make_optimizer(
-    text: str, learning_rate, weight_decay: float = 0.0
+    text: str, learning_rate, weight_decay: float = 0.0, batch_size: int = 1
 ) -> keras.optimizers.Optimizer:
     """The optimizer that a text such as ``"sgd(momentum=0.9)"`` names.
 
@@ -43,6 +49,8 @@ def make_optimizer(
         Decoupled from the gradient: each step takes ``learning_rate * weight_decay`` of every
         kernel away (biases and normalization parameters are left alone). In SGD with momentum m,
         PyTorch's coupled ``weight_decay`` of the same strength is (1 - m) times this one.
+    batch_size
+        Images whose losses' mean the gradient is of.
 
     Raises
     ------
@@ -50,9 +58,9 @@ def make_optimizer(
         Where the name or an option is unknown, or an option's value is refused.
 
     """
-    call = parse_call("optimizer", text, OPTIMIZERS, given=2)
+    call = parse_call("optimizer", text, OPTIMIZERS, given=3)
     try:
-        optimizer = call(learning_rate, weight_decay or None)
+        optimizer = call(learning_rate, weight_decay or None, batch_size)
     except (ValueError, TypeError) as error:
         raise InputError(f"optimizer {text!r}: {str(error).splitlines()[0]}") from error
     if weight_decay:

@@ -48,7 +48,7 @@ def test_limits_are_stratified_and_the_test_images_are_those_of_every_seed():
     ("options", "words"),
     [
         ({"name": "cifar11"}, ["unknown dataset 'cifar11'", "did you mean 'cifar10'"]),
-        ({"validation_fraction": 0.0}, ["validation_fraction is 0.0", "> 0, < 1"]),
+        ({"validation_fraction": -0.1}, ["validation_fraction is -0.1", ">= 0, < 1"]),
         ({"validation_fraction": 1.0}, ["validation_fraction is 1.0"]),
         ({"validation_fraction": float("nan")}, ["validation_fraction is nan"]),
         ({"validation_fraction": 0.001}, ["validation_fraction is 0.001", "it takes 0.00"]),
@@ -115,3 +115,9 @@ def test_digits_need_no_download():
     assert fetch("digits").is_file()
     described = describe_dataset("digits")
     assert (described["train"], described["test"], described["present"]) == (1437, 360, True)
+
+
+def test_a_fraction_of_zero_holds_nothing_out():
+    dataset = load_dataset("digits", validation_fraction=0.0, train_limit=200)
+    assert (len(dataset.train.labels), len(dataset.validation.labels)) == (200, 0)
+    assert dataset.validation.images.shape[1:] == dataset.image_shape

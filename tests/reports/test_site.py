@@ -138,8 +138,8 @@ def test_seeds_are_averaged_where_each_value_has_them(add_run, tmp_path):
     assert "the best of 3 seeds" in found[0]
     assert "means over 2 seeds): 0.1 61.0%, 0.2 51.0%." in found[1]
     assert found[2] == (
-        "3 seeds of tiny on digits (the best: r0.1-s2) give 70.7% on average, from 60.0 to 90.0%: "
-        "another seed moves it by 30.0 points."
+        "3 seeds of tiny on digits (the best: r0.1-s2) give 70.67% on average, with a standard "
+        "deviation of 16.77 points, from 60.0 to 90.0%."
     )
     assert len(found) == 4
 

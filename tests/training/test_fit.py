@@ -45,6 +45,32 @@ def test_the_model_is_left_with_its_best_epoch_by_validation(build, digits):
     assert accuracy(model, wrong) == pytest.approx(history.best["val_accuracy"])
 
 
+def test_without_validation_images_the_last_epoch_is_kept(build, digits):
+    model = build()
+    none = Split(digits.validation.images[:0], digits.validation.labels[:0])
+    history = fit(model, digits.train, none, **SETTINGS | {"epochs": 3})
+    assert history.best_epoch == 3
+    assert all(row.keys() >= {"loss", "accuracy"} for row in history.epochs)
+    assert not any("val_loss" in row for row in history.epochs)
+    assert "training accuracy" in repr(history)
+
+
+def test_smoothed_labels_leave_a_loss_that_no_model_can_undercut(build, digits):
+    plain, smooth = (
+        fit(
+            build(), digits.train, digits.validation,
+            **SETTINGS | {"epochs": 6}, label_smoothing=share,
+        )
+        for share in (0.0, 0.5)
+    )  # fmt: skip
+    # The entropy of a label of which half goes to ten classes alike.
+    least = -(0.55 * np.log(0.55) + 9 * 0.05 * np.log(0.05))
+    assert plain.best["val_loss"] < least < smooth.best["val_loss"]
+    assert smooth.best["val_accuracy"] > 0.7
+    with pytest.raises(InputError, match=r"label_smoothing is 1\.0; it must be >= 0, < 1"):
+        fit(build(), digits.train, digits.validation, **SETTINGS, label_smoothing=1.0)
+
+
 def test_the_seed_is_what_a_run_hangs_on(build, digits):
     runs = []
     for seed in (1, 1, 2):
