@@ -80,6 +80,13 @@ def test_a_cell_is_read_with_types_defaults_choices_bounds_and_meanings():
     assert [row.default for row in KNOWN.values()] == [20, 0.01, "sgd # é", None, True, ""]
 
 
+def test_numbers_may_be_a_choice_too():
+    (views,) = parse_parameters("views: int = 6  # 1 | 2 | 6: of each image").values()
+    assert [views.check(value) for value in (1, "2", 6)] == [1, 2, 6]
+    with pytest.raises(InputError, match="views is '3'; known: 1, 2, 6"):
+        views.check(3)
+
+
 @pytest.mark.parametrize(
     ("line", "word"),
     [
@@ -368,7 +375,7 @@ def test_a_notebook_s_defaults_are_allowed_and_explained(notebook):
     assert check_parameters(rows, {}) == {name: row.default for name, row in rows.items()}
     assert all(row.meaning for row in rows.values())
     numbers = {name for name, row in rows.items() if row.type in ("int", "float")}
-    assert {name for name in numbers if not rows[name].bounds} == set()
+    assert {name for name in numbers if not rows[name].allowed} == set()
 
 
 def test_a_notebook_asks_for_all_that_is_promised(notebook):

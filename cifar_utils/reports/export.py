@@ -74,7 +74,7 @@ def page_digest(notebook: Path) -> str:
 
     A page tells its own, so that one of an earlier template is known whatever its date.
     """
-    sources = [TEMPLATE / name for name in ("page.html.j2", "style.css", "script.js")]
+    sources = [TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")]
     sources += [Path(__file__), Path(__file__).with_name("facts.py")]
     files = [*sources, notebook, notebook.with_name("record.json")]
     digest = hashlib.sha256()

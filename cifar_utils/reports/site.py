@@ -67,7 +67,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     }
     environment.globals |= {
         "look": {name: Markup(text) for name, text in page_look().items()},
-        "links": links,
+        "link": link,
     }
     index = environment.get_template("index.html.j2").render(
         rows=list(zip(done, rows, strict=True)),
