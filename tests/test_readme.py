@@ -30,3 +30,11 @@ def test_there_are_results():
 def test_links_lead_somewhere():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_validation_figures_in_the_prose_are_those_of_their_records():
+    found = re.findall(r"\]\((reports/published/[\w-]+)/report\.html\) ([\d.]+%)", README)
+    assert found
+    for folder, figure in found:
+        record = read_record(ROOT / folder)
+        assert figure == percent(record.history[record.best_epoch - 1]["val_accuracy"]), folder
