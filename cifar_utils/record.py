@@ -316,11 +316,15 @@ def _accelerators(backend: str) -> list[str]:
 
 
 def _git_commit(file: Path) -> str | None:
-    """The commit a file is of, ``+changes`` where tracked files differ; None where it has none."""
+    """The commit a file is of, ``+changes`` where tracked files differ; None where it has none.
+
+    Published pages may differ: they are what code leaves behind.
+    """
     git = ("git", "-C", str(file.parent))
     # An installed copy may lie inside of another repository, whose commit says nothing of it.
     if _output(*git, "ls-files", "--error-unmatch", file.name) is None:
         return None
     commit = _output(*git, "rev-parse", "HEAD")
-    changes = _output(*git, "status", "--porcelain", "--untracked-files=no")
+    code = ("--", ":(top)", ":(top,exclude)reports")
+    changes = _output(*git, "status", "--porcelain", "--untracked-files=no", *code)
     return commit + ("+changes" if changes else "") if commit else None
