@@ -141,15 +141,20 @@ def test_commit_is_of_the_file_s_own_repository(tmp_path):
         subprocess.run(["git", "-C", tmp_path, *who, *command], check=True, capture_output=True)
 
     file, stranger = tmp_path / "record.py", tmp_path / "installed.py"
+    page = tmp_path / "reports" / "published" / "report.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("old")
     file.write_text("one")
     assert module._git_commit(file) is None
     git("init")
-    git("add", "record.py")
+    git("add", "record.py", "reports")
     git("commit", "-m", "one")
     stranger.write_text("not tracked")
     commit = module._git_commit(file)
     assert len(commit) == 40
     assert module._git_commit(stranger) is None
+    page.write_text("new")
+    assert module._git_commit(file) == commit
     file.write_text("two")
     assert module._git_commit(file) == commit + "+changes"
 
