@@ -151,6 +151,7 @@ def plot_whitening(model: keras.Model) -> CaptionedFigure:
     return CaptionedFigure(figure, caption, alt)
 
 
+@matplotlib.rc_context(STYLE)
 def plot_history(
     history: History, reported: pd.DataFrame | None = None, title: str | None = None
 ) -> CaptionedFigure:
@@ -177,7 +178,8 @@ def plot_history(
     dots = {"marker": "o", "markersize": 4 if len(epochs) > 3 else 8} if len(epochs) <= 40 else {}
     caption = (
         "Training figures are means over an epoch, with augmentation and dropout on; validation "
-        "figures are taken after it. The dotted line marks the epoch whose weights are kept."
+        "figures, where images were held out, are taken after it. The dotted line marks the epoch "
+        "whose weights are kept."
     )
     source = None if reported is None else reported.attrs.get("source", "reported")
     for panel, metric in zip(panels, ("loss", "accuracy"), strict=False):
@@ -221,8 +223,9 @@ def plot_history(
 def _mark_best(axes: Axes, history: History, columns: dict[str, np.ndarray]) -> None:
     """Write the best epoch and its accuracy beside its line, on the side with more room."""
     value = columns["val_accuracy"][history.best_epoch - 1]
-    words = f"best epoch: {history.best_epoch}"
-    words += "" if np.isnan(value) else f"\nvalidation {percent(value)}"
+    words = f"kept: epoch {history.best_epoch}"
+    if not np.isnan(value):
+        words = f"best epoch: {history.best_epoch}\nvalidation {percent(value)}"
     left = history.best_epoch > len(history.epochs) / 2
     axes.annotate(
         words,

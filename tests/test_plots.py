@@ -7,6 +7,7 @@ from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.evaluation import Scores, percent
 from cifar_utils.models import build_model
 from cifar_utils.plots import (
+    STYLE,
     CaptionedFigure,
     plot_confusion,
     plot_history,
@@ -62,6 +63,7 @@ def labels_of(figure):
 
 def check(figure):
     assert figure.png().startswith(PNG)
+    assert figure.figure.dpi == STYLE["figure.dpi"], "all figures have one style"
     assert figure.caption.endswith(".")
     assert figure.alt.endswith(".")
     assert not re.search(r"nan|None|array\(|\[", figure.alt + figure.caption)
@@ -112,7 +114,8 @@ def test_history_of_any_length(epochs, validation):
     figure = plot_history(history_of(epochs, validation), title="made")
     check(figure)
     shown = labels_of(figure)
-    assert any(f"best epoch: {epochs}" in text for text in shown)
+    kept = f"best epoch: {epochs}" if validation else f"kept: epoch {epochs}"
+    assert any(kept in text for text in shown)
     assert ("validation" in shown) == validation
     assert ("Validation accuracy" in figure.alt) == validation
     assert "made" in shown
@@ -205,4 +208,4 @@ def test_whitening_filters_are_shown_from_the_most_common_pattern_on():
     weights = [float(title.removeprefix("×")) for title in titles]
     assert weights == sorted(weights)
     assert f"from {weights[0]} to {weights[-1]}" in figure.alt
-    assert figure.png().startswith(PNG)
+    check(figure)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -38,3 +39,14 @@ def test_validation_figures_in_the_prose_are_those_of_their_records():
     for folder, figure in found:
         record = read_record(ROOT / folder)
         assert figure == percent(record.history[record.best_epoch - 1]["val_accuracy"]), folder
+
+
+def test_means_over_seeds_are_those_of_their_records():
+    pattern = r"\*\*([\d.]+%) ± ([\d.]+)\*\* \(mean and standard deviation of (\d+) seeds\)"
+    ((average, deviation, count),) = re.findall(pattern, README)
+    records = [read_record(run) for run in (ROOT / "reports/published").glob("airbench-cifar10-s*")]
+    shares = [record.scores["test"]["top1"] for record in records]
+    assert len(shares) == int(count)
+    assert (average, deviation) == (percent(mean(shares), 2), f"{100 * stdev(shares):.2f}")
+    seconds = [record.seconds["train"] for record in records]
+    assert f"{duration(min(seconds))} to {duration(max(seconds))} of training" in README

@@ -17,7 +17,8 @@ class BatchNormalization(layers.BatchNormalization):
     """Keras's layer, for images ``(N, H, W, C)`` by TensorFlow's fused kernel."""
 
     def call(self, inputs, training=None, mask=None):
-        if keras.backend.backend() != "tensorflow" or len(inputs.shape) != 4:
+        images = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None
+        if keras.backend.backend() != "tensorflow" or not images:
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
@@ -86,7 +87,7 @@ class Conv2D(layers.Conv2D):
 
     def convolution_op(self, inputs, kernel):
         narrow = (
-            keras.backend.backend() == "tensorflow"
+            _computes_on_processor()
             and inputs.dtype == "bfloat16"
             and (self.kernel_size, self.strides, self.padding) == ((3, 3), (1, 1), "same")
             and inputs.shape[2] <= 8
@@ -94,6 +95,15 @@ class Conv2D(layers.Conv2D):
         if not narrow:
             return super().convolution_op(inputs, kernel)
         return _narrow_convolution()(inputs, ops.cast(kernel, inputs.dtype))
+
+
+@cache
+def _computes_on_processor() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
 
 
 @cache

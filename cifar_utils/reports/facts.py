@@ -17,7 +17,9 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
     if model.get("flops"):
         facts.append(("FLOPs an image", compact(model["flops"]), ""))
     if record.history:
-        facts.append(("epochs", str(len(record.history)), f"best: {record.best_epoch}"))
+        chosen = "val_accuracy" in record.history[-1]
+        detail = f"best: {record.best_epoch}" if chosen else ""
+        facts.append(("epochs", str(len(record.history)), detail))
     if record.seconds.get("total"):
         facts.append(("time", duration(record.seconds["total"]), ""))
     return facts

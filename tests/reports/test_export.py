@@ -45,7 +45,7 @@ def record(**changes):
         "model": {"architecture": "cifarnet", "parameters": 2444672, "flops": 1.03e9},
         "environment": {},
         "seconds": {"total": 6720.0},
-        "history": [{"epoch": 1}, {"epoch": 2}],
+        "history": [{"epoch": 1, "val_accuracy": 0.8}, {"epoch": 2, "val_accuracy": 0.9}],
         "best_epoch": 2,
         "scores": {
             "test": {
