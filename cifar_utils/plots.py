@@ -126,26 +126,37 @@ def plot_samples(dataset: Dataset, seed: int = 0, columns: int = 9) -> Captioned
 
 @matplotlib.rc_context(STYLE)
 def plot_whitening(model: keras.Model) -> CaptionedFigure:
-    """The filters of a model's :class:`~cifar_utils.models.airbench.PatchWhitening`, in colour."""
+    """The filters of a model's :class:`~cifar_utils.models.airbench.PatchWhitening`, in colour.
+
+    Of a model without one, those of its first convolution.
+    """
     from cifar_utils.models.airbench import PatchWhitening
 
-    (layer,) = (layer for layer in model.layers if isinstance(layer, PatchWhitening))
+    layer = next(layer for layer in model.layers if getattr(layer, "kernel", None) is not None)
     filters = np.moveaxis(np.asarray(layer.kernel), -1, 0)
-    filters = filters[: len(filters) // 2]  # the others are their negatives
+    whitens = isinstance(layer, PatchWhitening)
+    filters = filters[: len(filters) // 2] if whitens else filters  # the others are their negatives
     strengths = np.sqrt((filters**2).sum(axis=(1, 2, 3)))
-    figure = Figure(figsize=(WIDTH, 2.9))
-    panels = figure.subplots(2, len(filters) // 2)
-    for panel, pattern, strength in zip(panels.flat, filters, strengths, strict=True):
+    rows = -(-len(filters) // 6)
+    figure = Figure(figsize=(WIDTH, 1.45 * rows))
+    panels = figure.subplots(rows, 6)
+    for panel, pattern, strength in zip(panels.flat, filters, strengths, strict=False):
         panel.imshow(0.5 + 0.5 * pattern / np.abs(pattern).max())
         panel.set_title(f"×{strength:.1f}")
+    for panel in panels.flat:
         panel.set(xticks=[], yticks=[])
-    caption = (
-        f"Patterns of {layer.size} × {layer.size} pixels, from the most to the least common in the "
-        "training images; grey is zero. Each is weighed by the number above it, so that all come "
-        "out equally strong. Each is there with the opposite sign, too."
-    )
+        panel.set_visible(bool(panel.images))
+    size = "{} × {}".format(*filters.shape[1:3])
+    caption = f"Filters of {size} pixels as training starts; grey is zero. "
+    caption += "Each is weighed by the number above it."
+    if whitens:
+        caption = (
+            f"Patterns of {size} pixels, from the most to the least common in the training images; "
+            "grey is zero. Each is weighed by the number above it, so that all come out equally "
+            "strong. Each is there with the opposite sign, too."
+        )
     alt = (
-        f"{len(filters)} colour patterns of {layer.size} × {layer.size} pixels, with weights from "
+        f"{len(filters)} colour patterns of {size} pixels, with weights from "
         f"{strengths.min():.1f} to {strengths.max():.1f}."
     )
     return CaptionedFigure(figure, caption, alt)

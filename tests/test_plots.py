@@ -209,3 +209,12 @@ def test_whitening_filters_are_shown_from_the_most_common_pattern_on():
     assert weights == sorted(weights)
     assert f"from {weights[0]} to {weights[-1]}" in figure.alt
     check(figure)
+
+
+def test_without_whitening_the_first_convolution_is_shown():
+    figure = plot_whitening(
+        build_model("airbench(width=0.1,whitening=False)", dataset_of(10, side=32))
+    )
+    assert len(figure.figure.axes) == 24
+    assert "as training starts" in figure.caption
+    check(figure)
