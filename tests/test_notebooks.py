@@ -154,7 +154,7 @@ def test_no_library_chatter_reaches_a_page_or_the_terminal(runs, source):
 def test_each_section_shows_something(runs, source):
     pages = [output.data.get("text/html", "") for output in runs[source].outputs]
     figures = [page for page in pages if "<img" in page]
-    assert len(figures) == 5, "samples, curves, classes, confusion, mistakes"
+    assert len(figures) >= 5, "samples, curves, classes, confusion, mistakes"
     assert all(re.search(r'alt="[^"]{20,}', page) and "<figcaption" in page for page in figures)
     assert any("<details>" in page and "parameters" in page for page in pages)
     assert sum("<table" in page for page in pages) >= 2
