@@ -347,13 +347,13 @@ def test_a_failing_run_stops_no_other_and_a_done_one_is_left_alone(read, write_n
     assert outcomes(good.replace("epochs: 1", "epochs: 3")) == {("good", "finished", "")}
 
 
-@pytest.mark.parametrize("profile", ["quick", "cpu", "schedules", "full"])
+@pytest.mark.parametrize("profile", ["quick", "cpu", "schedules", "ingredients", "full"])
 def test_the_project_s_own_series_is_without_mistakes(tmp_path, profile):
     file = project_folder() / "notebooks" / "series.yaml"
     assert read_series(file, profile, tmp_path)
 
 
-@pytest.mark.parametrize("profile", ["cpu", "schedules"])
+@pytest.mark.parametrize("profile", ["cpu", "schedules", "ingredients"])
 def test_what_is_published_is_what_the_series_says(profile):
     reports = project_folder() / "reports" / "published"
     for run in read_series(project_folder() / "notebooks" / "series.yaml", profile, reports):
