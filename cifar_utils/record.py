@@ -8,8 +8,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cifar_utils.data.dataset import Dataset
     from cifar_utils.evaluation import Scores
     from cifar_utils.events import Phases
-    from cifar_utils.training import History
+    from cifar_utils.training import History, Trial
 
 SCHEMA = 1
 
@@ -65,6 +65,9 @@ class RunRecord:
         By split: ``{"test": Scores.to_dict()}``.
     best_epoch
         The epoch whose weights were scored.
+    trials
+        Where several models were trained and the history is of the one that was scored: what
+        :meth:`Trial.to_dict <cifar_utils.training.Trial.to_dict>` says of each.
 
     """
 
@@ -79,10 +82,11 @@ class RunRecord:
     history: list[dict[str, Any]]
     best_epoch: int
     scores: dict[str, dict[str, Any]]
+    trials: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+        for each in fields(self):
+            object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
 
     def _facts(self) -> dict[str, str]:
         data, by, seconds = self.dataset, self.environment, self.seconds
@@ -154,7 +158,7 @@ def read_record(path: Path | str) -> RunRecord:
     types = get_type_hints(RunRecord)
     for name, kind in types.items():
         kind = get_origin(kind) or kind
-        if not isinstance(content.get(name), kind):
+        if name != "trials" and not isinstance(content.get(name), kind):
             raise InputError(
                 f"record {path} has no {name} ({kind.__name__}); run its notebook again"
             )
@@ -174,18 +178,21 @@ def record_run(
     history: History,
     scores: Scores,
     phases: Phases,
+    trials: Sequence[Trial] = (),
 ) -> RunRecord:
     """The record of a run that has come to its scores, written where the run has a folder.
 
-    Training counts the seconds of every epoch, those before a resumption too. With the record the
-    folder gets ``predictions.npz`` (:func:`~cifar_utils.evaluation.read_scores`) and
-    ``model.keras``, for which see :func:`write_model`; :func:`~cifar_utils.loaded.load_run` reads
+    Training counts the seconds of every epoch, those before a resumption too, and of all trials.
+    With the record the folder gets ``predictions.npz``
+    (:func:`~cifar_utils.evaluation.read_scores`) and ``model.keras``, for which see
+    :func:`write_model`; :func:`~cifar_utils.loaded.load_run` reads
     them. The record comes last: it is what says that a run is done.
     """
     from cifar_utils.models import summarize
 
     facts = summarize(model)
-    seconds = {**phases.seconds, "train": history.seconds}
+    trained = [trial.history for trial in trials] or [history]
+    seconds = {**phases.seconds, "train": sum(each.seconds for each in trained)}
     record = RunRecord(
         run=Path(phases.output or notebook).name,
         notebook=notebook,
@@ -202,6 +209,7 @@ def record_run(
         history=history.epochs,
         best_epoch=history.best_epoch,
         scores={"test": scores.to_dict()},
+        trials=[trial.to_dict() for trial in trials],
     )
     if phases.output:
         scores.write(phases.output)

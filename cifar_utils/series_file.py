@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from cifar_utils.parameters import InputError, Parameter, known_name
-from cifar_utils.reports.runs import Run, find_notebook, known_parameters, slug
+from cifar_utils.reports.runs import Run, find_notebook, known_parameters
+from cifar_utils.words import slug
 
 # What a run takes, and the kind of value in words.
 FIELDS = {

@@ -1,6 +1,8 @@
-"""Numbers as pages and terminals write them."""
+"""Numbers as pages and terminals write them, and text as names of folders."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -31,3 +33,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def slug(value: Any) -> str:
+    """A value as part of a folder's name: ``"crop(4), flip"`` is ``"crop-4-flip"``.
+
+    What is neither a letter, a digit nor ``_.=`` becomes a hyphen.
+    """
+    return re.sub(r"[^\w.=]+", "-", str(value)).strip("-.")

@@ -59,11 +59,19 @@ def test_a_record_read_is_the_one_written(folder, dicts, rows):
     assert read_record(folder) == record
 
 
+def test_a_record_of_before_there_were_trials_is_read(tmp_path):
+    path = RunRecord(**FACTS).write(tmp_path)
+    content = json.loads(path.read_text())
+    del content["trials"]
+    path.write_text(json.dumps(content))
+    assert read_record(path) == RunRecord(**FACTS)
+
+
 def test_file_is_strict_json_of_the_promised_keys(tmp_path):
     nan = FACTS | {"history": [{"epoch": 1, "loss": float("nan"), "val_loss": np.float32("inf")}]}
     text = RunRecord(**nan).write(tmp_path).read_text()
     content = json.loads(text, parse_constant=lambda name: pytest.fail(f"not strict: {name}"))
-    assert content.keys() == FACTS.keys() | {"schema"}
+    assert content.keys() == FACTS.keys() | {"schema", "trials"}
     assert content["schema"] == 1
     assert content["history"] == [{"epoch": 1, "loss": None, "val_loss": None}]
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]

@@ -72,16 +72,25 @@ def fan(x, classes: int, dropout: float = 0.1):
     return layers.Dense(classes)(x)
 
 
-def vgg19(x, classes: int, batch_norm: bool = True, dropout: float = 0.5, units: int = 512):
+def vgg19(
+    x,
+    classes: int,
+    batch_norm: bool = True,
+    dropout: float = 0.5,
+    units: int = 512,
+    residual: bool = False,
+):
     """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images (report C).
 
     All sixteen convolutions stay. Five poolings leave one position, so the two hidden dense layers
     shrink from 4,096 to ``units``. Without ``batch_norm`` it is the network whose training
-    collapses in report C.
+    collapses in report C. ``residual`` adds to the output of each convolution, but a stage's first,
+    its input: what residual networks mend it by, and nothing else of theirs.
     """
     for filters, depth in zip([64, 128, 256, 512, 512], [2, 2, 4, 4, 4], strict=True):
-        for _ in range(depth):
-            x = conv_bn_relu(x, filters, batch_norm=batch_norm)
+        for place in range(depth):
+            y = conv_bn_relu(x, filters, batch_norm=batch_norm)
+            x = layers.Add()([x, y]) if residual and place else y
         x = layers.MaxPooling2D(2)(x)
     x = layers.Flatten()(x)
     for _ in range(2):

@@ -46,7 +46,10 @@ def follow(seen: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(seen: Mapping[str, Any]) -> str:
-    """In words: ``"epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%"``."""
+    """In words: ``"epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%"``.
+
+    Where a run trains several models, the trial's name comes first.
+    """
     if "phase" in seen:
         return seen["phase"]
     words = {
@@ -58,7 +61,8 @@ def describe(seen: Mapping[str, Any]) -> str:
         "val_accuracy": "validation {:.1%}".format,
     }
     numbers = {key: seen[key] for key in words if isinstance(seen.get(key), int | float)}
-    return ", ".join(words[key](value) for key, value in numbers.items())
+    told = [words[key](value) for key, value in numbers.items()]
+    return ", ".join([str(seen["trial"]), *told] if "trial" in seen else told)
 
 
 def epochs_done(seen: Mapping[str, Any]) -> float:

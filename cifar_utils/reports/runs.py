@@ -17,6 +17,7 @@ from cifar_utils.parameters import (
     known_name,
     read_parameters,
 )
+from cifar_utils.words import slug
 
 Status = Literal["new", "unfinished", "done", "stale"]
 IDENTITY = {"notebook": str, "parameters": dict, "notebook_sha256": str}
@@ -214,14 +215,6 @@ def default_folder(notebook: Path, parameters: Mapping[str, Any]) -> Path:
     seed = [f"s{parameters['seed']}"] if "seed" in parameters else []
     parts = (slug(part) for part in (notebook.stem, *named, *seed))
     return project_folder() / "reports" / "-".join(filter(None, parts))
-
-
-def slug(value: Any) -> str:
-    """A value as part of a folder's name: ``"crop(4), flip"`` is ``"crop-4-flip"``.
-
-    What is neither a letter, a digit nor ``_.=`` becomes a hyphen.
-    """
-    return re.sub(r"[^\w.=]+", "-", str(value)).strip("-.")
 
 
 def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:

@@ -6,12 +6,17 @@ from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 from cifar_utils.training.optimizers import OPTIMIZERS, make_optimizer
 from cifar_utils.training.schedules import SCHEDULES
+from cifar_utils.training.trials import Trial, best_trial, compare_trials, run_trials
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "History",
     "TrainingDiverged",
+    "Trial",
+    "best_trial",
+    "compare_trials",
     "fit",
     "make_optimizer",
+    "run_trials",
 ]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -18,7 +19,11 @@ from cifar_utils.training.history import best_epoch
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss is no longer a number; ``epochs`` are the rows of the whole epochs before that."""
+
+    def __init__(self, message: str, epochs: Sequence[dict] = ()):
+        super().__init__(message)
+        self.epochs = list(epochs)
 
 
 class SeedEpoch(keras.callbacks.Callback):
@@ -116,9 +121,12 @@ class Progress(keras.callbacks.Callback):
     from outside.
     """
 
-    def __init__(self, batches: Batches, epochs: int, rows: list[dict], output: Path | None):
+    def __init__(
+        self, batches: Batches, epochs: int, rows: list[dict], output: Path | None, trial: str
+    ):
         super().__init__()
         self.batches, self.total, self.rows, self.output = batches, epochs, rows, output
+        self.trial = {"trial": trial} if trial else {}
         self.told = 0.0
         self.curves, self.next_drawing = "", 0.0
 
@@ -152,18 +160,21 @@ class Progress(keras.callbacks.Callback):
                 raise TrainingDiverged(
                     f"the {name.replace('_', ' ')} became {value} in epoch {self.epoch + 1}, "
                     f"step {step}, at a learning rate of {self._learning_rate():.3g}: "
-                    "lower learning_rate, or warm it up"
+                    "lower learning_rate, or warm it up",
+                    self.rows,
                 )
         done = self.epoch - self.first + step / len(self.batches)
         left = (self.told - self.started) * (self.total - self.first - done) / max(done, 1e-9)
-        record = {"epoch": self.epoch + 1, "epochs": self.total, "step": step, **shown}
+        record = {
+            **self.trial, "epoch": self.epoch + 1, "epochs": self.total, "step": step, **shown
+        }  # fmt: skip
         write_event(
             self.output, event, steps=len(self.batches), seconds_left=round(left, 1), **record
         )
         values = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
-        self.line(
-            f"epoch {self.epoch + 1} of {self.total}: {values}; {left:,.0f} s left", self.curves
-        )
+        where = "".join(f"{name}, " for name in self.trial.values())
+        where += f"epoch {self.epoch + 1} of {self.total}"
+        self.line(f"{where}: {values}; {left:,.0f} s left", self.curves)
 
     def _draw(self, rows: list[dict]):
         """Draw the curves, unless that would take more than 2% of the time."""

@@ -15,6 +15,7 @@ from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
 from cifar_utils.training.history import History, best_epoch
 from cifar_utils.training.optimizers import make_optimizer
 from cifar_utils.training.schedules import SCHEDULES
+from cifar_utils.words import slug
 
 
 def fit(
@@ -31,6 +32,7 @@ def fit(
     label_smoothing: float = 0.0,
     seed: int = 0,
     output: Path | str | None = None,
+    trial: str = "",
 ) -> History:
     """Train a model from inputs to logits; leave it with its best epoch's weights, by validation.
 
@@ -51,6 +53,8 @@ def fit(
     output
         A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on to the
         very result it would have had. ``None`` keeps nothing.
+    trial
+        Which of several trainings of the run this is; each needs a name.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def fit(
     )
     model.optimizer.build(model.trainable_variables)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(output or scratch) / "checkpoint"
+        folder = Path(output or scratch) / "checkpoint" / slug(trial)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -103,7 +107,7 @@ def fit(
                 verbose=0,
                 callbacks=[
                     SeedEpoch(batches, seed),
-                    Progress(batches, epochs, checkpoint.epochs, output),
+                    Progress(batches, epochs, checkpoint.epochs, output, trial),
                     checkpoint,
                 ],
             )

@@ -81,6 +81,14 @@ def layers_of(model, kind):
     return [layer for layer in model.layers if type(layer) is kind]
 
 
+def test_vgg19_adds_the_input_of_all_convolutions_but_each_stage_s_first(digits):
+    model = build_model("vgg19(batch_norm=False, residual=True)", digits)
+    assert len(layers_of(model, keras.layers.Add)) == 16 - 5
+    plain = build_model("vgg19(batch_norm=False)", digits)
+    assert model.count_params() == plain.count_params()
+    assert not layers_of(plain, keras.layers.Add)
+
+
 def test_blocks_take_dropout_gates_and_highways(digits):
     text = "dropout=0.5, head_dropout=0.3, spatial_dropout=0.4, gate=0.1, highway=True"
     model = build_model(f"resnet20({text})", digits)

@@ -42,6 +42,11 @@ def test_a_phase_is_told_until_the_next_event():
     assert describe(follow(seen, EPOCH)).startswith("epoch 3/20")
 
 
+def test_which_of_several_trainings_comes_first():
+    known = follow({}, {"event": "batch", "trial": "with residuals", "epoch": 1, "epochs": 8})
+    assert describe(known) == "with residuals, epoch 1/8"
+
+
 def test_a_diverged_loss_is_shown_as_it_is():
     assert "loss nan" in describe(follow({}, EPOCH | {"loss": float("nan")}))
 

@@ -1,0 +1,176 @@
+"""Several trainings in one run, for the notebooks that compare them."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cifar_utils.backend import keras
+from cifar_utils.data.dataset import Dataset
+from cifar_utils.models import ModelSummary, build_model, summarize
+from cifar_utils.parameters import InputError
+from cifar_utils.training.callbacks import TrainingDiverged
+from cifar_utils.training.fit import fit
+from cifar_utils.training.history import History, best_epoch
+from cifar_utils.words import compact, duration, percent, slug
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trial:
+    """One of several trainings.
+
+    Attributes
+    ----------
+    name
+        In words: ``"with residuals"``.
+    values
+        The parameters in which it differs from the others.
+    summary
+        The model's size and cost.
+    history
+        Its whole epochs, none where training diverged in the first.
+    diverged
+        Why it ended before its time, or nothing.
+    model
+        With its best epoch's weights; of a training that diverged, its last ones.
+
+    """
+
+    name: str
+    values: dict[str, Any]
+    summary: ModelSummary
+    history: History
+    diverged: str
+    model: keras.Model
+
+    @property
+    def accuracy(self) -> float:
+        """Validation accuracy of the best epoch, a fraction; NaN without an epoch."""
+        return self.history.best["val_accuracy"] if self.history.epochs else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a record keeps of it."""
+        return {
+            "name": self.name,
+            "values": self.values,
+            "parameters": self.summary.parameters,
+            "flops": self.summary.flops,
+            "best_epoch": self.history.best_epoch,
+            "history": self.history.epochs,
+            "diverged": self.diverged,
+        }
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.diverged or repr(self.history)}"
+
+
+def run_trials(
+    dataset: Dataset,
+    cases: Mapping[str, Mapping[str, Any]],
+    *,
+    precision: str = "auto",
+    seed: int = 0,
+    output: Path | str | None = None,
+    **settings,
+) -> list[Trial]:
+    """Train one model after the other, on the same images in the same order.
+
+    One whose loss ceases to be a number ends there; the others go on.
+
+    Parameters
+    ----------
+    cases
+        What each trial, by its name, does other than ``settings`` say: ``{"with residuals":
+        {"architecture": "cifarnet"}, ...}``.
+    precision, seed
+        Of all models, and of all trainings.
+    output
+        A run's folder, in which each trial has its checkpoints; ``None`` keeps nothing.
+    **settings
+        ``architecture`` and ``augmentation`` as for :func:`~cifar_utils.models.build_model`, the
+        others as for :func:`~cifar_utils.training.fit`.
+
+    Raises
+    ------
+    InputError
+        As they do, and where two names are alike.
+
+    """
+    folders = [slug(name) for name in cases]
+    for name, folder in zip(cases, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise InputError(f"trial {name!r} has the name of another one; names must differ")
+    # A mistake in the last case is told before the first is trained.
+    prepared = [(name, _split(settings | dict(cases[name]))) for name in cases]
+    for _, (of_model, _) in prepared:
+        build_model(dataset=dataset, precision=precision, seed=seed, **of_model)
+    trials = []
+    for name, (of_model, of_fit) in prepared:
+        model = build_model(dataset=dataset, precision=precision, seed=seed, **of_model)
+        diverged = ""
+        try:
+            history = fit(
+                model, dataset.train, dataset.validation,
+                **of_fit, seed=seed, output=output, trial=name,
+            )  # fmt: skip
+        except TrainingDiverged as error:
+            history = History(error.epochs, best_epoch(error.epochs) if error.epochs else 0)
+            diverged = str(error)
+        trials.append(Trial(name, dict(cases[name]), summarize(model), history, diverged, model))
+    return trials
+
+
+def _split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a model is built by, and what it is trained by."""
+    of_model = {key: values.pop(key) for key in ("architecture", "augmentation") if key in values}
+    return of_model, values
+
+
+def best_trial(trials: Iterable[Trial]) -> Trial:
+    """The one of the highest validation accuracy among those that trained to their end.
+
+    Raises
+    ------
+    TrainingDiverged
+        Where none did.
+
+    """
+    whole = [trial for trial in trials if not trial.diverged]
+    if not whole:
+        raise TrainingDiverged("every trial diverged: lower learning_rate, or warm it up")
+    return max(whole, key=lambda trial: trial.accuracy)
+
+
+def compare_trials(trials: Iterable[Trial]) -> pd.DataFrame:
+    """A page's table of trials, a row each, in words."""
+    return pd.DataFrame.from_dict(
+        {
+            trial.name: {
+                **{key: str(value) for key, value in trial.values.items()},
+                "parameters": f"{trial.summary.parameters:,}",
+                "FLOPs an image": compact(trial.summary.flops),
+                "best validation accuracy": percent(trial.accuracy)
+                if trial.history.epochs
+                else "—",
+                "at epoch": trial.history.best_epoch or "—",
+                "at the end": _last(trial),
+                "training": duration(trial.history.seconds),
+            }
+            for trial in trials
+        },
+        orient="index",
+    ).fillna("—")
+
+
+def _best(trial: Trial) -> str:
+    best = trial.history.best_epoch
+    return f"{percent(trial.accuracy)} (epoch {best})" if best else "—"
+
+
+def _last(trial: Trial) -> str:
+    if trial.diverged:
+        return f"diverged in epoch {len(trial.history.epochs) + 1}"
+    return percent(trial.history.epochs[-1]["val_accuracy"])

@@ -1,0 +1,74 @@
+import math
+
+import pytest
+
+from cifar_utils.parameters import InputError
+from cifar_utils.training import TrainingDiverged, best_trial, compare_trials, fit, run_trials
+
+SETTINGS = {"architecture": "tiny", "epochs": 2, "batch_size": 30, "optimizer": "adam"}
+
+
+@pytest.fixture(scope="module")
+def trials(build, digits):
+    cases = {
+        "slow": {"learning_rate": 1e-5},
+        "fast": {"learning_rate": 0.01},
+        "far too fast": {"learning_rate": 1e30, "optimizer": "sgd"},
+    }
+    return run_trials(digits, cases, **SETTINGS, seed=1)
+
+
+def test_each_trial_is_trained_as_it_would_be_alone(trials, build, digits):
+    assert [trial.name for trial in trials] == ["slow", "fast", "far too fast"]
+    alone = fit(
+        build(seed=1), digits.train, digits.validation,
+        epochs=2, batch_size=30, optimizer="adam", learning_rate=0.01, seed=1,
+    )  # fmt: skip
+    losses = [[row["loss"] for row in each.epochs] for each in (alone, trials[1].history)]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def test_the_best_is_the_best_by_validation(trials):
+    assert best_trial(trials).accuracy == max(trial.accuracy for trial in trials[:2])
+    assert best_trial(trials[:1]) is trials[0]
+
+
+def test_one_that_diverges_ends_alone_and_says_so(trials):
+    last = trials[2]
+    assert "became" in last.diverged
+    assert last.history.epochs == []
+    assert math.isnan(last.accuracy)
+    assert not any(trial.diverged for trial in trials[:2])
+    with pytest.raises(TrainingDiverged, match="every trial diverged"):
+        best_trial([last])
+
+
+def test_the_table_says_what_differs_and_what_came_of_it(trials):
+    table = compare_trials(trials)
+    assert [*table.index] == ["slow", "fast", "far too fast"]
+    assert [*table["optimizer"]] == ["—", "—", "sgd"]
+    assert [*table["learning_rate"]] == ["1e-05", "0.01", "1e+30"]
+    assert table.loc["far too fast", "at the end"] == "diverged in epoch 1"
+    assert table.loc["fast", "best validation accuracy"].startswith(f"{trials[1].accuracy:.1%}")
+
+
+def test_trials_killed_between_two_of_them_go_on(build, digits, tmp_path):
+    cases = {"one": {"learning_rate": 0.01}, "two of them": {"learning_rate": 0.001}}
+    first = run_trials(digits, {"one": cases["one"]}, **SETTINGS, output=tmp_path)
+    both = run_trials(digits, cases, **SETTINGS, output=tmp_path)
+    assert both[0].history == first[0].history, "seconds and all: it was not trained again"
+    assert {file.name for file in (tmp_path / "checkpoint").iterdir()} == {"one", "two-of-them"}
+    again = run_trials(digits, cases, **SETTINGS, output=tmp_path)
+    assert [trial.history for trial in again] == [trial.history for trial in both]
+
+
+def test_names_must_differ(digits):
+    with pytest.raises(InputError, match=r"'a b' has the name of another one; names must differ"):
+        run_trials(digits, {"a b": {}, "a-b": {}}, **SETTINGS)
+
+
+def test_a_mistake_in_the_last_case_is_told_before_the_first_is_trained(digits, tmp_path):
+    cases = {"one": {}, "two": {"architecture": "tinny"}}
+    with pytest.raises(InputError, match="tinny"):
+        run_trials(digits, cases, **SETTINGS, output=tmp_path)
+    assert not (tmp_path / "checkpoint").exists()
