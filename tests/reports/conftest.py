@@ -58,7 +58,9 @@ def write_run():
 @pytest.fixture(scope="session")
 def report_cells():
     """The cells of a small report: headings, folded code, a figure, a wide table, parameters."""
-    from cifar_utils.plots import CaptionedFigure, Figure
+    from matplotlib.figure import Figure
+
+    from cifar_utils.plots import CaptionedFigure
 
     figure = Figure(figsize=(7.5, 4))
     figure.add_subplot().plot([1, 2])

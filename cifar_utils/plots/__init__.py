@@ -1,0 +1,18 @@
+"""Figures of a page: a caption says what to see, alternative text states the finding."""
+
+from cifar_utils.plots.figure import STYLE, WIDTH, CaptionedFigure
+from cifar_utils.plots.images import plot_mistakes, plot_samples, plot_whitening
+from cifar_utils.plots.scores import plot_confusion, plot_per_class
+from cifar_utils.plots.training import plot_history
+
+__all__ = [
+    "STYLE",
+    "WIDTH",
+    "CaptionedFigure",
+    "plot_confusion",
+    "plot_history",
+    "plot_mistakes",
+    "plot_per_class",
+    "plot_samples",
+    "plot_whitening",
+]

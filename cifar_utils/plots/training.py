@@ -1,0 +1,121 @@
+"""Figures of training: curves by epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from cifar_utils.plots.figure import BLUE, GREEN, GREY, STYLE, VERMILION, WIDTH, CaptionedFigure
+from cifar_utils.words import percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from cifar_utils.training.history import History
+
+
+@matplotlib.rc_context(STYLE)
+def plot_history(
+    history: History, reported: pd.DataFrame | None = None, title: str | None = None
+) -> CaptionedFigure:
+    """Loss and accuracy of training and validation by epoch, the best one marked; learning rate.
+
+    Parameters
+    ----------
+    history
+        One epoch or more; ``val_loss`` and ``val_accuracy`` may be missing.
+    reported
+        A training curve to draw behind, as far as the run goes:
+        :func:`cifar_utils.reported.reported_curve`.
+    title
+        What was trained, on what.
+
+    """
+    epochs = [row["epoch"] for row in history.epochs]
+    columns = {
+        key: np.array([row.get(key) for row in history.epochs], float)  # None becomes NaN
+        for key in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate")
+    }
+    figure = Figure(figsize=(WIDTH, 8))
+    panels = figure.subplots(3, sharex=True, height_ratios=[3, 3, 1.3])
+    dots = {"marker": "o", "markersize": 4 if len(epochs) > 3 else 8} if len(epochs) <= 40 else {}
+    caption = (
+        "Training figures are means over an epoch, with augmentation and dropout on; validation "
+        "figures, where images were held out, are taken after it. The dotted line marks the epoch "
+        "whose weights are kept."
+    )
+    source = None if reported is None else reported.attrs.get("source", "reported")
+    for panel, metric in zip(panels, ("loss", "accuracy"), strict=False):
+        if reported is not None:
+            behind = reported[reported["epoch"] <= max(epochs)]
+            column = metric if metric in reported else f"top_5_{metric}"
+            name = f"{source}, training" + (" (top-5)" if column != metric else "")
+            panel.plot(behind["epoch"], behind[column], color=GREY, lw=3, alpha=0.6, label=name)
+        panel.plot(epochs, columns[metric], color=BLUE, ls="--", label="training", **dots)
+        validation = columns[f"val_{metric}"]
+        if not np.isnan(validation).all():
+            panel.plot(epochs, validation, color=VERMILION, label="validation", **dots)
+    lines = panels[1].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside upper center", ncols=3, title=title)
+    panels[0].set_ylabel("loss (nats)")
+    panels[1].set_ylabel("accuracy")
+    panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if reported is not None:
+        last = reported.iloc[-1]
+        caption += f" Grey: {source}, whose training loss is {last['loss']:.3f} "
+        caption += f"after its {last['epoch']:.0f} epochs."
+    _mark_best(panels[1], history, columns)
+
+    rates = columns["learning_rate"]
+    cuts = len(set(rates)) < len(rates) / 2  # a factor now and then, rather than a smooth course
+    panels[2].plot(epochs, rates, color=GREEN, drawstyle="steps-mid" if cuts else "default", **dots)
+    panels[2].set(xlabel="epoch", ylabel="learning rate")
+    if cuts and rates.min() > 0 and rates.max() > 30 * rates.min():
+        panels[2].set_yscale("log")
+    else:
+        panels[2].margins(y=0.15)
+        panels[2].set_ylim(bottom=0)
+    for panel in panels:
+        panel.axvline(history.best_epoch, color="#333333", lw=1.2, ls=":")
+    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panels[2].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    figure.align_ylabels(panels)
+    return CaptionedFigure(figure, caption, _history_in_words(history, columns))
+
+
+def _mark_best(axes: Axes, history: History, columns: dict[str, np.ndarray]) -> None:
+    """Write the best epoch and its accuracy beside its line, on the side with more room."""
+    value = columns["val_accuracy"][history.best_epoch - 1]
+    words = f"kept: epoch {history.best_epoch}"
+    if not np.isnan(value):
+        words = f"best epoch: {history.best_epoch}\nvalidation {percent(value)}"
+    left = history.best_epoch > len(history.epochs) / 2
+    axes.annotate(
+        words,
+        (history.best_epoch, 0.05),
+        (-8 if left else 8, 0),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="right" if left else "left",
+    )
+
+
+def _history_in_words(history: History, columns: dict[str, np.ndarray]) -> str:
+    best, n = history.best_epoch, len(history.epochs)
+    accuracy, val, rates = (columns[key] for key in ("accuracy", "val_accuracy", "learning_rate"))
+    words = f"Learning curves of {n} {'epoch' if n == 1 else 'epochs'}. "
+    if not np.isnan(val).all():
+        words += (
+            f"Validation accuracy starts at {percent(val[0])} and is best after epoch {best}: "
+            f"{percent(val[best - 1])}, where training accuracy is {percent(accuracy[best - 1])}. "
+            f"It ends at {percent(val[-1])}, validation loss at {columns['val_loss'][-1]:.3f}. "
+        )
+    loss, first, last = columns["loss"][-1], rates[0], rates[-1]
+    words += f"Training accuracy ends at {percent(accuracy[-1])}, its loss at {loss:.3f}. "
+    course = f"goes from {first:.3g} to {last:.3g}" if len(set(rates)) > 1 else f"is {first:.3g}"
+    return words + f"The learning rate {course}."
