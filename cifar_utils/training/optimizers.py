@@ -12,8 +12,26 @@ def sgd(learning_rate, weight_decay, batch_size, momentum: float = 0.9, nesterov
 
 
 def adam(learning_rate, weight_decay, batch_size, beta_1: float = 0.9, beta_2: float = 0.999):
-    """Adam (Kingma and Ba, arXiv:1412.6980); with weight decay it is AdamW (arXiv:1711.05101)."""
+    """Adam (Kingma and Ba, arXiv:1412.6980); weight decay is decoupled in it, too, as in Keras."""
     return keras.optimizers.Adam(learning_rate, beta_1, beta_2, weight_decay=weight_decay)
+
+
+def adamw(
+    learning_rate,
+    weight_decay,
+    batch_size,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    default_decay: float = 0.01,
+):
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101): Adam that always has a weight decay.
+
+    Where ``weight_decay`` is 0, it is ``default_decay``.
+    """
+    if default_decay < 0:
+        raise InputError(f"adamw default_decay is {default_decay!r}; it must be >= 0")
+    decay = weight_decay or default_decay
+    return keras.optimizers.AdamW(learning_rate, decay, beta_1, beta_2)
 
 
 def muon(
@@ -33,7 +51,7 @@ def muon(
     return Muon(learning_rate, momentum, *factors, weight_decay=weight_decay)
 
 
-OPTIMIZERS = {"sgd": sgd, "adam": adam, "muon": muon}
+OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw, "muon": muon}
 
 
 def make_optimizer(
@@ -48,7 +66,8 @@ def make_optimizer(
     weight_decay
         Decoupled from the gradient: each step takes ``learning_rate * weight_decay`` of every
         kernel away (biases and normalization parameters are left alone). In SGD with momentum m,
-        PyTorch's coupled ``weight_decay`` of the same strength is (1 - m) times this one.
+        PyTorch's coupled ``weight_decay`` of the same strength is (1 - m) times this one. With 0
+        there is none, but in ``adamw``, which has one of its own.
     batch_size
         Images whose losses' mean the gradient is of.
 
@@ -63,6 +82,6 @@ def make_optimizer(
         optimizer = call(learning_rate, weight_decay or None, batch_size)
     except (ValueError, TypeError) as error:
         raise InputError(f"optimizer {text!r}: {str(error).splitlines()[0]}") from error
-    if weight_decay:
+    if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

@@ -34,7 +34,7 @@ def test_adam_s_first_step_is_the_learning_rate():
     assert (optimizer.beta_1, optimizer.beta_2) == (0.8, 0.999)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_weight_decay_takes_a_share_of_kernels_and_leaves_the_rest(name):
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
@@ -56,6 +56,24 @@ def test_without_weight_decay_nothing_shrinks():
     assert steps(make_optimizer("sgd", 0.1), [0.0]) == [1.0]
 
 
+def test_adamw_decays_where_adam_is_not_told_to():
+    np.testing.assert_allclose(steps(make_optimizer("adam", 0.1), [0.0]), [1])
+    np.testing.assert_allclose(steps(make_optimizer("adamw", 0.1), [0.0]), [1 - 0.1 * 0.01], 1e-6)
+    own = make_optimizer("adamw(default_decay=0.2)", 0.1)
+    np.testing.assert_allclose(steps(own, [0.0]), [1 - 0.1 * 0.2], 1e-6)
+
+
+def test_adam_and_adamw_are_one_where_a_decay_is_given():
+    paths = [
+        steps(make_optimizer(name, 0.1, weight_decay=0.11), (0.5, -1, 2))
+        for name in ("adam", "adamw")
+    ]
+    assert paths[0] == paths[1]
+    # Decoupled: the gradient's step has its own length, whatever the decay is.
+    first = 1 - 0.1 * 0.11 - 0.1
+    assert paths[0][0] == pytest.approx(first, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -64,6 +82,7 @@ def test_without_weight_decay_nothing_shrinks():
         ("sgd(momentum=2)", "momentum"),
         ("sgd(momentum='high')", "takes a number"),
         ("sgd(nesterov=1)", "takes True or False"),
+        ("adamw(default_decay=-1)", "default_decay is -1.0; it must be >= 0"),
         ("sgd, adam", "exactly one of: sgd, adam"),
     ],
 )
