@@ -1,4 +1,6 @@
+import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from cifar_utils.plots import (
     plot_mistakes,
     plot_per_class,
     plot_samples,
+    plot_trials,
     plot_whitening,
 )
 from cifar_utils.reported import reported_curve, reported_per_class
@@ -218,3 +221,21 @@ def test_without_whitening_the_first_convolution_is_shown():
     assert len(figure.figure.axes) == 24
     assert "as training starts" in figure.caption
     check(figure)
+
+
+def trial_of(name, epochs, diverged=""):
+    history = history_of(epochs)
+    accuracy = history.best["val_accuracy"] if epochs else math.nan
+    return SimpleNamespace(name=name, history=history, accuracy=accuracy, diverged=diverged)
+
+
+def test_trials_are_told_apart_and_the_alternative_text_says_how_each_went():
+    trials = [trial_of("plain", 4), trial_of("steep", 2, "the loss became nan")]
+    figure = plot_trials([*trials, trial_of("steeper", 0, "the loss became nan")], target=0.7)
+    assert {"plain", "steep", "steeper"} <= set(labels_of(figure))
+    assert "plain 77.5% after epoch 4, 77.5% after epoch 4" in figure.alt
+    assert "steep 65.0% after epoch 2, then it diverged" in figure.alt
+    assert "steeper diverged in its first epoch" in figure.alt
+    assert "cross" in figure.caption
+    assert "70.0%" in figure.caption
+    assert "cross" not in plot_trials(trials[:1]).caption

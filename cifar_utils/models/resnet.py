@@ -224,7 +224,7 @@ def _rounds(width: int) -> tuple[int, int, int]:
     return count // 3, (count + 1) // 3, (count + 2) // 3
 
 
-def cifarnet_worst(x, classes: int):
+def cifarnet_worst(x, classes: int, residual: bool = True):
     """The deeper and narrower network that report E sets against CifarNet.
 
     A 5×5 convolution of 10 filters, then three stages of four residual blocks at 10, 100 and 256
@@ -237,7 +237,7 @@ def cifarnet_worst(x, classes: int):
         x = layers.ReLU()(batch_norm(conv(x, filters, size, padding=padding)))
         for _ in range(4):
             y = conv(layers.ReLU()(conv(x, filters)), filters)
-            x = layers.ReLU()(layers.Add()([x, y]))
+            x = layers.ReLU()(layers.Add()([x, y]) if residual else y)
         x = layers.MaxPooling2D(2)(x)
     x = layers.ReLU()(batch_norm(conv(x, 512, padding="valid")))
     x = layers.Flatten()(layers.MaxPooling2D(2)(x))

@@ -4,6 +4,7 @@ from cifar_utils.plots.figure import STYLE, WIDTH, CaptionedFigure
 from cifar_utils.plots.images import plot_mistakes, plot_samples, plot_whitening
 from cifar_utils.plots.scores import plot_confusion, plot_per_class
 from cifar_utils.plots.training import plot_history
+from cifar_utils.plots.trials import plot_trials
 
 __all__ = [
     "STYLE",
@@ -14,5 +15,6 @@ __all__ = [
     "plot_mistakes",
     "plot_per_class",
     "plot_samples",
+    "plot_trials",
     "plot_whitening",
 ]

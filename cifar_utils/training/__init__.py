@@ -6,7 +6,13 @@ from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 from cifar_utils.training.optimizers import OPTIMIZERS, make_optimizer
 from cifar_utils.training.schedules import SCHEDULES
-from cifar_utils.training.trials import Trial, best_trial, compare_trials, run_trials
+from cifar_utils.training.trials import (
+    Trial,
+    best_trial,
+    compare_trials,
+    describe_trials,
+    run_trials,
+)
 
 __all__ = [
     "OPTIMIZERS",
@@ -16,6 +22,7 @@ __all__ = [
     "Trial",
     "best_trial",
     "compare_trials",
+    "describe_trials",
     "fit",
     "make_optimizer",
     "run_trials",

@@ -165,6 +165,27 @@ def compare_trials(trials: Iterable[Trial]) -> pd.DataFrame:
     ).fillna("—")
 
 
+def describe_trials(trials: Iterable[Trial]) -> str:
+    """What came of them, in a few sentences: the order by validation, and who fell by the way."""
+    trials = list(trials)
+    order = sorted(trials, key=lambda trial: -math.inf if trial.diverged else trial.accuracy)[::-1]
+    ranked = ", ".join(
+        f"{trial.name} {_best(trial)}" for trial in order if not math.isnan(trial.accuracy)
+    )
+    sentences = [f"Best validation accuracy of each: {ranked}."] if ranked else []
+    for trial in trials:
+        chance = 1 / trial.model.output_shape[-1]
+        if trial.diverged:
+            sentences.append(f"In {trial.name}, {trial.diverged}.")
+        elif trial.accuracy < 1.5 * chance:
+            sentences.append(f"{trial.name.capitalize()} never left chance, {percent(chance)}.")
+        elif trial.history.epochs[-1]["val_accuracy"] < trial.accuracy / 2:
+            sentences.append(
+                f"{trial.name.capitalize()} collapsed: from {_best(trial)} to {_last(trial)}."
+            )
+    return " ".join([*sentences, "One seed each: another one moves these figures, too."])
+
+
 def _best(trial: Trial) -> str:
     best = trial.history.best_epoch
     return f"{percent(trial.accuracy)} (epoch {best})" if best else "—"

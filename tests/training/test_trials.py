@@ -1,9 +1,18 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from cifar_utils.parameters import InputError
-from cifar_utils.training import TrainingDiverged, best_trial, compare_trials, fit, run_trials
+from cifar_utils.training import (
+    History,
+    TrainingDiverged,
+    best_trial,
+    compare_trials,
+    describe_trials,
+    fit,
+    run_trials,
+)
 
 SETTINGS = {"architecture": "tiny", "epochs": 2, "batch_size": 30, "optimizer": "adam"}
 
@@ -50,6 +59,18 @@ def test_the_table_says_what_differs_and_what_came_of_it(trials):
     assert [*table["learning_rate"]] == ["1e-05", "0.01", "1e+30"]
     assert table.loc["far too fast", "at the end"] == "diverged in epoch 1"
     assert table.loc["fast", "best validation accuracy"].startswith(f"{trials[1].accuracy:.1%}")
+
+
+def test_words_say_the_order_and_who_fell_by_the_way(trials):
+    words = describe_trials(trials)
+    assert words.index("fast ") < words.index("slow ")
+    assert "In far too fast, the loss became" in words
+    assert "collapsed" not in words
+    rows = [{"epoch": e, "val_accuracy": a, "val_loss": 1.0} for e, a in ((1, 0.8), (2, 0.1))]
+    fallen = replace(trials[0], history=History(rows, 1))
+    assert "Slow collapsed: from 80.0% (epoch 1) to 10.0%." in describe_trials([fallen])
+    still = replace(trials[0], history=History(rows[1:], 1))
+    assert "Slow never left chance, 10.0%." in describe_trials([still])
 
 
 def test_trials_killed_between_two_of_them_go_on(build, digits, tmp_path):
