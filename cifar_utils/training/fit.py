@@ -14,7 +14,7 @@ from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
 from cifar_utils.training.history import History, best_epoch
 from cifar_utils.training.optimizers import make_optimizer
-from cifar_utils.training.schedules import SCHEDULES
+from cifar_utils.training.schedules import SCHEDULES, Plateau
 from cifar_utils.words import slug
 
 
@@ -79,8 +79,14 @@ def fit(
     changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
     batches = Batches(train, batch_size, seed, variants, changes)
     rate = parse_call("schedule", schedule, SCHEDULES, given=3)(learning_rate, len(batches), epochs)
+    plateaus = [rate] if isinstance(rate, Plateau) else []
+    if plateaus and not len(validation.labels):
+        raise InputError(
+            f"schedule is {schedule!r}, which goes by the validation loss, and there are no "
+            "validation images; hold some out, or choose another schedule"
+        )
     model.compile(
-        make_optimizer(optimizer, rate, weight_decay, batch_size),
+        make_optimizer(optimizer, rate.peak if plateaus else rate, weight_decay, batch_size),
         loss=_crossentropy(label_smoothing),
         metrics=["accuracy"],
         # XLA makes a step slower in TensorFlow on a CPU; JAX can't do without it.
@@ -96,6 +102,8 @@ def fit(
         checkpoint = Checkpoint(folder, settings)
         checkpoint.set_model(model)
         done = checkpoint.restore()
+        for plateau in plateaus:
+            plateau.rows = checkpoint.epochs
         if done < epochs:
             model.fit(
                 batches,
@@ -109,6 +117,7 @@ def fit(
                     SeedEpoch(batches, seed),
                     Progress(batches, epochs, checkpoint.epochs, output, trial),
                     checkpoint,
+                    *plateaus,  # last: an epoch's row holds the rate that it was trained at
                 ],
             )
         best = best_epoch(checkpoint.epochs)

@@ -1,4 +1,4 @@
-"""Learning rate schedules by name: each gives Keras a number or a schedule over steps.
+"""Learning rate schedules by name: each gives Keras a number, a schedule over steps or a callback.
 
 Each function takes the peak learning rate, the steps of an epoch and the number of epochs, then its
 options.
@@ -43,6 +43,37 @@ class PiecewiseLinear(schedules.LearningRateSchedule):
 
     def __repr__(self) -> str:
         return f"PiecewiseLinear({self.steps}, {self.rates})"
+
+
+class Plateau(keras.callbacks.ReduceLROnPlateau):
+    """A rate that is cut where the validation loss has not become better for a while.
+
+    What Keras's callback has seen so far follows from the epochs done, so a run that goes on shows
+    it those again.
+
+    Attributes
+    ----------
+    peak
+        The rate to start from.
+    rows
+        The epochs done, as in :class:`~cifar_utils.training.history.History`.
+
+    """
+
+    def __init__(self, peak: float, **options):
+        super().__init__("val_loss", mode="min", **options)
+        self.peak, self.rows = peak, []
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self.model.optimizer.learning_rate = self.peak
+        for row in self.rows:
+            self.on_epoch_end(row["epoch"] - 1, dict(row))
+
+    def __repr__(self) -> str:
+        options = ("factor", "patience", "min_delta", "cooldown")
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in options)
+        return f"Plateau({self.peak}, {values})"
 
 
 def constant(learning_rate: float, steps: int, epochs: int):
@@ -123,6 +154,31 @@ def triangular(learning_rate: float, steps: int, epochs: int, every: int = 8, lo
     return _through(points, learning_rate)
 
 
+def plateau(
+    learning_rate: float,
+    steps: int,
+    epochs: int,
+    factor: float = 0.1,
+    patience: int = 10,
+    min_delta: float = 0.0001,
+    cooldown: int = 0,
+):
+    """Times ``factor`` after so many epochs without a better validation loss (report C).
+
+    A loss is better where it is lower by more than ``min_delta``. After a cut, the first epoch that
+    counts is the ``cooldown``-th. (Keras's ReduceLROnPlateau.)
+    """
+    if not (0 < factor < 1 and patience >= 1 and min_delta >= 0 and cooldown >= 0):
+        raise InputError(
+            f"plateau takes factor in (0, 1), patience, 1 or more epochs, min_delta >= 0 and "
+            f"cooldown >= 0; given: factor {factor!r}, patience {patience!r}, min_delta "
+            f"{min_delta!r}, cooldown {cooldown!r}"
+        )
+    return Plateau(
+        learning_rate, factor=factor, patience=patience, min_delta=min_delta, cooldown=cooldown
+    )
+
+
 def _through(points: list[tuple[float, float]], peak: float) -> PiecewiseLinear:
     steps, shares = zip(*points, strict=True)
     return PiecewiseLinear(list(steps), [share * peak for share in shares])
@@ -130,5 +186,5 @@ def _through(points: list[tuple[float, float]], peak: float) -> PiecewiseLinear:
 
 SCHEDULES = {
     function.__name__: function
-    for function in (constant, exponential, step, cosine, linear, one_cycle, triangular)
+    for function in (constant, exponential, step, cosine, linear, one_cycle, triangular, plateau)
 }

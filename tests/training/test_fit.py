@@ -55,6 +55,22 @@ def test_without_validation_images_the_last_epoch_is_kept(build, digits):
     assert "training accuracy" in repr(history)
 
 
+def test_a_plateau_of_the_validation_loss_cuts_the_rate(build, digits):
+    # What the network learns about these labels in time is that they are wrong.
+    wrong = Split(digits.validation.images, (digits.validation.labels + 1) % 10)
+    settings = SETTINGS | {"epochs": 6, "schedule": "plateau(0.5, patience=2)"}
+    history = fit(build(), digits.train, wrong, **settings)
+    rates = [row["learning_rate"] for row in history.epochs]
+    losses = [row["val_loss"] for row in history.epochs]
+    low = losses.index(min(losses))
+    assert rates[: low + 3] == pytest.approx([0.003] * (low + 3))
+    assert rates[low + 3] == pytest.approx(0.0015), "it was cut after two epochs, not before"
+    none = Split(digits.validation.images[:0], digits.validation.labels[:0])
+    with pytest.raises(InputError, match="goes by the validation loss, and there are no") as error:
+        fit(build(), digits.train, none, **settings)
+    assert "\n" not in str(error.value)
+
+
 def test_smoothed_labels_leave_a_loss_that_no_model_can_undercut(build, digits):
     plain, smooth = (
         fit(

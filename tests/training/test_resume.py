@@ -131,6 +131,27 @@ def test_wherever_a_run_is_cut_it_goes_on(
     assert same(model.get_weights(), undisturbed[0])
 
 
+@pytest.mark.parametrize("call", [3, 5, 8])
+def test_a_rate_that_waits_on_a_plateau_goes_on_waiting(train, kill, tmp_path, plateau, call):
+    settings, alone, history = plateau
+    rates = {row["learning_rate"] for row in history}
+    assert len(rates) >= 3, "there are cuts to remember"
+    kill(callbacks.SeedEpoch, "on_epoch_begin", call)
+    with pytest.raises(Killed):
+        train(tmp_path, **settings)
+    model, again = train(tmp_path, **settings)
+    assert without_seconds(again.epochs) == history
+    assert same(model.get_weights(), alone)
+
+
+@pytest.fixture(scope="module")
+def plateau(train):
+    # Losses that differ by less than 0.3 count as one.
+    settings = {"epochs": 8, "schedule": "plateau(0.5, patience=1, min_delta=0.3, cooldown=2)"}
+    model, history = train(**settings)
+    return settings, model.get_weights(), without_seconds(history.epochs)
+
+
 def test_weights_cut_while_being_written_are_not_taken(train, undisturbed, kill, tmp_path):
     kill(callbacks.Progress, "on_epoch_end", 3)
     with pytest.raises(Killed):

@@ -90,11 +90,51 @@ def test_triangular_repeats_itself_between_its_ends(peak, steps, epochs, every, 
     np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-3 * peak)
 
 
+def rates_on(text, losses, seen=0):
+    """The rate that each epoch is trained at, by its validation loss; ``seen`` of them replayed."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    plateau = rate(text, 0.1, 10, len(losses), 0)
+    plateau.set_model(model)
+    plateau.rows = [{"epoch": e + 1, "val_loss": losses[e]} for e in range(seen)]
+    plateau.on_train_begin()
+    rates = []
+    for epoch in range(seen, len(losses)):
+        rates.append(float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)))
+        plateau.on_epoch_end(epoch, {"val_loss": losses[epoch]})
+    return rates
+
+
+def test_plateau_cuts_the_rate_after_epochs_without_a_better_loss():
+    losses = [1.0, 0.5, 0.6, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4]
+    found = rates_on("plateau(factor=0.5, patience=2)", losses)
+    expected = [0.1] * 4 + [0.05] * 3 + [0.025] * 2
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    waiting = rates_on("plateau(0.5, 2, cooldown=3)", losses)
+    np.testing.assert_allclose(waiting, [0.1] * 4 + [0.05] * 4 + [0.025], rtol=1e-6)
+    np.testing.assert_allclose(rates_on("plateau", [1.0] * 12), [0.1] * 11 + [0.01], rtol=1e-6)
+
+
+@given(
+    st.lists(st.sampled_from([0.3, 0.30005, 0.4, 0.5]), min_size=2, max_size=12),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    st.data(),
+)
+@settings(deadline=None, max_examples=25)
+def test_plateau_goes_on_from_any_epoch_as_if_it_had_seen_all(losses, patience, cooldown, data):
+    text = f"plateau(0.3, {patience}, cooldown={cooldown})"
+    seen = data.draw(st.integers(1, len(losses) - 1))
+    assert rates_on(text, losses, seen) == rates_on(text, losses)[seen:]
+
+
 def test_lines_are_printed_and_saved_as_values():
     schedule = PiecewiseLinear([0, 5, 24], [0, 0.4, 0])
     assert repr(schedule) == "PiecewiseLinear([0, 5, 24], [0, 0.4, 0])"
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     assert repr(copy) == repr(schedule)
+    plateau = "Plateau(0.1, factor=0.1, patience=3, min_delta=0.0001, cooldown=0)"
+    assert repr(SCHEDULES["plateau"](0.1, 10, 10, patience=3)) == plateau
 
 
 def test_defaults_are_those_of_the_reports():
@@ -119,6 +159,11 @@ def test_defaults_are_those_of_the_reports():
         ("one_cycle(low=0)", "low 0.0"),
         ("triangular(0)", "every 0"),
         ("triangular(low=1)", "low 1.0"),
+        ("plateau(factor=1)", "factor 1.0"),
+        ("plateau(patience=0)", "patience 0"),
+        ("plateau(min_delta=-1)", "min_delta -1.0"),
+        ("plateau(cooldown=-1)", "cooldown -1"),
+        ("plateau(patience=2.5)", "takes a whole number"),
         ("step(every=2.5)", "takes a whole number"),
         ("step(factor=1)", "factor 1.0"),
         ("exponential(0)", "factor 0.0"),
