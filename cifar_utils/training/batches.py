@@ -12,8 +12,9 @@ class Batches(keras.utils.PyDataset):
     """A split in a random order, drawn anew for each ``epoch`` from ``(seed, epoch)`` alone.
 
     With ``variants``, images are ``(N, variants, ...)``, and one variant of each is drawn for the
-    epoch too. ``changes`` are applied to each batch in turn: functions of its images, which of the
-    split's they are ``(N,)``, the seed and the epoch.
+    epoch too. ``changes`` are applied to each batch in turn: functions of its images and labels,
+    which of the split's they are ``(N,)``, the seed and the epoch, that give images and labels.
+    With ``classes``, labels are shares of each ``(N, classes)``, for changes to mix.
     """
 
     def __init__(
@@ -23,10 +24,11 @@ class Batches(keras.utils.PyDataset):
         seed: int,
         variants: int = 0,
         changes: Sequence[Callable] = (),
+        classes: int = 0,
     ):
         super().__init__()
         self.split, self.batch_size, self.seed, self.variants = split, batch_size, seed, variants
-        self.changes = changes
+        self.changes, self.classes = changes, classes
         self.epoch = 0
 
     @property
@@ -47,7 +49,9 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         place = (chosen, self._variant[chosen]) if self.variants else chosen
-        images = self.split.images[place]
+        images, labels = self.split.images[place], self.split.labels[chosen]
+        if self.classes:
+            labels = np.eye(self.classes, dtype=np.float32)[labels]
         for change in self.changes:
-            images = change(images, chosen, self.seed, self.epoch)
-        return images, self.split.labels[chosen]
+            images, labels = change(images, labels, chosen, self.seed, self.epoch)
+        return images, labels

@@ -42,7 +42,8 @@ def fit(
     ----------
     train
         Its images may have an axis more than the model takes, the second one: variants of an image,
-        of which each epoch draws one.
+        of which each epoch draws one. Where the model's augmentation mixes labels, accuracy is the
+        share of images whose most probable class is the one that most of the label is of.
     optimizer, learning_rate, weight_decay
         See :func:`~cifar_utils.training.make_optimizer`.
     schedule
@@ -76,8 +77,11 @@ def fit(
         "model and images": _fingerprint(model, train),
     }  # fmt: skip
     variants = train.images.shape[1] if train.images.ndim > len(model.input_shape) else 0
-    changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
-    batches = Batches(train, batch_size, seed, variants, changes)
+    changing = [layer for layer in model.layers if hasattr(layer, "change")]
+    mixed = any(layer.mixes_labels for layer in changing)
+    changes = [layer.change for layer in changing]
+    classes = model.output_shape[-1] if mixed else 0
+    batches = Batches(train, batch_size, seed, variants, changes, classes)
     rate = parse_call("schedule", schedule, SCHEDULES, given=3)(learning_rate, len(batches), epochs)
     plateaus = [rate] if isinstance(rate, Plateau) else []
     if plateaus and not len(validation.labels):
@@ -87,8 +91,8 @@ def fit(
         )
     model.compile(
         make_optimizer(optimizer, rate.peak if plateaus else rate, weight_decay, batch_size),
-        loss=_crossentropy(label_smoothing),
-        metrics=["accuracy"],
+        loss=_crossentropy(label_smoothing, mixed),
+        metrics=[accuracy],
         # XLA makes a step slower in TensorFlow on a CPU; JAX can't do without it.
         jit_compile=keras.backend.backend() == "jax",
     )
@@ -125,18 +129,32 @@ def fit(
     return History(checkpoint.epochs, best)
 
 
-def _crossentropy(label_smoothing: float):
-    if not label_smoothing:
+def _crossentropy(label_smoothing: float, mixed: bool):
+    if not (label_smoothing or mixed):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    def smoothed_crossentropy(labels, logits):
-        # Keras smooths one-hot labels alone.
-        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), logits.shape[-1])
+    def crossentropy(labels, logits):
+        # Keras smooths one-hot labels alone; those of validation are integers in any case.
+        if not _are_shares(labels, logits):
+            labels = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), logits.shape[-1])
         return keras.losses.categorical_crossentropy(
-            one_hot, logits, from_logits=True, label_smoothing=label_smoothing
+            labels, logits, from_logits=True, label_smoothing=label_smoothing
         )
 
-    return smoothed_crossentropy
+    return crossentropy
+
+
+def accuracy(labels, logits):
+    """Whether the most probable class is the label ``(N,)``, or the one most of ``(N, K)``."""
+    if _are_shares(labels, logits):
+        labels = keras.ops.argmax(labels, axis=-1)
+    labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
+    return keras.ops.cast(labels == keras.ops.argmax(logits, axis=-1), "float32")
+
+
+def _are_shares(labels, logits) -> bool:
+    """Whether labels are shares of each class ``(N, K)``, rather than integers, as validation's."""
+    return labels.shape[1:] == logits.shape[1:]
 
 
 def _fingerprint(model: keras.Model, train: Split) -> str:

@@ -59,6 +59,24 @@ def test_of_variants_each_image_draws_one_an_epoch(count, size, variants):
     assert numbers.max() // 1000 < variants
 
 
+def test_changes_come_in_turn_and_may_mix_labels():
+    def double(images, labels, index, seed, epoch):
+        assert (seed, epoch) == (5, 3)
+        np.testing.assert_array_equal(images.ravel(), index)
+        return 2 * images, labels / 2
+
+    def add(images, labels, index, seed, epoch):
+        return images + 1, labels + 0.5 / 4
+
+    batches = Batches(split(4), 3, 5, changes=[double, add], classes=4)
+    batches.epoch = 3
+    for images, labels in (batches[0], batches[1]):
+        assert labels.dtype == np.float32
+        np.testing.assert_array_equal(labels.argmax(1), (images.ravel() - 1) / 2)
+        np.testing.assert_allclose(labels.sum(1), 1)
+        assert set(np.unique(labels)) == {0.125, 0.625}
+
+
 def test_all_variants_are_drawn_in_time():
     batches, seen = Batches(split(5, 4), 2, 0, 4), set()
     for batches.epoch in range(40):

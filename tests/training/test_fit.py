@@ -8,6 +8,7 @@ from cifar_utils.data import Split
 from cifar_utils.parameters import InputError
 from cifar_utils.training import TrainingDiverged, fit
 from cifar_utils.training.callbacks import Progress
+from cifar_utils.training.fit import accuracy as right
 
 SETTINGS = {
     "epochs": 2, "batch_size": 30, "optimizer": "adam", "learning_rate": 0.003,
@@ -85,6 +86,32 @@ def test_smoothed_labels_leave_a_loss_that_no_model_can_undercut(build, digits):
     assert smooth.best["val_accuracy"] > 0.7
     with pytest.raises(InputError, match=r"label_smoothing is 1\.0; it must be >= 0, < 1"):
         fit(build(), digits.train, digits.validation, **SETTINGS, label_smoothing=1.0)
+
+
+def test_accuracy_is_of_the_most_probable_class_of_labels_of_either_kind():
+    logits = np.float32([[0, 1, 2], [2, 1, 0], [0, 2, 1], [0, 1, 2]])
+    shares = np.float32([[0.2, 0.3, 0.5], [0, 0.6, 0.4], [0.1, 0.8, 0.1], [0.9, 0.1, 0]])
+    for labels in (shares, [2, 1, 1, 0], [[2], [1], [1], [0]]):
+        values = keras.ops.convert_to_numpy(right(keras.ops.convert_to_tensor(labels), logits))
+        np.testing.assert_array_equal(values, [1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_mixed_labels_teach_too_and_validation_labels_stay_as_they_are(
+    build, digits, share, precision
+):
+    settings = SETTINGS | {"epochs": 8, "label_smoothing": share}
+    plain, mixed = (
+        fit(
+            build(augmentation=text, precision=precision),
+            digits.train, digits.validation, **settings,
+        )
+        for text in ("none", "mixup(1), cutmix")
+    )  # fmt: skip
+    assert mixed.best["val_accuracy"] > 0.7
+    assert mixed.epochs[-1]["loss"] > plain.epochs[-1]["loss"] + 0.3, "labels are uncertain"
+    assert 0.3 < mixed.epochs[-1]["accuracy"] < plain.epochs[-1]["accuracy"]
 
 
 def test_the_seed_is_what_a_run_hangs_on(build, digits):

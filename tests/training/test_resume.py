@@ -19,7 +19,7 @@ SETTINGS = {
     "epochs": 3, "batch_size": 30, "optimizer": "adam", "learning_rate": 0.003,
     "schedule": "cosine(0.2)", "weight_decay": 0.01, "seed": 1,
 }  # fmt: skip
-AUGMENTATION = "alternating_flip, crop(2), flip, rotation, shift"
+AUGMENTATION = "alternating_flip, mixup, crop(2), flip, rotation, shift, cutout"
 SCRIPT = """\
 import json, sys
 import numpy as np

@@ -1,0 +1,52 @@
+"""Augmentation: layers that change training images and leave others alone, composed by listing.
+
+``"crop(4), flip, cutout(8), mixup(0.2)"`` is a pipeline: each image draws its own change, anew each
+epoch. What hangs on which image it is, or changes labels too (alternating_flip, mixup, cutmix), is
+done to the batch before the model sees it, in the order of the listing; then follow the others,
+layers inside the model, in their order. So a mixed image is cropped, flipped or cut as one.
+"""
+
+from keras import layers
+
+from cifar_utils.models.augmentation.colour import colour_jitter, contrast
+from cifar_utils.models.augmentation.geometry import (
+    PAD_MODES,
+    alternating_flip,
+    crop,
+    flip,
+    rotation,
+    shift,
+)
+from cifar_utils.models.augmentation.mixing import cutmix, cutout, mixup
+from cifar_utils.parameters import InputError, parse_calls
+
+__all__ = ["AUGMENTATIONS", "PAD_MODES", "augmentation_layers"]
+
+AUGMENTATIONS = {
+    function.__name__: function
+    for function in (
+        alternating_flip, colour_jitter, contrast, crop, cutmix, cutout, flip, mixup, rotation,
+        shift,
+    )
+}  # fmt: skip
+
+
+def augmentation_layers(text: str | None) -> list[layers.Layer]:
+    """The layers of ``"crop(padding=4), flip"``, in order; none for ``None`` or ``"none"``.
+
+    Raises
+    ------
+    InputError
+        Where a name or an option is unknown, a value is refused, or one that changes batches is
+        there twice.
+
+    """
+    if text in (None, "", "none"):
+        return []
+    calls = parse_calls("augmentation", text, AUGMENTATIONS)
+    made = [call() for call in calls]
+    kinds = [type(layer) for layer in made]
+    for call, layer in zip(calls, made, strict=True):
+        if hasattr(layer, "change") and kinds.count(type(layer)) > 1:  # it would draw the same
+            raise InputError(f"augmentation {text!r} has {call.name} more than once; list it once")
+    return made
