@@ -1,5 +1,7 @@
 """The fused layers give what Keras's own give: outputs, gradients and statistics."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -61,6 +63,42 @@ def test_batch_normalization_that_is_frozen_is_left_alone(images):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("options", [{"groups": 2}, {"groups": -1, "scale": False}])
+def test_group_normalization_and_relu_are_keras_own(images, dtype, options):
+    upstream = np.random.default_rng(1).normal(size=images.shape).astype("float32")
+    normalize = keras.layers.GroupNormalization(**options, dtype=dtype)
+    own = keras.Sequential([normalize, keras.layers.ReLU(dtype=dtype)])
+    fast = fused.GroupNormReLU(**options, dtype=dtype)
+    found = []
+    for layer in (own, fast):
+        layer.build(images.shape)
+        for weight in layer.trainable_weights:
+            weight.assign(np.random.default_rng(2).normal(0.5, 1, weight.shape))
+        found.append(both_ways(layer, images, upstream))
+    tolerance = 1e-5 if dtype == "float32" else 3e-2
+    for expected, value in zip(*found, strict=True):
+        assert value == pytest.approx(expected, rel=tolerance, abs=10 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("options", [{}, {"strides": 2, "depth_multiplier": 2, "use_bias": False}])
+def test_a_separable_convolution_is_keras_own(images, dtype, options):
+    found = []
+    for kind in (keras.layers.SeparableConv2D, fused.SeparableConv2D):
+        layer = kind(8, 3, padding="same", activation="relu", dtype=dtype, **options)
+        layer.build(images.shape)
+        for weight in layer.trainable_weights:
+            weight.assign(np.random.default_rng(2).normal(0.5, 0.3, weight.shape))
+        upstream = np.random.default_rng(1).normal(size=layer.compute_output_shape(images.shape))
+        found.append(both_ways(layer, images, upstream.astype("float32")))
+    for expected, value in zip(*found, strict=True):
+        tolerance = 1e-5 if dtype == "float32" else 3e-2
+        assert value == pytest.approx(
+            expected, rel=tolerance, abs=tolerance * float(np.abs(expected).max())
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_gelu_is_keras_own(dtype):
     x = np.linspace(-12, 12, 301, dtype="float32")
     expected, slope = both_ways(
@@ -88,10 +126,13 @@ def test_filters_over_narrow_images_have_keras_own_gradient(size, count):
         assert value == pytest.approx(expected, rel=3e-2, abs=3e-2 * float(np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("kind", [fused.BatchNormalization, fused.GELU])
+@pytest.mark.parametrize(
+    "kind", [fused.BatchNormalization, fused.GELU, partial(fused.GroupNormReLU, 3)]
+)
 def test_fused_layers_save_and_load(kind, tmp_path, images):
     inputs = keras.Input(images.shape[1:])
-    model = keras.Model(inputs, kind()(fused.Conv2D(3, 3, padding="same")(inputs)))
+    convolved = fused.SeparableConv2D(3, 3)(fused.Conv2D(3, 3, padding="same")(inputs))
+    model = keras.Model(inputs, kind()(convolved))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert np.array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
