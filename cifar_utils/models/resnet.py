@@ -12,7 +12,7 @@ import keras
 from keras import layers, ops, regularizers
 
 from cifar_utils.models.blocks import batch_norm, conv, normal
-from cifar_utils.models.fused import Conv2D
+from cifar_utils.models.fused import Conv2D, GroupNormReLU, SeparableConv2D
 from cifar_utils.parameters import InputError, known_name
 
 # Of each stage: its filters and its number of blocks. Every stage but the first halves the sides.
@@ -180,9 +180,9 @@ def gn_resnet(x, classes: int, width: int = 100, dropout: float = 0.0, dropout_i
 
     The report gives the size alone: 9 w² + 30 w + 36 parameters at ``width`` w for 10 classes
     (10,212 at 32; 15,636 at 40; 93,036 at 100). Within it stand a 3×3 stem and three residual
-    blocks, at full, half and quarter size, of as many rounds as the budget allows: group
-    normalization, ReLU, a 3×3 convolution of each channel by itself, a 1×1 one across them (w² + 11
-    w together, where a full 3×3 one would take 9 w²).
+    blocks, at a half, a quarter and an eighth of the image's size, of as many rounds as the budget
+    allows: group normalization, ReLU, a 3×3 convolution of each channel by itself, a 1×1 one across
+    them (w² + 11 w together, where a full 3×3 one would take 9 w²).
 
     Parameters
     ----------
@@ -198,20 +198,22 @@ def gn_resnet(x, classes: int, width: int = 100, dropout: float = 0.0, dropout_i
         raise InputError(f"width is {width!r}; gn_resnet takes 8 or more")
 
     def normalize(x):
-        return layers.ReLU()(layers.GroupNormalization(math.gcd(width, 8))(x))
+        return GroupNormReLU(math.gcd(width, 8))(x)
 
     def drop(x, where: str):
         return layers.Dropout(dropout)(x) if dropout and dropout_in == where else x
 
+    # Keras takes the fan-in of the first filters for 9 w, though each sees its own channel's 9.
+    first, second = normal(float(width)), normal()
     x = conv(x, width, bias=False)
-    for block, rounds in enumerate(_rounds(width)):
-        x = layers.MaxPooling2D(2)(x) if block else x
-        y = x
+    for rounds in _rounds(width):
+        x = y = layers.MaxPooling2D(2)(x)
         for _ in range(rounds):
-            y = layers.DepthwiseConv2D(
-                3, padding="same", use_bias=False, depthwise_initializer=normal()
-            )(normalize(y))
-            y = drop(conv(y, width, 1, bias=False), "convolution")
+            y = SeparableConv2D(
+                width, 3, padding="same", use_bias=False,
+                depthwise_initializer=first, pointwise_initializer=second,
+            )(normalize(y))  # fmt: skip
+            y = drop(y, "convolution")
         x = drop(layers.Add()([x, y]), "block")
     x = layers.GlobalAveragePooling2D()(normalize(x))
     return layers.Dense(classes)(x)

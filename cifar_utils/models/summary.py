@@ -79,6 +79,9 @@ def _multiply_adds(layer: keras.Layer) -> int:
     if isinstance(layer, layers.Conv2D | layers.Dense | PatchWhitening):
         # Each output value is the sum of one product for each weight of its filter.
         return math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
+    if isinstance(layer, layers.SeparableConv2D):
+        kernels = layer.depthwise_kernel.shape, layer.pointwise_kernel.shape
+        return math.prod(layer.output.shape[1:-1]) * sum(map(math.prod, kernels))
     if getattr(layer, "kernel", None) is not None:
         raise TypeError(f"the operations of {type(layer).__name__} ({layer.name}) are not counted")
     return 0
