@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
@@ -68,6 +68,8 @@ class RunRecord:
     trials
         Where several models were trained and the history is of the one that was scored: what
         :meth:`Trial.to_dict <cifar_utils.training.Trial.to_dict>` says of each.
+    stopped
+        Why training ended when it did; nothing where it went through all of its epochs.
 
     """
 
@@ -82,7 +84,8 @@ class RunRecord:
     history: list[dict[str, Any]]
     best_epoch: int
     scores: dict[str, dict[str, Any]]
-    trials: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str = ""
+    trials: Sequence[dict[str, Any]] = ()
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -102,6 +105,7 @@ class RunRecord:
             "software": f"Keras {by['keras']} on {by['backend']} {by['backend_version']}, "
             f"Python {by['python']}, {by['platform']}",
             "commit": by["git"] or "",
+            "training stopped": self.stopped,
             "time": f"{duration(seconds['total'])} ({', '.join(parts)})",
         }
 
@@ -156,9 +160,12 @@ def read_record(path: Path | str) -> RunRecord:
             f"record {path} is of schema {found!r}, not {SCHEMA}; run its notebook again"
         )
     types = get_type_hints(RunRecord)
+    optional = {field.name for field in fields(RunRecord) if field.default is not MISSING}
     for name, kind in types.items():
+        if name in optional - content.keys():  # of a version that had no such key
+            continue
         kind = get_origin(kind) or kind
-        if name != "trials" and not isinstance(content.get(name), kind):
+        if not isinstance(content.get(name), kind):
             raise InputError(
                 f"record {path} has no {name} ({kind.__name__}); run its notebook again"
             )
@@ -208,6 +215,7 @@ def record_run(
         seconds={**seconds, "total": sum(seconds.values())},
         history=history.epochs,
         best_epoch=history.best_epoch,
+        stopped=history.stopped,
         scores={"test": scores.to_dict()},
         trials=[trial.to_dict() for trial in trials],
     )

@@ -20,7 +20,7 @@ from cifar_utils.plots import (
     plot_whitening,
 )
 from cifar_utils.reported import reported_curve, reported_per_class
-from cifar_utils.training.history import History
+from cifar_utils.training.history import History, StoppingRule
 
 PNG = b"\x89PNG"
 
@@ -133,6 +133,15 @@ def test_history_states_its_figures():
     alt = plot_history(history_of(5)).alt
     assert "best after epoch 5: 80.0%, where training accuracy is 90.0%" in alt
     assert "learning rate goes from 0.1 to 0.001" in alt
+
+
+def test_a_history_says_why_it_stopped():
+    stopped = History(history_of(3).epochs, 3, 100, StoppingRule(0.7))
+    told = "Training stopped: validation accuracy reached 70.0% in epoch 3."
+    figure = plot_history(stopped)
+    assert figure.caption.endswith(told)
+    assert figure.alt.endswith(told)
+    assert "stopped" not in plot_history(history_of(3)).caption
 
 
 def test_a_reported_curve_is_drawn_as_far_as_the_run_goes():

@@ -59,19 +59,11 @@ def test_a_record_read_is_the_one_written(folder, dicts, rows):
     assert read_record(folder) == record
 
 
-def test_a_record_of_before_there_were_trials_is_read(tmp_path):
-    path = RunRecord(**FACTS).write(tmp_path)
-    content = json.loads(path.read_text())
-    del content["trials"]
-    path.write_text(json.dumps(content))
-    assert read_record(path) == RunRecord(**FACTS)
-
-
 def test_file_is_strict_json_of_the_promised_keys(tmp_path):
     nan = FACTS | {"history": [{"epoch": 1, "loss": float("nan"), "val_loss": np.float32("inf")}]}
     text = RunRecord(**nan).write(tmp_path).read_text()
     content = json.loads(text, parse_constant=lambda name: pytest.fail(f"not strict: {name}"))
-    assert content.keys() == FACTS.keys() | {"schema", "trials"}
+    assert content.keys() == FACTS.keys() | {"schema", "stopped", "trials"}
     assert content["schema"] == 1
     assert content["history"] == [{"epoch": 1, "loss": None, "val_loss": None}]
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
@@ -114,6 +106,15 @@ def test_broken_records_are_one_line(tmp_path, content, message):
         read_record(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_record_from_before_a_key_was_added_is_read(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(FACTS | {"schema": 1}))
+    assert read_record(tmp_path) == RunRecord(**FACTS)
+    assert read_record(tmp_path).stopped == ""
+    (tmp_path / "record.json").write_text(json.dumps(FACTS | {"schema": 1, "stopped": 3}))
+    with pytest.raises(InputError, match=r"has no stopped \(str\)"):
+        read_record(tmp_path)
 
 
 def test_a_record_that_is_not_there(tmp_path):
@@ -227,6 +228,17 @@ def test_the_record_is_written_last_and_a_failed_model_leaves_the_old_one(
         module.record_run("01_tiny", {}, *finished, phases=Phases(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"predictions.npz", "model.keras"}
     assert (tmp_path / "model.keras").read_text() == "old"
+
+
+def test_facts_say_why_a_run_stopped():
+    from cifar_utils.reports.facts import record_facts
+
+    rows = {"history": [{"epoch": 1, "val_accuracy": 0.9}]}
+    plain = record_facts(RunRecord(**FACTS | rows))
+    assert ("epochs", "1", "best: 1") in plain
+    stopped = RunRecord(**FACTS | rows, stopped="validation accuracy reached 90.0% in epoch 1")
+    told = "best: 1; stopped: validation accuracy reached 90.0% in epoch 1"
+    assert ("epochs", "1", told) in record_facts(stopped)
 
 
 def test_a_record_is_told_in_a_line():

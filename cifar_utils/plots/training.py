@@ -49,6 +49,8 @@ def plot_history(
         "figures, where images were held out, are taken after it. The dotted line marks the epoch "
         "whose weights are kept."
     )
+    if history.stopped:
+        caption += f" Training stopped: {history.stopped}."
     source = None if reported is None else reported.attrs.get("source", "reported")
     for panel, metric in zip(panels, ("loss", "accuracy"), strict=False):
         if reported is not None:
@@ -118,4 +120,5 @@ def _history_in_words(history: History, columns: dict[str, np.ndarray]) -> str:
     loss, first, last = columns["loss"][-1], rates[0], rates[-1]
     words += f"Training accuracy ends at {percent(accuracy[-1])}, its loss at {loss:.3f}. "
     course = f"goes from {first:.3g} to {last:.3g}" if len(set(rates)) > 1 else f"is {first:.3g}"
-    return words + f"The learning rate {course}."
+    words += f"The learning rate {course}."
+    return words + (f" Training stopped: {history.stopped}." if history.stopped else "")

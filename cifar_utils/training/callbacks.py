@@ -15,7 +15,7 @@ from cifar_utils.files import write_atomically
 from cifar_utils.parameters import InputError
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.curves import draw_curves
-from cifar_utils.training.history import best_epoch
+from cifar_utils.training.history import NEVER, StoppingRule, best_epoch
 
 
 class TrainingDiverged(ArithmeticError):
@@ -114,7 +114,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Completes each epoch's row, stops at a loss that is no number, and tells of the progress.
+    """Completes each epoch's row, stops by its rule or at a loss that is no number, tells of all.
 
     It tells by one line under the notebook's cell, with the curves so far below it where a person
     watches, and, where ``output`` names a run's folder, by its events, for whoever watches the run
@@ -122,11 +122,17 @@ class Progress(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, batches: Batches, epochs: int, rows: list[dict], output: Path | None, trial: str
+        self,
+        batches: Batches,
+        epochs: int,
+        rows: list[dict],
+        output: Path | None,
+        rule: StoppingRule = NEVER,
+        trial: str = "",
     ):
         super().__init__()
         self.batches, self.total, self.rows, self.output = batches, epochs, rows, output
-        self.trial = {"trial": trial} if trial else {}
+        self.rule, self.trial = rule, {"trial": trial} if trial else {}
         self.told = 0.0
         self.curves, self.next_drawing = "", 0.0
 
@@ -149,10 +155,14 @@ class Progress(keras.callbacks.Callback):
         row["seconds"] = time.monotonic() - self.epoch_started
         if self.watched:
             self._draw([*self.rows, row])
-        self._tell("epoch", row, len(self.batches))
+        stops = self.rule.reason([*self.rows, row])
+        self._tell("epoch", row, len(self.batches), epochs=epoch + 1 if stops else self.total)
         self.rows.append(row)
+        if stops:
+            self.model.stop_training = True
 
-    def _tell(self, event: str, logs: dict, step: int):
+    def _tell(self, event: str, logs: dict, step: int, epochs: int | None = None):
+        total = epochs or self.total
         self.told = time.monotonic()
         shown = {k: float(v) for k, v in logs.items() if k.endswith(("loss", "accuracy"))}
         for name, value in shown.items():
@@ -164,7 +174,7 @@ class Progress(keras.callbacks.Callback):
                     self.rows,
                 )
         done = self.epoch - self.first + step / len(self.batches)
-        left = (self.told - self.started) * (self.total - self.first - done) / max(done, 1e-9)
+        left = (self.told - self.started) * (total - self.first - done) / max(done, 1e-9)
         record = {
             **self.trial, "epoch": self.epoch + 1, "epochs": self.total, "step": step, **shown
         }  # fmt: skip
@@ -173,8 +183,9 @@ class Progress(keras.callbacks.Callback):
         )
         values = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
         where = "".join(f"{name}, " for name in self.trial.values())
-        where += f"epoch {self.epoch + 1} of {self.total}"
-        self.line(f"{where}: {values}; {left:,.0f} s left", self.curves)
+        most = "at most " if self.rule else ""
+        where += f"epoch {self.epoch + 1} of {most}{self.total}"
+        self.line(f"{where}: {values}; {most}{left:,.0f} s left", self.curves)
 
     def _draw(self, rows: list[dict]):
         """Draw the curves, unless that would take more than 2% of the time."""

@@ -12,7 +12,7 @@ from cifar_utils.data.dataset import Split
 from cifar_utils.parameters import InputError, parse_call
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
-from cifar_utils.training.history import History, best_epoch
+from cifar_utils.training.history import History, StoppingRule, best_epoch
 from cifar_utils.training.optimizers import make_optimizer
 from cifar_utils.training.schedules import SCHEDULES, Plateau
 from cifar_utils.words import slug
@@ -30,6 +30,8 @@ def fit(
     schedule: str = "constant",
     weight_decay: float = 0.0,
     label_smoothing: float = 0.0,
+    target_accuracy: float | None = None,
+    patience: int | None = None,
     seed: int = 0,
     output: Path | str | None = None,
     trial: str = "",
@@ -51,6 +53,9 @@ def fit(
     label_smoothing
         The share of each label that goes to all classes alike (Szegedy et al., arXiv:1512.00567).
         Losses are taken with it, those of validation too.
+    target_accuracy, patience
+        Training ends at the first epoch's end at which validation accuracy is no less than
+        ``target_accuracy``, a fraction, or has not become better for ``patience`` epochs.
     output
         A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on to the
         very result it would have had. ``None`` keeps nothing.
@@ -70,10 +75,17 @@ def fit(
             raise InputError(f"{name} is {value!r}; it must be >= 1")
     if not 0 <= label_smoothing < 1:
         raise InputError(f"label_smoothing is {label_smoothing!r}; it must be >= 0, < 1")
+    rule = StoppingRule(target_accuracy, patience)
+    if rule and not len(validation.labels):
+        raise InputError(
+            "target_accuracy and patience go by validation accuracy, and there are no validation "
+            "images; hold some out, or leave both None"
+        )
     settings = {
         "epochs": epochs, "batch_size": batch_size, "seed": seed,
         "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
         "weight_decay": weight_decay, "label_smoothing": label_smoothing,
+        "target_accuracy": target_accuracy, "patience": patience,
         "model and images": _fingerprint(model, train),
     }  # fmt: skip
     variants = train.images.shape[1] if train.images.ndim > len(model.input_shape) else 0
@@ -108,7 +120,7 @@ def fit(
         done = checkpoint.restore()
         for plateau in plateaus:
             plateau.rows = checkpoint.epochs
-        if done < epochs:
+        if done < epochs and not rule.reason(checkpoint.epochs):
             model.fit(
                 batches,
                 validation_data=tuple(validation) if len(validation.labels) else None,
@@ -119,14 +131,14 @@ def fit(
                 verbose=0,
                 callbacks=[
                     SeedEpoch(batches, seed),
-                    Progress(batches, epochs, checkpoint.epochs, output, trial),
+                    Progress(batches, epochs, checkpoint.epochs, output, rule, trial),
                     checkpoint,
                     *plateaus,  # last: an epoch's row holds the rate that it was trained at
                 ],
             )
         best = best_epoch(checkpoint.epochs)
         checkpoint.load(best)
-    return History(checkpoint.epochs, best)
+    return History(checkpoint.epochs, best, len(batches), rule)
 
 
 def _crossentropy(label_smoothing: float, mixed: bool):

@@ -5,6 +5,61 @@ from typing import Any
 
 import pandas as pd
 
+from cifar_utils.parameters import InputError
+from cifar_utils.words import percent
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """When training ends before its last epoch, by what validation accuracy has come to.
+
+    It follows from the epochs done alone, so a run that had stopped does not go on.
+
+    Attributes
+    ----------
+    target_accuracy
+        Enough, a fraction; ``None`` for no such thing.
+    patience
+        Epochs to wait for a better one; ``None`` for all.
+
+    """
+
+    target_accuracy: float | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        target, patience = self.target_accuracy, self.patience
+        if target is not None and not 0 < target <= 1:
+            raise InputError(
+                f"target_accuracy is {target!r}; it must be above 0, at most 1, or None"
+            )
+        if patience is not None and patience < 1:
+            raise InputError(f"patience is {patience!r}; it must be at least 1, or None")
+
+    def __bool__(self) -> bool:
+        return self != StoppingRule()
+
+    def epoch_at_target(self, epochs: list[dict[str, Any]]) -> int | None:
+        """The first epoch that ends at the target; ``None`` where none does."""
+        if self.target_accuracy is None:
+            return None
+        reached = (row["epoch"] for row in epochs if row["val_accuracy"] >= self.target_accuracy)
+        return next(reached, None)
+
+    def reason(self, epochs: list[dict[str, Any]]) -> str:
+        """Why training ends with these epochs; nothing where it goes on."""
+        epoch = self.epoch_at_target(epochs)
+        if epoch is not None:
+            return f"validation accuracy reached {percent(self.target_accuracy)} in epoch {epoch}"
+        if self.patience and epochs:
+            best = max(epochs, key=lambda row: row["val_accuracy"])["epoch"]
+            if epochs[-1]["epoch"] - best >= self.patience:
+                return f"validation accuracy was no better than in epoch {best} for {self.patience}"
+        return ""
+
+
+NEVER = StoppingRule()
+
 
 @dataclass(frozen=True)
 class History:
@@ -19,11 +74,31 @@ class History:
     best_epoch
         The epoch of the highest validation accuracy, of equals the one of the lowest validation
         loss; without validation images the last. Its weights are the model's.
+    steps
+        Of an epoch: its batches.
+    rule
+        By which it may have ended before its last epoch.
 
     """
 
     epochs: list[dict[str, Any]]
     best_epoch: int
+    steps: int = 0
+    rule: StoppingRule = NEVER
+
+    @property
+    def stopped(self) -> str:
+        """Why it ended when it did; nothing where it went through all of its epochs."""
+        return self.rule.reason(self.epochs)
+
+    @property
+    def iterations_to_target(self) -> int | None:
+        """Steps to the first epoch's end at the target accuracy (report A's measure), or ``None``.
+
+        Accuracy is taken at the ends of epochs, so this may be up to an epoch's steps too many.
+        """
+        epoch = self.rule.epoch_at_target(self.epochs)
+        return None if epoch is None else epoch * self.steps
 
     @property
     def best(self) -> dict[str, Any]:
@@ -38,10 +113,13 @@ class History:
     def __repr__(self) -> str:
         best = self.best
         kind, prefix = ("best validation", "val_") if "val_accuracy" in best else ("training", "")
+        why = f"; stopped: {self.stopped}" if self.stopped else ""
+        if self.iterations_to_target:
+            why += f", {self.iterations_to_target:,} iterations"
         return (
             f"{len(self.epochs)} epochs in {self.seconds:,.0f} s; {kind} accuracy "
             f"{best[f'{prefix}accuracy']:.2%} (loss {best[f'{prefix}loss']:.4f}) "
-            f"after epoch {self.best_epoch}"
+            f"after epoch {self.best_epoch}{why}"
         )
 
     def _repr_html_(self) -> str:

@@ -72,6 +72,40 @@ def test_a_plateau_of_the_validation_loss_cuts_the_rate(build, digits):
     assert "\n" not in str(error.value)
 
 
+def test_training_stops_at_a_target(build, digits, tmp_path):
+    settings = SETTINGS | {"epochs": 30, "schedule": "constant"}
+    history = fit(
+        build(), digits.train, digits.validation, **settings, target_accuracy=0.5, output=tmp_path
+    )
+    accuracies = [row["val_accuracy"] for row in history.epochs]
+    assert accuracies[-1] >= 0.5 > max(accuracies[:-1], default=0)
+    assert history.iterations_to_target == 9 * len(accuracies) < 9 * 30
+    assert history.stopped == f"validation accuracy reached 50.0% in epoch {len(accuracies)}"
+    *_, last = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert json.loads(last)["seconds_left"] == 0, "no more is to come"
+    assert json.loads(last)["epochs"] == 30
+
+
+def test_training_stops_where_it_gets_no_better(build, digits):
+    # What the network learns about these labels in time is that they are wrong.
+    wrong = Split(digits.validation.images, (digits.validation.labels + 1) % 10)
+    settings = SETTINGS | {"epochs": 30, "schedule": "constant"}
+    history = fit(build(), digits.train, wrong, **settings, patience=2)
+    best = max(row["val_accuracy"] for row in history.epochs)
+    first = next(row["epoch"] for row in history.epochs if row["val_accuracy"] == best)
+    assert len(history.epochs) == first + 2 < 30
+    assert history.stopped.endswith(f"no better than in epoch {first} for 2")
+    assert history.iterations_to_target is None
+
+
+@pytest.mark.parametrize("rule", [{"target_accuracy": 0.5}, {"patience": 2}])
+def test_to_stop_takes_validation_images(build, digits, rule):
+    none = Split(digits.validation.images[:0], digits.validation.labels[:0])
+    with pytest.raises(InputError, match="go by validation accuracy, and there are no") as error:
+        fit(build(), digits.train, none, **SETTINGS, **rule)
+    assert "\n" not in str(error.value)
+
+
 def test_smoothed_labels_leave_a_loss_that_no_model_can_undercut(build, digits):
     plain, smooth = (
         fit(
@@ -178,6 +212,8 @@ def test_a_validation_loss_that_is_no_number_is_named(build, digits):
         ({"batch_size": -1}, "batch_size is -1"),
         ({"optimizer": "sdg"}, "did you mean 'sgd'?"),
         ({"schedule": "cosin"}, "did you mean 'cosine'?"),
+        ({"target_accuracy": 94}, "target_accuracy is 94; it must be above 0, at most 1"),
+        ({"patience": 0}, "patience is 0"),
     ],
 )
 def test_bad_arguments_are_one_line_and_leave_nothing(build, digits, tmp_path, change, words):

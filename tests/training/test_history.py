@@ -1,5 +1,8 @@
+import pytest
+
+from cifar_utils.parameters import InputError
 from cifar_utils.training import History
-from cifar_utils.training.history import best_epoch
+from cifar_utils.training.history import StoppingRule, best_epoch
 
 ROWS = [
     {"epoch": 1, "loss": 2.0, "val_accuracy": 0.5, "val_loss": 1.0, "seconds": 2.0},
@@ -24,3 +27,45 @@ def test_a_history_says_its_best_and_its_time():
     assert "70.00% (loss 0.8000) after epoch 3" in history._repr_html_()
     assert list(history.to_frame().index) == [1, 2, 3, 4]
     assert history.to_frame().loc[3, "val_loss"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("rule", "epochs", "words"),
+    [
+        (StoppingRule(), 4, ""),
+        (StoppingRule(0.7), 1, ""),
+        (StoppingRule(0.7), 2, "validation accuracy reached 70.0% in epoch 2"),
+        (StoppingRule(0.7), 4, "validation accuracy reached 70.0% in epoch 2"),
+        (StoppingRule(0.71), 4, ""),
+        (StoppingRule(patience=2), 0, ""),
+        (StoppingRule(patience=2), 3, ""),
+        (StoppingRule(patience=2), 4, "validation accuracy was no better than in epoch 2 for 2"),
+        (StoppingRule(patience=3), 4, ""),
+        (StoppingRule(0.9, 1), 3, "validation accuracy was no better than in epoch 2 for 1"),
+    ],
+)
+def test_when_training_stops_follows_from_the_epochs_alone(rule, epochs, words):
+    assert rule.reason(ROWS[:epochs]) == words
+
+
+def test_iterations_to_target_are_those_to_the_end_of_its_epoch():
+    history = History(ROWS[:2], 2, 150, StoppingRule(0.7))
+    assert history.iterations_to_target == 300
+    assert "stopped: validation accuracy reached 70.0% in epoch 2, 300 iterations" in repr(history)
+    assert History(ROWS, 3, 150, StoppingRule(0.9)).iterations_to_target is None
+    assert History(ROWS, 3, 150).iterations_to_target is None
+    assert "stopped" not in repr(History(ROWS, 3))
+
+
+@pytest.mark.parametrize("target", [0.0, -1, 1.5, 94.0])
+def test_a_target_is_a_fraction(target):
+    with pytest.raises(
+        InputError, match=rf"target_accuracy is {target}; it must be above 0"
+    ) as error:
+        StoppingRule(target)
+    assert "\n" not in str(error.value)
+
+
+def test_patience_is_an_epoch_or_more():
+    with pytest.raises(InputError, match="patience is 0; it must be at least 1, or None"):
+        StoppingRule(patience=0)

@@ -152,6 +152,29 @@ def plateau(train):
     return settings, model.get_weights(), without_seconds(history.epochs)
 
 
+@pytest.mark.parametrize(
+    ("target", "name", "call"),
+    [
+        (callbacks.SeedEpoch, "on_epoch_begin", 2),
+        (callbacks, "best_epoch", 3),  # with its last epoch, before it has come to an end
+    ],
+)
+def test_a_run_that_stops_by_itself_stops_there_again(train, kill, tmp_path, target, name, call):
+    settings = {"epochs": 20, "schedule": "constant"}
+    _, whole = train(**settings | {"epochs": 3})
+    goal = {"target_accuracy": whole.epochs[-1]["val_accuracy"]}
+    model, alone = train(**settings, **goal)
+    assert len(alone.epochs) == 3
+    kill(target, name, call)
+    with pytest.raises(Killed):
+        train(tmp_path, **settings, **goal)
+    for _ in range(2):  # the second time there is nothing to be done
+        again, history = train(tmp_path, **settings, **goal)
+        assert without_seconds(history.epochs) == without_seconds(alone.epochs)
+        assert history.stopped == alone.stopped != ""
+        assert same(again.get_weights(), model.get_weights())
+
+
 def test_weights_cut_while_being_written_are_not_taken(train, undisturbed, kill, tmp_path):
     kill(callbacks.Progress, "on_epoch_end", 3)
     with pytest.raises(Killed):
@@ -197,10 +220,10 @@ def test_another_run_s_folder_is_refused_and_left_alone(build, digits, train, tm
     same_model = build(augmentation=AUGMENTATION)
     changes = {
         "epochs": 2, "batch_size": 31, "optimizer": "sgd", "learning_rate": 0.1, "seed": 2,
-        "schedule": "constant", "weight_decay": 0.0,
+        "schedule": "constant", "weight_decay": 0.0, "target_accuracy": 0.9, "patience": 5,
     }  # fmt: skip
     for name, value in changes.items():
-        was = 1 if name == "epochs" else SETTINGS[name]
+        was = 1 if name == "epochs" else SETTINGS.get(name)
         refused(same_model, digits.train, f"{name} {was!r}, not {value!r}", **{name: value})
     for name, text in [("tiny(0.3)", AUGMENTATION), ("resnet20", AUGMENTATION), ("tiny", "crop")]:
         refused(build(name, augmentation=text), digits.train, "model and images")
