@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from cifar_utils.data import cifar, digits
-from cifar_utils.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE, Archive, read_cifar
+from cifar_utils.data import digits
+from cifar_utils.data.archive import Archive
+from cifar_utils.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.data.download import download, find, keras_datasets
 from cifar_utils.data.splits import held_out, limited
+from cifar_utils.data.tiny_imagenet import TINY_IMAGENET
 from cifar_utils.parameters import InputError, known_name
 
 __all__ = ["DATASETS", "Dataset", "Split", "describe_dataset", "fetch", "load_dataset"]
@@ -21,6 +23,7 @@ DATASETS: dict[str, Archive | None] = {
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
     "cifar100_coarse": CIFAR100_COARSE,
+    "tiny_imagenet": TINY_IMAGENET,
 }
 
 
@@ -58,7 +61,7 @@ def load_dataset(
     Returns
     -------
     Dataset
-        Images uint8 ``(N, 32, 32, 3)`` and labels int64 ``(N,)``, in the order of the files.
+        Images uint8 ``(N, H, W, 3)`` and labels int64 ``(N,)``, in the order of the files.
 
     Raises
     ------
@@ -76,7 +79,7 @@ def load_dataset(
     else:
         path = find(archive, folder)
         source = "download" if path is None else "folder" if path.is_dir() else "archive"
-        names, train, test, note = read_cifar(path or download(archive), archive)
+        names, train, test, note = archive.read(path or download(archive))
     sizes = [np.bincount(split.labels, minlength=len(names)) for split in (train, test)]
     kept, held = held_out(train.labels, sizes[0], validation_fraction, seed, train_limit)
     tested = limited(test.labels, sizes[1], test_limit, 0, "test_limit")
@@ -109,7 +112,7 @@ def fetch(name: str) -> Path:
     if archive is None:
         return digits.location()
     path = find(archive) or download(archive)
-    read_cifar(path, archive)
+    archive.read(path)
     return path
 
 
@@ -133,19 +136,23 @@ def describe_dataset(name: str) -> dict[str, Any]:
     known = {
         "name": name,
         "present": path is not None,
-        "path": str(path or keras_datasets() / archive.folder),
-        "train": 50_000,
-        "test": 10_000,
-        "classes": archive.classes if archive else 10,
-        "image_shape": (32, 32, 3),
-        "citation": cifar.CITATION if archive else digits.CITATION,
+        "path": str(path or keras_datasets() / archive.published),
     }
     if path is None:
-        return known
+        return known | {
+            "train": archive.train_images,
+            "test": archive.test_images,
+            "classes": archive.classes,
+            "image_shape": archive.image_shape,
+            "citation": archive.citation,
+        }
     dataset = load_dataset(name)
     return known | {
         "train": len(dataset.train.labels) + len(dataset.validation.labels),
         "test": len(dataset.test.labels),
+        "classes": len(dataset.class_names),
+        "image_shape": dataset.image_shape,
+        "citation": archive.citation if archive else digits.CITATION,
         "class_names": dataset.class_names,
         "fingerprint": dataset.fingerprint,
         "note": dataset.note,

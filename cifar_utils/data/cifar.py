@@ -1,50 +1,48 @@
 """The official archives of CIFAR-10 and CIFAR-100: layout, and a reader that trusts nothing."""
 
-import gzip
 import pickle
-import tarfile
-import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from cifar_utils.data.archive import NOTE_FILE, Archive, Contents, first_line, read_files, wrong
 from cifar_utils.data.dataset import Split
-from cifar_utils.parameters import InputError
 
 CITATION = (
     "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, "
     "https://www.cs.toronto.edu/~kriz/cifar.html (no licence given; it asks to be cited)"
 )
-NOTE_FILE = "SOURCE.txt"
-LARGEST_FILE = 2**29  # bytes; the largest of an official archive has 155 million
 
 
-@dataclass(frozen=True)
-class Archive:
-    """One official archive, and which labels of it to read: fine or coarse ones, say."""
+@dataclass(frozen=True, kw_only=True)
+class CifarArchive(Archive):
+    """An archive of CIFAR, and which labels of it to read: fine or coarse ones, say."""
 
-    url: str
-    file: str
-    folder: str
-    md5: str
-    size: int
     train: tuple[str, ...]
     test: str
     meta: str
     labels: bytes
     names: bytes
-    classes: int
+    train_images: int = 50_000
+    test_images: int = 10_000
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    citation: str = CITATION
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The files that must be there, in the order in which they are read."""
         return (self.meta, *self.train, self.test)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.members, NOTE_FILE)
 
-CIFAR10 = Archive(
+    def read(self, path: Path) -> Contents:
+        return read_cifar(path, self)
+
+
+CIFAR10 = CifarArchive(
     url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     file="cifar-10-python.tar.gz",
     folder="cifar-10-batches-py",
@@ -57,7 +55,7 @@ CIFAR10 = Archive(
     names=b"label_names",
     classes=10,
 )
-CIFAR100 = Archive(
+CIFAR100 = CifarArchive(
     url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     file="cifar-100-python.tar.gz",
     folder="cifar-100-python",
@@ -105,11 +103,6 @@ class _CifarUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {asked!r}, which no CIFAR file needs")
 
 
-def _wrong(where: str, reason: str) -> InputError:
-    reason = textwrap.shorten(reason, 150, placeholder=" ...")  # one line, whatever the file says
-    return InputError(f"{where} is not what it should be: {reason}; replace it with a whole copy")
-
-
 def _unpickle(file: BinaryIO) -> dict[bytes, Any]:
     content = _CifarUnpickler(file, encoding="bytes").load()
     if not isinstance(content, dict):
@@ -127,7 +120,7 @@ def _pixels(parts: Any) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
-def _batch(content: dict[bytes, Any], archive: Archive) -> Split:
+def _batch(content: dict[bytes, Any], archive: CifarArchive) -> Split:
     planes = _pixels(content[b"data"])
     labels = np.array(content[archive.labels])
     if labels.shape != planes.shape[:1] or labels.dtype.kind != "i":
@@ -140,45 +133,18 @@ def _batch(content: dict[bytes, Any], archive: Archive) -> Split:
     return Split(images, labels)
 
 
-def _names(content: dict[bytes, Any], archive: Archive) -> tuple[str, ...]:
+def _names(content: dict[bytes, Any], archive: CifarArchive) -> tuple[str, ...]:
     names = tuple(name.decode() for name in content[archive.names])
     if len(set(names)) != archive.classes:
         raise ValueError(f"{len(set(names))} class names for {archive.classes} classes")
     return names
 
 
-def files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
-    """Name and open content of each file of an extracted folder, or of an archive as it is."""
-    if path.is_dir():
-        for inner in path.iterdir():
-            if inner.is_file():
-                with inner.open("rb") as file:
-                    yield inner.name, file
-        return
-    with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
-        for member in tar:
-            name = PurePosixPath(member.name)
-            if name.is_absolute() or ".." in name.parts or not (member.isreg() or member.isdir()):
-                raise ValueError(f"its member {member.name!r} is a link, or leads elsewhere")
-            if member.isreg():
-                if member.size > LARGEST_FILE:
-                    raise ValueError(f"its member {member.name!r} has {member.size:,} bytes")
-                yield name.name, tar.extractfile(member)
-        while unpacked.read(2**20):  # the checksum stands at the very end, behind what tar reads
-            continue
-
-
-def read_cifar(path: Path, archive: Archive) -> tuple[tuple[str, ...], Split, Split, str]:
+def read_cifar(path: Path, archive: CifarArchive) -> Contents:
     """Read an archive or its extracted folder into memory.
 
     Nothing in a file is run or believed: a pickle may name only what a CIFAR batch is made of, and
     arrays are built here, once type, shape and labels are what they should be.
-
-    Returns
-    -------
-    tuple
-        Class names; training images and test images, uint8 ``(N, 32, 32, 3)``; the first line of
-        ``SOURCE.txt`` beside the batches, or an empty string.
 
     Raises
     ------
@@ -188,20 +154,20 @@ def read_cifar(path: Path, archive: Archive) -> tuple[tuple[str, ...], Split, Sp
     found: dict[str, Any] = {NOTE_FILE: ""}
     where = str(path)
     try:
-        for name, file in files(path):
+        for name, file in read_files(path, archive):
             where = f"{path}: {name}"
             if name == NOTE_FILE:
-                found[name] = file.readline(1000).decode("utf-8", "replace").strip()
-            elif name in archive.members:
+                found[name] = first_line(file.readline(1000))
+            else:
                 content = _unpickle(file)
                 found[name] = (_names if name == archive.meta else _batch)(content, archive)
             where = str(path)
     except KeyError as error:
-        raise _wrong(where, f"it has no {error.args[0]!r}") from error
+        raise wrong(where, f"it has no {error.args[0]!r}") from error
     except Exception as error:  # damaged or hostile content may raise nearly anything
-        raise _wrong(where, str(error) or type(error).__name__) from error
+        raise wrong(where, str(error) or type(error).__name__) from error
     if missing := [name for name in archive.members if name not in found]:
-        raise _wrong(where, f"{', '.join(missing)} missing")
+        raise wrong(where, f"{', '.join(missing)} missing")
     parts = [found[name] for name in archive.train]
     train = Split(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    return found[archive.meta], train, found[archive.test], found[NOTE_FILE]
+    return Contents(found[archive.meta], train, found[archive.test], found[NOTE_FILE])

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.request import Request, urlopen
 
-from cifar_utils.data.cifar import Archive, files
-from cifar_utils.events import in_notebook
+from cifar_utils.data.archive import Archive, progress_bar, read_files
 from cifar_utils.parameters import InputError
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
@@ -41,7 +40,8 @@ def find(archive: Archive, folder: Path | str | None = None) -> Path | None:
     base = Path(given).expanduser() if given else keras_datasets()
     inner = archive.folder
     folders = [base / inner, base / inner / inner, base / f"{inner}-target" / inner, base]
-    archives = [archive.file, f"{inner}.tar.gz", f"{inner}_archive", f"{inner}-target_archive"]
+    packed = f"{inner}{archive.file[archive.file.index('.') :]}"
+    archives = [archive.file, packed, f"{inner}_archive", f"{inner}-target_archive"]
     try:
         there = {f: [(f / name).is_file() for name in archive.members] for f in folders}
         found = [f for f in folders if all(there[f])]
@@ -59,39 +59,44 @@ def find(archive: Archive, folder: Path | str | None = None) -> Path | None:
 
 
 def download(archive: Archive) -> Path:
-    """Bring an archive into Keras's cache, as the extracted folder that is read fastest.
+    """Bring an archive into Keras's cache, extracted where that is read faster.
 
     What has arrived stays in a ``.part`` file, and the next try goes on from there. Of several
     processes at once, one downloads and the others wait for it: by a lock on that file, which ends
-    with its process. The folder gets its name when all of it is there.
+    with its process. What is published gets its name when all of it is there.
 
     Raises
     ------
     InputError
         Without a network, on another checksum, and where the cache can't be written.
     """
-    target = keras_datasets() / archive.folder
+    target = keras_datasets() / archive.published
     part = target.with_name(f"{archive.file}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked(part, target / archive.test)
+        file = _locked(part, target / archive.members[-1] if archive.extracted else target)
         if file is None:
             return target
         with file:
             try:
                 _transfer(archive, file)
                 _check(archive, part)
-                _extract(archive, part, target)
+                if archive.extracted:
+                    _extract(archive, part, target)
+                    part.unlink()
+                else:
+                    os.fsync(file.fileno())
+                    part.replace(target)
             except BaseException as error:
                 # A full disk gets back what was taken; of nothing there is nothing to go on from.
                 if isinstance(error, OSError) or not file.tell():
                     part.unlink(missing_ok=True)
                 raise
-            part.unlink()
     except OSError as error:
+        room = archive.size * (2.2 if archive.extracted else 1)
         raise InputError(
             f"{target.parent} can't be written ({error.strerror or error}); {archive.folder} needs "
-            f"{archive.size * 2.2 / 1e6:,.0f} MB there: make room, or set KERAS_HOME elsewhere"
+            f"{room / 1e6:,.0f} MB there: make room, or set KERAS_HOME elsewhere"
         ) from error
     return target
 
@@ -113,20 +118,9 @@ def _locked(part: Path, published: Path) -> BinaryIO | None:
 
 def _transfer(archive: Archive, file: BinaryIO) -> None:
     """Append what is missing, connection after connection while each of them brings something."""
-    from tqdm import tqdm
-
     had, reason = -1, "the connection was cut"
-    # Silent where nobody looks on; a notebook's output is no terminal, but is looked at.
-    quiet = False if in_notebook() else None
-    with tqdm(
-        desc=archive.file,
-        total=archive.size,
-        initial=file.tell(),
-        unit="B",
-        unit_scale=True,
-        leave=False,
-        disable=quiet,
-    ) as bar:
+    options = {"initial": file.tell(), "unit": "B", "unit_scale": True}
+    with progress_bar(archive.file, archive.size, **options) as bar:
         while had < file.tell() < archive.size:
             had = file.tell()
             try:
@@ -184,12 +178,11 @@ def _extract(archive: Archive, part: Path, target: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
     try:
         unfinished.mkdir()
-        for name, content in files(part):
-            if name in archive.members:
-                with (unfinished / name).open("wb") as file:
-                    shutil.copyfileobj(content, file, CHUNK)
-                    file.flush()
-                    os.fsync(file.fileno())
+        for name, content in read_files(part, archive):
+            with (unfinished / name).open("wb") as file:
+                shutil.copyfileobj(content, file, CHUNK)
+                file.flush()
+                os.fsync(file.fileno())
         unfinished.replace(target)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

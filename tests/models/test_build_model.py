@@ -67,6 +67,14 @@ def test_cifarnet_for_larger_images_has_report_e_s_heads(digits, with_images):
     assert deep.layers[-2].kernel.shape == (512, 200)
     filters = [x.filters for x in deep.layers if isinstance(x, keras.layers.Conv2D)]
     assert filters == [64, 128, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512]
+    # Its 2,442,112 parameters before the last layer; four more convolutions, with what goes with
+    # them, have 1,180,160 + 3 * 2,359,808 + 4 * 4 * 512.
+    counts = {wide: 2_442_112 + 4096 * 200, deep: 2_442_112 + 8_267_776 + 512 * 200}
+    for model, count in counts.items():
+        assert model.count_params() == count
+        logits = to_numpy(model(larger.test.images[:2]))
+        assert logits.shape == (2, 200)
+        assert logits.dtype == np.float32
 
 
 def test_an_initial_variance_is_that_of_the_weights_times_the_fan_in(digits):

@@ -1,0 +1,150 @@
+"""Tiny ImageNet's official archive: layout, and a reader that trusts nothing (report E)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from cifar_utils.data.archive import (
+    NOTE_FILE,
+    Archive,
+    Contents,
+    first_line,
+    progress_bar,
+    read_files,
+    wrong,
+)
+from cifar_utils.data.dataset import Split
+from cifar_utils.data.decoded import kept_decoded
+
+CLASSES, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
+PATIENCE = 5  # seconds without a progress bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyImageNetArchive(Archive):
+    """110,000 small files, so it stays packed; what they decode to is kept."""
+
+    extracted = False
+    members = (CLASSES, WORDS, ANNOTATIONS)
+    # The images in test/ have no labels: those in val/ take their place.
+    files = (
+        *members, NOTE_FILE,
+        "train/*/*_boxes.txt", "train/*/images/*.JPEG", "val/images/*.JPEG",
+    )  # fmt: skip
+
+    def read(self, path: Path) -> Contents:
+        return kept_decoded(path, self, read_tiny_imagenet)
+
+
+TINY_IMAGENET = TinyImageNetArchive(
+    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    file="tiny-imagenet-200.zip",
+    folder="tiny-imagenet-200",
+    md5="90528d7ca1a48142e341f4ef8d21d0de",
+    size=248_100_043,
+    classes=200,
+    train_images=100_000,
+    test_images=10_000,
+    image_shape=(64, 64, 3),
+    citation=(
+        "Y. Le, X. Yang, Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N, 2015, "
+        "http://cs231n.stanford.edu/tiny-imagenet-200.zip (images of ImageNet, for research)"
+    ),
+)
+
+
+def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
+    """Decode an archive or its extracted folder; the classes are in the order of ``wnids.txt``.
+
+    Raises
+    ------
+    InputError
+        Where a file is missing, truncated, corrupt, hostile or of another content.
+
+    """
+    found = _read(path, archive)
+
+    def rows(table: str, columns: int) -> list[list[str]]:
+        if table not in found:
+            raise wrong(path, f"{table} missing")
+        lines = found[table].decode("utf-8", "replace").splitlines()
+        split = [line.split("\t") for line in lines if line.strip()]
+        if odd := [row for row in split if len(row) < columns]:
+            raise wrong(f"{path}: {table}", f"its line {odd[0]} has not {columns} columns")
+        return split
+
+    wnids = [row[0].strip() for row in rows(CLASSES, 1)]
+    if not len(wnids) == len(set(wnids)) == archive.classes:
+        raise wrong(f"{path}: {CLASSES}", f"{len(set(wnids))} classes, not {archive.classes}")
+    words = {wnid: text for wnid, text, *_ in rows(WORDS, 2)}
+    if unknown := [wnid for wnid in wnids if wnid not in words]:
+        raise wrong(f"{path}: {WORDS}", f"no words for {unknown[0]!r}, which is in {CLASSES}")
+    train = {
+        f"train/{wnid}/images/{image}": label
+        for label, wnid in enumerate(wnids)
+        for image, *_ in rows(f"train/{wnid}/{wnid}_boxes.txt", 5)
+    }
+    annotated = rows(ANNOTATIONS, 6)
+    test = {f"val/images/{image}": wnid for image, wnid, *_ in annotated}
+    if len(test) < len(annotated):
+        raise wrong(f"{path}: {ANNOTATIONS}", f"{len(annotated):,} lines for {len(test):,} images")
+    if unknown := [row for row in annotated if row[1] not in wnids]:
+        raise wrong(f"{path}: {ANNOTATIONS}", f"{unknown[0][:2]}, of a class not in {CLASSES}")
+    images = {name for name in found if name.endswith(".JPEG")}
+    if odd := sorted(images ^ train.keys() ^ test.keys()):
+        raise wrong(path, f"{odd[0]} {'has no annotation' if odd[0] in images else 'missing'}")
+    counts, expected = (len(train), len(test)), (archive.train_images, archive.test_images)
+    if counts != expected:
+        raise wrong(path, "{:,} and {:,} images, not {:,} and {:,}".format(*counts, *expected))
+    with progress_bar(f"decoding {archive.folder}", len(images), delay=PATIENCE) as bar:
+        splits = [
+            Split(_decode(found, names, archive, path, bar), np.array(labels, np.int64))
+            for names, labels in (
+                (list(train), list(train.values())),
+                (list(test), [wnids.index(wnid) for wnid in test.values()]),
+            )
+        ]
+    return Contents(_class_names(wnids, words), *splits, first_line(found.get(NOTE_FILE, b"")))
+
+
+def _read(path: Path, archive: Archive) -> dict[str, bytes]:
+    """All that is read of it, by name."""
+    found = {}
+    try:
+        with progress_bar(f"reading {archive.folder}", None, unit=" files", delay=PATIENCE) as bar:
+            for name, file in read_files(path, archive):
+                found[name] = file.read()
+                bar.update()
+    except Exception as error:  # a damaged archive may raise nearly anything
+        raise wrong(path, str(error) or type(error).__name__) from error
+    return found
+
+
+def _decode(found: Mapping[str, bytes], names: list[str], archive: Archive, path: Path, bar):
+    """The images of these names, uint8 ``(N, H, W, 3)``: those in grey get three channels too."""
+    from PIL import Image, UnidentifiedImageError
+
+    height, width, _ = archive.image_shape
+    images = np.empty((len(names), *archive.image_shape), np.uint8)
+    for image, name in zip(images, names, strict=True):
+        try:
+            with Image.open(BytesIO(found[name]), formats=["JPEG"]) as opened:
+                if opened.size != (width, height):
+                    raise ValueError("{}x{} pixels, not {}x{}".format(*opened.size, width, height))
+                image[:] = opened.convert("RGB")
+        except Exception as error:  # a damaged image may raise nearly anything
+            known = not isinstance(error, UnidentifiedImageError)
+            raise wrong(f"{path}: {name}", str(error) if known else "no JPEG image") from error
+        bar.update()
+    return images
+
+
+def _class_names(wnids: list[str], words: Mapping[str, str]) -> tuple[str, ...]:
+    """The first word for each class; where classes share it, with their numbers in WordNet."""
+    first = [words[wnid].split(",")[0].strip() for wnid in wnids]
+    shared = [first.count(word) > 1 for word in first]
+    named = zip(first, wnids, shared, strict=True)
+    return tuple(f"{word} ({wnid})" if twice else word for word, wnid, twice in named)

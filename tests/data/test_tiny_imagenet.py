@@ -1,0 +1,390 @@
+import hashlib
+import io
+import stat
+import sys
+import zipfile
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_utils.data import DATASETS, describe_dataset, fetch, load_dataset, tiny_imagenet
+from cifar_utils.data.download import keras_datasets
+from cifar_utils.data.tiny_imagenet import TINY_IMAGENET
+
+WNIDS = ("n03126707", "n01443537", "n02012849")
+WORDS = {
+    "n03126707": "crane",
+    "n01443537": "goldfish, Carassius auratus",
+    "n02012849": "crane",
+    "n00001740": "entity",
+}
+EACH = 10
+TRAINED = [f"train/{wnid}/images/{wnid}_{i}.JPEG" for wnid in WNIDS for i in range(EACH)]
+TESTED = [f"val/images/val_{i}.JPEG" for i in range(6)]
+SOME = TRAINED[EACH + 1]
+
+
+def jpeg(image, mode="RGB", size=(64, 64), kind="JPEG"):
+    """A file of one colour, which JPEG keeps exactly where it is a grey."""
+    file = io.BytesIO()
+    Image.new(mode, size, image if mode == "L" else (image,) * 3).save(file, kind)
+    return file.getvalue()
+
+
+def contents():
+    """Each file of a small data set in the official layout: image i is of the grey 5 * i."""
+    files = {
+        "wnids.txt": "".join(f"{wnid}\n" for wnid in WNIDS),
+        "words.txt": "".join(f"{wnid}\t{words}\n" for wnid, words in WORDS.items()),
+        "val/val_annotations.txt": "".join(
+            f"val_{i}.JPEG\t{WNIDS[i % 3]}\t0\t32\t44\t62\n" for i in range(6)
+        ),
+        "test/images/test_0.JPEG": "has no label, and is not read",
+    }
+    for wnid in WNIDS:
+        rows = (f"{wnid}_{i}.JPEG\t0\t10\t63\t58\n" for i in range(EACH))
+        files[f"train/{wnid}/{wnid}_boxes.txt"] = "".join(rows)
+    for i, name in enumerate((*TRAINED, *TESTED)):
+        files[name] = jpeg(5 * i, mode="L" if i % 2 else "RGB")
+    return files
+
+
+def packed(files, top="tiny-imagenet-200/"):
+    """A zip of these files (by name, or a member made beforehand)."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name if isinstance(name, zipfile.ZipInfo) else top + name, content)
+    return target.getvalue()
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write the small data set, as a folder or a zip; the dataset's description is of its size."""
+    small = replace(TINY_IMAGENET, classes=3, train_images=30, test_images=6)
+    monkeypatch.setitem(DATASETS, "tiny_imagenet", small)
+
+    def write(changes=None, pack=False, top="tiny-imagenet-200/"):
+        files = contents()
+        for name, change in (changes or {}).items():
+            files[name] = change(files[name]) if callable(change) else change
+        files = {name: content for name, content in files.items() if content is not None}
+        data = tmp_path / "data"
+        data.mkdir(exist_ok=True)
+        if pack:
+            (data / "tiny-imagenet-200.zip").write_bytes(packed(files, top))
+            return data / "tiny-imagenet-200.zip"
+        for name, content in files.items():
+            path = data / "tiny-imagenet-200" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return data / "tiny-imagenet-200"
+
+    return write
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The images decoded, counted."""
+    counted, load = [], Image.open
+
+    def count(*args, **kwargs):
+        counted.append(args)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr("PIL.Image.open", count)
+    return counted
+
+
+def load(tmp_path, **options):
+    return load_dataset(
+        "tiny_imagenet", folder=tmp_path / "data", **{"validation_fraction": 0.0} | options
+    )
+
+
+@pytest.mark.parametrize(
+    ("pack", "top"), [(False, ""), (True, "tiny-imagenet-200/"), (True, ""), (True, "copy/of/it/")]
+)
+def test_the_official_layout_gives_images_and_labels_in_its_order(write, tmp_path, pack, top):
+    write(pack=pack, top=top)
+    dataset = load(tmp_path)
+    assert dataset.source == ("archive" if pack else "folder")
+    assert dataset.image_shape == (64, 64, 3)
+    greys = np.arange(36, dtype=np.uint8) * 5
+    for split, expected in ((dataset.train, greys[:30]), (dataset.test, greys[30:])):
+        assert split.images.dtype == np.uint8
+        # Grey images, too, have three channels.
+        whole = np.broadcast_to(expected[:, None, None, None], (len(expected), 64, 64, 3))
+        np.testing.assert_array_equal(split.images, whole)
+    assert dataset.train.labels.tolist() == np.repeat([0, 1, 2], EACH).tolist()
+    assert dataset.test.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert dataset.class_names == ("crane (n03126707)", "goldfish", "crane (n02012849)")
+
+
+def test_validation_is_held_out_of_the_training_images(write, tmp_path):
+    write()
+    dataset = load(tmp_path, validation_fraction=0.2)
+    assert np.bincount(dataset.train.labels).tolist() == [8, 8, 8]
+    assert np.bincount(dataset.validation.labels).tolist() == [2, 2, 2]
+    assert len(dataset.test.labels) == 6
+
+
+def test_folder_and_zip_are_the_same_dataset(write, tmp_path):
+    fingerprints = []
+    for pack in (True, False):
+        write(pack=pack)
+        fingerprints.append(load(tmp_path).fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_source_txt_is_the_note(write, tmp_path, pack):
+    write({"SOURCE.txt": "A re-packed copy.\nMore.\n"}, pack=pack)
+    assert [load(tmp_path).note for _ in range(2)] == ["A re-packed copy."] * 2
+
+
+WRONG = {
+    "half an image": ({SOME: lambda image: image[:-200]}, [SOME, "runcated"]),
+    "no image": ({SOME: "<html>\nNot found</html>"}, [SOME, "no JPEG image"]),
+    "an empty image": ({SOME: ""}, [SOME, "no JPEG image"]),
+    "a PNG": ({SOME: jpeg(0, kind="PNG")}, [SOME, "no JPEG image"]),
+    "a wrong size": ({SOME: jpeg(0, size=(64, 63))}, [SOME, "64x63 pixels, not 64x64"]),
+    "an image missing": ({SOME: None}, [SOME, "missing"]),
+    "a test image missing": ({TESTED[2]: None}, [TESTED[2], "missing"]),
+    "a table missing": ({f"train/{WNIDS[1]}/{WNIDS[1]}_boxes.txt": None}, ["_boxes.txt missing"]),
+    "words missing": ({"words.txt": None}, ["words.txt missing"]),
+    "an image too many": (
+        {f"train/{WNIDS[1]}/images/other.JPEG": jpeg(0)},
+        ["other.JPEG has no annotation"],
+    ),
+    "a class too many": ({"train/n9/images/n9_0.JPEG": jpeg(0)}, ["n9_0.JPEG has no annotation"]),
+    "an annotation missing": (
+        {"val/val_annotations.txt": lambda text: text[text.index("\n") + 1 :]},
+        ["val_0.JPEG has no annotation"],
+    ),
+    "two annotations of an image": (
+        {"val/val_annotations.txt": lambda text: text + text[: text.index("\n") + 1]},
+        ["val_annotations.txt", "7 lines for 6 images"],
+    ),
+    "half a line": (
+        {"val/val_annotations.txt": lambda text: text[:-6]},
+        ["val_annotations.txt", "has not 6 columns"],
+    ),
+    "an unknown wnid": (
+        {"val/val_annotations.txt": lambda text: text.replace(WNIDS[1], "n9", 1)},
+        ["val_annotations.txt", "'n9'", "not in wnids.txt"],
+    ),
+    "no words for a wnid": (
+        {"words.txt": lambda text: text.replace(WNIDS[1], "n9")},
+        ["words.txt", WNIDS[1]],
+    ),
+    "a class less": ({"wnids.txt": f"{WNIDS[0]}\n"}, ["wnids.txt", "1 classes, not 3"]),
+    "a class twice": ({"wnids.txt": lambda text: text + f"{WNIDS[0]}\n"}, ["wnids.txt", "3 class"]),
+    "no text": ({"wnids.txt": b"\xff\xfe\n"}, ["wnids.txt", "1 classes"]),
+    "no class": ({"wnids.txt": ""}, ["wnids.txt", "0 classes, not 3"]),
+    "fewer images, all annotated": (
+        {
+            SOME: None,
+            f"train/{WNIDS[1]}/{WNIDS[1]}_boxes.txt": lambda text: text.replace(
+                f"{WNIDS[1]}_1.JPEG\t0\t10\t63\t58\n", ""
+            ),
+        },
+        ["29 and 6 images, not 30 and 6"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize(("changes", "words"), WRONG.values(), ids=WRONG)
+def test_what_is_not_as_it_should_be_is_one_line(write, refused, tmp_path, changes, words, pack):
+    path = write(changes, pack=pack)
+    with refused(path, *words):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 300, 0.3, 0.9, -30, -1])
+def test_a_truncated_zip(write, refused, tmp_path, kept):
+    path = write(pack=True)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    with refused(path, "replace it"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"not a zip", "not a zip file"),
+        (packed({"other.txt": "of another data set"}), "wnids.txt missing"),
+        (packed({}), "wnids.txt missing"),
+    ],
+    ids=["no zip", "another zip", "an empty zip"],
+)
+def test_a_wrong_zip(write, refused, tmp_path, content, words):
+    path = write(pack=True)
+    path.write_bytes(content)
+    with refused(path, words):
+        load(tmp_path)
+
+
+def test_a_flipped_bit_in_a_zip_is_found_by_its_checksum(write, refused, tmp_path):
+    path = write(pack=True)
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(f"tiny-imagenet-200/{SOME}")
+    data = bytearray(path.read_bytes())
+    data[member.header_offset + 30 + len(member.filename) + member.compress_size // 2] ^= 1
+    path.write_bytes(data)
+    with refused(path):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["../up", "absolute", "link"])
+def test_a_zip_member_that_would_escape_is_refused(write, refused, tmp_path, kind):
+    names = {"../up": "tiny-imagenet-200/../../wnids.txt", "absolute": f"{tmp_path}/wnids.txt"}
+    member = zipfile.ZipInfo(names.get(kind, "tiny-imagenet-200/train/link"))
+    if kind == "link":
+        member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    path = write({member: "/etc/passwd"}, pack=True)
+    with refused(path, "leads elsewhere"):
+        load(tmp_path)
+
+
+def test_a_zip_that_unpacks_to_far_too_much_is_not_read(write, refused, tmp_path):
+    path = write({"words.txt": bytes(2**29)}, pack=True)
+    assert path.stat().st_size < 2**21
+    with refused(path, "words.txt", "536,870,912 bytes is too much"):
+        load(tmp_path)
+
+
+def test_images_are_decoded_once(write, decoded, tmp_path):
+    write()
+    first = load(tmp_path)
+    assert len(decoded) == 36
+    again = load(tmp_path)
+    assert len(decoded) == 36
+    assert again.fingerprint == first.fingerprint
+    assert repr(again) == repr(first)
+    assert again.train.images.flags.writeable
+    assert [path.name for path in keras_datasets().iterdir()] == ["tiny-imagenet-200.decoded"]
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_what_has_changed_is_decoded_anew(write, decoded, tmp_path, pack):
+    write(pack=pack)
+    before = load(tmp_path).fingerprint
+    write({SOME: jpeg(255)}, pack=pack)
+    dataset = load(tmp_path)
+    assert dataset.fingerprint != before
+    assert dataset.train.images[EACH + 1].min() == 255
+    assert len(decoded) == 2 * 36
+
+
+def test_an_image_that_is_gone_is_missed_though_all_were_decoded(write, refused, tmp_path):
+    path = write()
+    load(tmp_path)
+    (path / SOME).unlink()
+    with refused(SOME, "missing"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: b"{}\n",
+        lambda data: b"\xff" * 1000,
+        lambda data: data[:-1],
+        lambda data: data[:100],
+        lambda data: data[:-500] + bytes([data[-500] ^ 1]) + data[-499:],
+        lambda data: data.replace(b'"train": [0', b'"train": [0, 0'),
+    ],
+    ids=["empty", "other JSON", "no JSON", "a byte less", "half a line", "a bit", "labels"],
+)
+def test_a_damaged_cache_is_made_anew(write, decoded, tmp_path, damage):
+    write()
+    before = load(tmp_path).fingerprint
+    kept = keras_datasets() / "tiny-imagenet-200.decoded"
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    assert load(tmp_path).fingerprint == before
+    assert len(decoded) == 2 * 36
+    assert kept.read_bytes() == whole
+
+
+def test_the_data_folder_is_left_as_it_was_and_a_cache_is_not_needed(write, tmp_path, monkeypatch):
+    write()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert [len(load(tmp_path).train.labels) for _ in range(2)] == [30, 30]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_full_disk_leaves_no_half_of_a_cache(write, tmp_path, monkeypatch):
+    write()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert len(load(tmp_path).train.labels) == 30
+    assert list(keras_datasets().iterdir()) == []
+
+
+def test_progress_is_shown_where_it_takes_long(write, tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    write()
+    load(tmp_path)
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr(tiny_imagenet, "PATIENCE", 0)
+    write({SOME: jpeg(255)})
+    load(tmp_path)
+    assert "decoding tiny-imagenet-200" in terminal.getvalue()
+
+
+def test_it_is_found_described_and_fetched_like_the_others(write, monkeypatch, refused):
+    path = write()
+    with refused("CIFAR_DATA_DIR", "tiny-imagenet-200.zip", "words.txt"):
+        monkeypatch.setenv("CIFAR_DATA_DIR", str(path / "val"))
+        fetch("tiny_imagenet")
+    monkeypatch.setenv("CIFAR_DATA_DIR", str(path.parent))
+    assert fetch("tiny_imagenet") == path
+    described = describe_dataset("tiny_imagenet")
+    assert (described["present"], described["path"]) == (True, str(path))
+    assert (described["train"], described["test"], described["classes"]) == (30, 6, 3)
+    assert described["class_names"][1] == "goldfish"
+    monkeypatch.setenv("CIFAR_DATA_DIR", str(path))
+    assert fetch("tiny_imagenet") == path
+
+
+def test_what_is_known_of_it_before_it_is_there():
+    described = describe_dataset("tiny_imagenet")
+    sizes = {key: described[key] for key in ("present", "train", "test", "classes", "image_shape")}
+    assert sizes == {
+        "present": False, "train": 100_000, "test": 10_000, "classes": 200,
+        "image_shape": (64, 64, 3),
+    }  # fmt: skip
+    assert described["path"] == str(keras_datasets() / "tiny-imagenet-200.zip")
+    assert "Stanford" in described["citation"]
+
+
+def test_a_download_leaves_the_zip_as_it_is(write, site, tmp_path, monkeypatch, refused):
+    path = write(pack=True)
+    site.content = path.read_bytes()
+    facts = SimpleNamespace(size=len(site.content), md5=hashlib.md5(site.content).hexdigest())
+    known = replace(DATASETS["tiny_imagenet"], url=site.url, **vars(facts))
+    monkeypatch.setitem(DATASETS, "tiny_imagenet", replace(known, md5="0" * 32))
+    with refused(site.url, facts.md5, "was removed"):
+        load_dataset("tiny_imagenet", validation_fraction=0.0)
+    monkeypatch.setitem(DATASETS, "tiny_imagenet", known)
+    sources = [load_dataset("tiny_imagenet", validation_fraction=0.0).source for _ in range(2)]
+    assert sources == ["download", "archive"]
+    assert len(site.asked) == 2
+    names = {path.name for path in keras_datasets().iterdir()}
+    assert names == {"tiny-imagenet-200.zip", "tiny-imagenet-200.decoded"}
+    assert (keras_datasets() / "tiny-imagenet-200.zip").read_bytes() == site.content
