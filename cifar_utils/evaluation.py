@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -103,15 +104,19 @@ class Scores:
         """As :meth:`top_k` of 5; of 5 classes or fewer it is 1 and means nothing."""
         return self.top_k(5)
 
+    def top_k_interval(self, k: int) -> tuple[float, float]:
+        """95% interval of :meth:`top_k`."""
+        return wilson_interval(self.hits(k), self.n)
+
     @property
     def top1_interval(self) -> tuple[float, float]:
         """95% interval of :attr:`top1`."""
-        return wilson_interval(self.hits(1), self.n)
+        return self.top_k_interval(1)
 
     @property
     def top5_interval(self) -> tuple[float, float]:
         """95% interval of :attr:`top5`."""
-        return wilson_interval(self.hits(5), self.n)
+        return self.top_k_interval(5)
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -163,7 +168,7 @@ class Scores:
 
     def __repr__(self) -> str:
         def words(k: int) -> str:
-            bounds = interval(wilson_interval(self.hits(k), self.n))
+            bounds = interval(self.top_k_interval(k))
             return f"top-{k} {percent(self.top_k(k))} (95% interval {bounds})"
 
         tops = ", ".join(words(k) for k in (1, 5) if k < max(2, len(self.class_names)))
@@ -260,6 +265,18 @@ def compare_views(by_views: dict[int, Scores]) -> pd.DataFrame:
             "loss (nats)": f"{scores.loss:.4f}",
         }
         for count, scores in by_views.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def compare_top_k(by_name: Mapping[str, Scores], ks: Sequence[int] = (1, 2, 3, 5)) -> pd.DataFrame:
+    """A page's table of top-k accuracies, a row for each name and a column for each ``k``."""
+    rows = {
+        name: {
+            f"top-{k}": f"{percent(scores.top_k(k))} ({interval(scores.top_k_interval(k))})"
+            for k in ks
+        }
+        for name, scores in by_name.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 

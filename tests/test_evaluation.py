@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cifar_utils.data.dataset import Split
 from cifar_utils.evaluation import (
     Scores,
+    compare_top_k,
     compare_views,
     evaluate,
     evaluate_views,
@@ -228,3 +229,9 @@ def test_views_are_the_image_its_mirror_and_both_shifted_along_the_diagonal():
     table = compare_views(by_views)
     assert list(table.index) == ["1 view", "2 views", "6 views"]
     assert set(table["top-1"]) == {"100.00% (20.7 to 100.0%)"}
+
+
+def test_top_k_side_by_side():
+    table = compare_top_k({"by hand": BY_HAND}, ks=(1, 2))
+    assert table.loc["by hand", "top-1"] == "50.0% (15.0 to 85.0%)"
+    assert table.loc["by hand", "top-2"].startswith("75.0% (")

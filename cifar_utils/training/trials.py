@@ -60,7 +60,7 @@ class Trial:
             "flops": self.summary.flops,
             "best_epoch": self.history.best_epoch,
             "history": self.history.epochs,
-            "diverged": self.diverged,
+            "stopped": self.diverged or self.history.stopped,
         }
 
     def __repr__(self) -> str:
@@ -157,12 +157,21 @@ def compare_trials(trials: Iterable[Trial]) -> pd.DataFrame:
                 else "—",
                 "at epoch": trial.history.best_epoch or "—",
                 "at the end": _last(trial),
+                **_iterations(trial),
                 "training": duration(trial.history.seconds),
             }
             for trial in trials
         },
         orient="index",
     ).fillna("—")
+
+
+def _iterations(trial: Trial) -> dict[str, str]:
+    target = trial.history.rule.target_accuracy
+    if target is None:
+        return {}
+    steps = trial.history.iterations_to_target
+    return {f"iterations to {percent(target)}": "—" if steps is None else f"{steps:,}"}
 
 
 def describe_trials(trials: Iterable[Trial]) -> str:
