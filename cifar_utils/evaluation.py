@@ -1,4 +1,4 @@
-"""How good a model is on a split: top-1 and top-k with intervals, loss, by class, confusion."""
+"""How good a model is on a split: top-1 and top-k, loss, by class, confusion, calibration."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from cifar_utils.words import interval, percent
 
 if TYPE_CHECKING:
     import keras
+
+BINS = 15  # of confidence, as in Guo et al.
 
 
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
@@ -132,6 +134,33 @@ class Scores:
         )
         return {name: float(right / n) for name, right, n in rows if n}
 
+    @cached_property
+    def confidence_bins(self) -> pd.DataFrame:
+        """Images by the probability of their predicted class, in 15 bins of equal width.
+
+        A row a bin, empty ones too: ``low`` (the probability lies above it), ``high`` (at most this
+        one), ``n`` images, ``hits`` of them classified rightly, and their mean ``confidence``.
+        """
+        confidence = self.probabilities.max(axis=1).astype(np.float64)
+        edges = np.linspace(0, 1, BINS + 1)
+        place = np.clip(np.searchsorted(edges, confidence) - 1, 0, BINS - 1)
+        n = np.bincount(place, minlength=BINS)
+        hits = np.bincount(place, self.predictions == self.labels, BINS).astype(int)
+        mean = np.bincount(place, confidence, BINS) / np.where(n, n, np.nan)
+        return pd.DataFrame(
+            {"low": edges[:-1], "high": edges[1:], "n": n, "hits": hits, "confidence": mean}
+        )
+
+    @cached_property
+    def calibration_error(self) -> float:
+        """The expected calibration error (Guo et al., arXiv:1706.04599), a fraction.
+
+        How far apart accuracy and mean confidence are in a bin of :attr:`confidence_bins`, on
+        average over the images.
+        """
+        bins = self.confidence_bins
+        return float((bins["hits"] - bins["n"] * bins["confidence"]).abs().sum() / self.n)
+
     def to_dict(self) -> dict[str, Any]:
         """The figures a record keeps: plain floats, fractions rather than percent."""
         return {
@@ -141,6 +170,7 @@ class Scores:
             "top1_interval": list(self.top1_interval),
             "top5": self.top5,
             "top5_interval": list(self.top5_interval),
+            "calibration_error": self.calibration_error,
             "per_class": self.per_class,
         }
 

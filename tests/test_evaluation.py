@@ -51,6 +51,38 @@ def test_loss_is_the_mean_log_and_finite_where_a_probability_is_zero():
     assert BY_HAND.loss == pytest.approx(expected, rel=1e-6)
 
 
+def test_calibration_counted_by_hand():
+    # Three images at 0.5, two of them right; one at 0.8, wrong.
+    assert BY_HAND.calibration_error == pytest.approx((abs(2 - 1.5) + abs(0 - 0.8)) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("place", [6, 15])
+def test_a_confidence_on_an_edge_is_of_the_bin_below(place):
+    edge = np.linspace(0, 1, 16)[place]
+    probabilities = np.full((1, 15), (1 - edge) / 14)
+    probabilities[0, 0] = edge
+    bins = Scores(tuple("abcdefghijklmno"), np.array([0]), probabilities).confidence_bins
+    assert bins["n"].tolist().index(1) == place - 1
+    assert bins["high"][place - 1] == edge
+
+
+@given(some_scores())
+def test_calibration_is_a_fraction_of_all_images(scores):
+    bins = scores.confidence_bins
+    assert (len(bins), bins["n"].sum(), bins["hits"].sum()) == (15, scores.n, scores.hits())
+    full = bins[bins["n"] > 0]
+    assert (full["confidence"] > full["low"] - 1e-6).all()
+    assert (full["confidence"] < full["high"] + 1e-6).all()
+    sure = scores.probabilities.max(axis=1).mean()
+    assert abs(sure - scores.top1) - 1e-6 <= scores.calibration_error <= 1
+
+
+def test_a_model_that_is_as_sure_as_right_has_no_calibration_error():
+    rows = np.array([[0.75, 0.25]] * 4, np.float32)
+    assert Scores(("a", "b"), np.array([0, 0, 0, 1]), rows).calibration_error == 0
+    assert Scores(("a", "b"), np.array([0, 0, 0, 0]), rows).calibration_error == 0.25
+
+
 def test_wilson_interval_has_its_published_values():
     # Newcombe, Statistics in Medicine 17 (1998), table I.
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
@@ -60,7 +92,8 @@ def test_wilson_interval_has_its_published_values():
 def test_dict_holds_plain_fractions():
     kept = BY_HAND.to_dict()
     assert kept.keys() == {
-        "n", "loss", "top1", "top1_interval", "top5", "top5_interval", "per_class",
+        "n", "loss", "top1", "top1_interval", "top5", "top5_interval", "calibration_error",
+        "per_class",
     }  # fmt: skip
     assert all(type(kept[key]) is float for key in ("loss", "top1", "top5"))
     assert kept["top1_interval"] == list(BY_HAND.top1_interval)

@@ -11,6 +11,7 @@ from cifar_utils.models import build_model
 from cifar_utils.plots import (
     STYLE,
     CaptionedFigure,
+    plot_calibration,
     plot_confusion,
     plot_history,
     plot_mistakes,
@@ -81,6 +82,7 @@ def test_every_figure_of_a_run_renders(classes):
         plot_samples(dataset),
         plot_per_class(scores),
         plot_confusion(scores),
+        plot_calibration(scores),
         plot_mistakes(scores, dataset.test),
     ):
         check(figure)
@@ -210,6 +212,17 @@ def test_no_mistakes_is_said():
     assert figure.alt == "No mistakes among 300 images."
     assert figure.png().startswith(PNG)
     assert "No image is mistaken" in plot_confusion(perfect).caption
+
+
+def test_calibration_says_how_sure_and_how_right():
+    rows = np.array([[0.9, 0.1]] * 4, np.float32)
+    figure = plot_calibration(Scores(("a", "b"), np.array([0, 0, 0, 1]), rows))
+    assert "Expected calibration error 15.0%" in figure.caption
+    assert "90.0% sure and right of 75.0% of 4 images: surer than it is right" in figure.alt
+    points = figure.figure.axes[0].containers[0]
+    np.testing.assert_allclose(points.lines[0].get_xydata(), [[0.9, 0.75]], rtol=1e-6)
+    modest = plot_calibration(Scores(("a", "b"), np.zeros(4, int), rows))
+    assert "less sure than it is right" in modest.alt
 
 
 def test_whitening_filters_are_shown_from_the_most_common_pattern_on():

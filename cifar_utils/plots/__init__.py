@@ -2,7 +2,7 @@
 
 from cifar_utils.plots.figure import STYLE, WIDTH, CaptionedFigure
 from cifar_utils.plots.images import plot_mistakes, plot_samples, plot_whitening
-from cifar_utils.plots.scores import plot_confusion, plot_per_class
+from cifar_utils.plots.scores import plot_calibration, plot_confusion, plot_per_class
 from cifar_utils.plots.training import plot_history
 from cifar_utils.plots.trials import plot_trials
 
@@ -10,6 +10,7 @@ __all__ = [
     "STYLE",
     "WIDTH",
     "CaptionedFigure",
+    "plot_calibration",
     "plot_confusion",
     "plot_history",
     "plot_mistakes",

@@ -1,4 +1,4 @@
-"""Figures of scores: accuracy by class, confusion."""
+"""Figures of scores: accuracy by class, confusion, calibration."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cifar_utils.evaluation import Scores, wilson_interval
 from cifar_utils.plots.figure import (
     BLUE,
     FEW,
+    GREY,
     MANY,
     STYLE,
     VERMILION,
@@ -145,5 +146,52 @@ def plot_confusion(scores: Scores, pairs: int = 15) -> CaptionedFigure:
     alt = (
         f"Confusion matrix of {len(classes)} classes, {percent(scores.top1)} of {scores.n:,} "
         f"images on the diagonal. {finding}"
+    )
+    return CaptionedFigure(figure, caption, alt)
+
+
+@matplotlib.rc_context(STYLE)
+def plot_calibration(scores: Scores) -> CaptionedFigure:
+    """Accuracy by confidence with 95% intervals, a reliability diagram; how many images are where.
+
+    Confidence is the probability of the predicted class, in bins of
+    :attr:`~cifar_utils.evaluation.Scores.confidence_bins`.
+    """
+    bins = scores.confidence_bins
+    width, full = bins["high"] - bins["low"], bins[bins["n"] > 0]
+    accuracy = full["hits"] / full["n"]
+    bounds = [wilson_interval(row.hits, row.n) for row in full.itertuples()]
+    figure = Figure(figsize=(WIDTH, 6.5))
+    above, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+    above.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1.5, label="as sure as right")
+    above.errorbar(
+        full["confidence"], accuracy, yerr=np.abs(np.transpose(bounds) - accuracy.to_numpy()),
+        fmt="o", color=BLUE, ms=6, lw=1.3, capsize=3, label="images of similar confidence",
+    )  # fmt: skip
+    above.set(ylabel="share classified rightly", xlim=(0, 1), ylim=(-0.02, 1.02))
+    below.bar(bins["low"], bins["n"] / scores.n, width, align="edge", color=BLUE, ec="white")
+    below.set(xlabel="confidence: probability of the predicted class", ylabel="share of images")
+    for axis in (above.xaxis, above.yaxis, below.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(loc="outside upper center", ncols=2)
+    figure.align_ylabels()
+
+    sure = float(scores.probabilities.max(axis=1).mean())
+    error, gap = percent(scores.calibration_error), sure - scores.top1
+    manner = "as sure as it is right"
+    if abs(gap) >= 0.0005:
+        manner = "surer than it is right" if gap > 0 else "less sure than it is right"
+    finding = (
+        f"On average the model is {percent(sure)} sure and right of {percent(scores.top1)} of "
+        f"{scores.n:,} images"
+    )
+    caption = (
+        f"Expected calibration error {error}, over {len(bins)} bins of confidence. Points on the "
+        "dashed line are as often right as they are sure, below it too sure; bars are 95% "
+        "intervals. Below: where the images are."
+    )
+    alt = (
+        f"Accuracy by confidence in {len(full)} bins that hold images. {finding}: {manner}. The "
+        f"expected calibration error is {error}."
     )
     return CaptionedFigure(figure, caption, alt)
