@@ -233,7 +233,7 @@ def test_the_record_is_written_last_and_a_failed_model_leaves_the_old_one(
 def test_facts_say_why_a_run_stopped():
     from cifar_utils.reports.facts import record_facts
 
-    rows = {"history": [{"epoch": 1, "val_accuracy": 0.9}]}
+    rows = {"history": [{"epoch": 1, "val_accuracy": 0.9}], "scores": {}}
     plain = record_facts(RunRecord(**FACTS | rows))
     assert ("epochs", "1", "best: 1") in plain
     stopped = RunRecord(**FACTS | rows, stopped="validation accuracy reached 90.0% in epoch 1")
