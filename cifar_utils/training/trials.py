@@ -103,30 +103,26 @@ def run_trials(
     for name, folder in zip(cases, folders, strict=True):
         if folders.count(folder) > 1:
             raise InputError(f"trial {name!r} has the name of another one; names must differ")
-    # A mistake in the last case is told before the first is trained.
-    prepared = [(name, _split(settings | dict(cases[name]))) for name in cases]
-    for _, (of_model, _) in prepared:
-        build_model(dataset=dataset, precision=precision, seed=seed, **of_model)
+    # Built first, so that a mistake in the last case is told before the first is trained.
+    prepared = []
+    for name, case in cases.items():
+        values = settings | dict(case)
+        own = {key: values.pop(key) for key in ("architecture", "augmentation") if key in values}
+        model = build_model(dataset=dataset, precision=precision, seed=seed, **own)
+        prepared.append((name, model, values))
     trials = []
-    for name, (of_model, of_fit) in prepared:
-        model = build_model(dataset=dataset, precision=precision, seed=seed, **of_model)
+    for name, model, values in prepared:
         diverged = ""
         try:
             history = fit(
                 model, dataset.train, dataset.validation,
-                **of_fit, seed=seed, output=output, trial=name,
+                **values, seed=seed, output=output, trial=name,
             )  # fmt: skip
         except TrainingDiverged as error:
             history = History(error.epochs, best_epoch(error.epochs) if error.epochs else 0)
             diverged = str(error)
         trials.append(Trial(name, dict(cases[name]), summarize(model), history, diverged, model))
     return trials
-
-
-def _split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a model is built by, and what it is trained by."""
-    of_model = {key: values.pop(key) for key in ("architecture", "augmentation") if key in values}
-    return of_model, values
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial:
