@@ -42,9 +42,9 @@ def test_each_augmentation_is_a_row_that_begins_with_the_original(digits):
 
 
 def test_a_mixed_image_s_label_is_told_in_words(digits):
-    figure = plot_augmentations(digits, "mixup(5)", "flip", draws=2)
+    figure = plot_augmentations(digits, "mixup(5)", "flip", draws=5)
     below = [text for text in texts(figure) if "%" in text]
-    assert len(below) == 2
+    assert 2 <= len(below) <= 5  # another of the same class leaves the label as it was
     for text in below:
         assert text.replace("\n", ", ") in figure.alt
         shares = [float(line.rstrip("%").split()[-1]) for line in text.split("\n")]
