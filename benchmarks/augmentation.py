@@ -71,6 +71,7 @@ def augmentation(text: str, images: np.ndarray, labels: np.ndarray):
 
     from cifar_utils.models.augmentation import augmentation_layers
 
+    tf.get_logger().setLevel("ERROR")  # it warns of so many functions of one name
     layers, batch = augmentation_layers(text), tf.constant(images)
     if layers and hasattr(layers[0], "change"):
         return lambda: changed(layers, images, labels)
