@@ -3,7 +3,7 @@
 from cifar_utils.plots.figure import STYLE, WIDTH, CaptionedFigure
 from cifar_utils.plots.images import plot_mistakes, plot_samples, plot_whitening
 from cifar_utils.plots.scores import plot_calibration, plot_confusion, plot_per_class
-from cifar_utils.plots.training import plot_history
+from cifar_utils.plots.training import plot_gradient_norms, plot_history, plot_learning_rate_range
 from cifar_utils.plots.trials import plot_trials
 
 __all__ = [
@@ -12,7 +12,9 @@ __all__ = [
     "CaptionedFigure",
     "plot_calibration",
     "plot_confusion",
+    "plot_gradient_norms",
     "plot_history",
+    "plot_learning_rate_range",
     "plot_mistakes",
     "plot_per_class",
     "plot_samples",

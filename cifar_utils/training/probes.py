@@ -1,0 +1,293 @@
+"""What a network is like before it is trained: a learning rate range test, its gradients' norms."""
+
+import math
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from cifar_utils.data.dataset import Split
+from cifar_utils.events import display_line
+from cifar_utils.parameters import InputError
+from cifar_utils.training.batches import Batches
+from cifar_utils.training.callbacks import SeedEpoch
+from cifar_utils.training.optimizers import make_optimizer
+
+SMOOTHING = 0.9  # of the losses: the share of each mean that the one before it has
+BLOWN_UP = 4  # times the lowest loss
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LearningRateRange:
+    """What :func:`learning_rate_range` found, step by step.
+
+    Attributes
+    ----------
+    rates
+        Learning rates, rising, float ``(steps,)``.
+    losses
+        The loss of each step's batch in nats, ``(steps,)``.
+    blew_up
+        Whether it ended because the loss did; else it came to its highest rate.
+
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    blew_up: bool
+
+    @cached_property
+    def smoothed(self) -> np.ndarray:
+        """The losses as an exponential moving average that starts without bias, ``(steps,)``."""
+        return smooth(self.losses)
+
+    @property
+    def lowest(self) -> int:
+        """The step of the lowest smoothed loss."""
+        return int(self.smoothed.argmin())
+
+    @property
+    def suggested(self) -> float:
+        """A peak rate: a tenth of the rate at which the smoothed loss is lowest.
+
+        There the loss still falls well, with a margin to where it no longer does.
+        """
+        return float(self.rates[self.lowest] / 10)
+
+    @property
+    def caution(self) -> str:
+        """Why the suggestion is no good, if it is not."""
+        if self.lowest == 0:
+            return "the loss never fell, so the suggestion means nothing: take a lower lowest rate"
+        if self.lowest == len(self.rates) - 1:
+            return "the loss fell to the end, so a higher rate may do better: take a higher highest"
+        return ""
+
+    def __repr__(self) -> str:
+        end = "where the loss blew up" if self.blew_up else "the highest asked for"
+        return (
+            f"suggested peak learning rate {self.suggested:.2g}, a tenth of "
+            f"{10 * self.suggested:.2g}, where the smoothed loss is lowest "
+            f"({self.smoothed[self.lowest]:.3f}); {len(self.rates)} steps from "
+            f"{self.rates[0]:.2g} to {self.rates[-1]:.2g}, {end}{self.caution and '; '}"
+            f"{self.caution}"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>"
+
+
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """Exponential moving averages of values ``(N,)``, each over the sum of its weights."""
+    mean, found = 0.0, []
+    for count, loss in enumerate(losses, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        found.append(mean / (1 - SMOOTHING**count))
+    return np.array(found)
+
+
+def learning_rate_range(
+    model: keras.Model,
+    train: Split,
+    *,
+    optimizer: str = "sgd",
+    weight_decay: float = 0.0,
+    batch_size: int = 128,
+    lowest: float = 1e-5,
+    highest: float = 10.0,
+    steps: int = 100,
+    seed: int = 0,
+) -> LearningRateRange:
+    """Raise the learning rate at every step, until the loss blows up (Smith, arXiv:1506.01186).
+
+    The rate rises by the same factor each step; the loss has blown up where its moving average is
+    four times the lowest one, or no number. The model is left with the weights it had.
+
+    Parameters
+    ----------
+    model
+        From inputs to logits; a new one, as :func:`~cifar_utils.training.fit` takes it.
+    optimizer, weight_decay
+        See :func:`~cifar_utils.training.make_optimizer`.
+    lowest, highest
+        Learning rates of the first step and the last.
+    steps
+        One batch each; where they take more than an epoch, the next one follows.
+    seed
+        Of the batches' order, augmentation and dropout.
+
+    Raises
+    ------
+    InputError
+        Where an argument is out of range or unknown, or there are fewer images than a batch.
+
+    """
+    if not 0 < lowest < highest:
+        raise InputError(
+            f"learning rates rise from lowest to highest, above 0; given: {lowest!r}, {highest!r}"
+        )
+    if steps < 2:
+        raise InputError(f"steps is {steps!r}; it must be >= 2")
+    batches = _batches(model, train, batch_size, seed)
+    whole = len(train.labels) // batch_size  # batches: a smaller one would be noisier
+    if not whole:
+        raise InputError(
+            f"batch_size is {batch_size}, and there are {len(train.labels):,} images; take fewer"
+        )
+    rates = np.geomspace(lowest, highest, steps)
+    probe = _Probe(model, make_optimizer(optimizer, lowest, weight_decay, batch_size))
+    seeds = SeedEpoch(batches, seed)
+    seeds.set_model(probe.model)
+    losses: list[float] = []
+    tell = _told_in_time()
+    with probe:
+        for step, rate in enumerate(rates):
+            if step % whole == 0:
+                seeds.on_epoch_begin(step // whole)
+            probe.model.optimizer.learning_rate = rate
+            losses.append(probe.step(*batches[step % whole]))
+            smoothed = smooth(np.array(losses))
+            if not smoothed[-1] <= BLOWN_UP * smoothed.min():  # NaN is not
+                break
+            done = f"step {step + 1} of at most {steps}"
+            tell(f"{done}: learning rate {rate:.2g}, loss {losses[-1]:.3f}")
+        tell("", at_once=True)
+    blew_up = not smoothed[-1] <= BLOWN_UP * smoothed.min()
+    kept = len(losses) - (not math.isfinite(losses[-1]))  # what is no number can't be drawn
+    if not kept:
+        raise InputError(f"the loss is {losses[0]} at once, at a learning rate of {lowest:.2g}")
+    return LearningRateRange(rates[:kept], np.array(losses[:kept]), blew_up)
+
+
+def gradient_norms(
+    model: keras.Model, split: Split, *, batch_size: int = 128, seed: int = 0
+) -> pd.DataFrame:
+    """The gradient that each kernel gets in the first step of training, before it is taken.
+
+    The model is left with the weights it had.
+
+    Parameters
+    ----------
+    model
+        From inputs to logits, with its initial weights.
+    split
+        Images and labels; of these the first batch that ``seed`` draws is taken, with augmentation
+        and dropout on.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row for each trained kernel of a convolution or dense layer, from the input on, indexed by
+        the ``layer``'s name: ``shape`` (text), ``weights`` (their number) and ``norm``, the L2 norm
+        of the mean loss's gradient.
+
+    Raises
+    ------
+    InputError
+        Where there are no images, or ``batch_size`` is below 1.
+    FloatingPointError
+        Where a gradient is NaN or infinite.
+
+    """
+    batches = _batches(model, split, batch_size, seed)
+    probe = _Probe(model, _RecordNorms())
+    seeds = SeedEpoch(batches, seed)
+    seeds.set_model(probe.model)
+    with probe:
+        seeds.on_epoch_begin(0)
+        probe.step(*batches[0])
+        norms = [math.sqrt(ops.convert_to_numpy(v)) for v in probe.model.optimizer.squares]
+    rows = [
+        {
+            "layer": variable.path.rsplit("/")[-2],
+            "shape": "×".join(map(str, variable.shape)),
+            "weights": math.prod(variable.shape),
+            "norm": norm,
+        }
+        for variable, norm in zip(model.trainable_variables, norms, strict=True)
+        if len(variable.shape) > 1
+    ]
+    for row in rows:
+        if not math.isfinite(row["norm"]):
+            raise FloatingPointError(
+                f"the gradient of {row['layer']} is not finite; try precision float32"
+            )
+    return pd.DataFrame(rows).set_index("layer")
+
+
+class _Probe:
+    """Single steps of a model, as a block at whose end it has the state that it had before."""
+
+    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer):
+        # A model of the same layers, so that how the given one is compiled stays as it is.
+        self.model = keras.Model(model.input, model.output)
+        self.model.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=keras.backend.backend() == "jax",
+        )
+        optimizer.build(self.model.trainable_variables)
+
+    def __enter__(self):
+        variables = [*self.model.trainable_variables, *self.model.non_trainable_variables]
+        self.kept = [(each, np.array(ops.convert_to_numpy(each))) for each in variables]
+        return self
+
+    def __exit__(self, *_):
+        for variable, value in self.kept:
+            variable.assign(value)
+
+    def step(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """Take one step; return its loss."""
+        self.model.reset_metrics()  # else it would be the mean of all steps so far
+        return float(self.model.train_on_batch(images, labels))
+
+
+class _RecordNorms(keras.optimizers.Optimizer):
+    """Keeps the square of each gradient's norm, and changes nothing."""
+
+    def __init__(self):
+        super().__init__(0.0, name="norms")
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.squares = [
+            self.add_variable((), "zeros", "float32", name=f"square_{place}")
+            for place in range(len(variables))
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        square = ops.sum(ops.square(ops.cast(gradient, "float32")))
+        self.assign(self.squares[self._get_variable_index(variable)], square)
+
+
+def _batches(model: keras.Model, split: Split, batch_size: int, seed: int) -> Batches:
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size!r}; it must be >= 1")
+    if not len(split.labels):
+        raise InputError("there are no images to take a step on; give a split that has some")
+    variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
+    changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
+    return Batches(split, batch_size, seed, variants, changes)
+
+
+def _told_in_time(after: float = 5.0):
+    """A function that shows a line, at most once a second, from so many seconds on."""
+    started, told, line = time.monotonic(), 0.0, None
+
+    def tell(text: str, at_once: bool = False) -> None:
+        nonlocal told, line
+        now = time.monotonic()
+        if line is None and not at_once and now - started >= after:
+            line, told = display_line(text), now
+        elif line and (at_once or now - told >= 1):
+            told = now
+            line(text)
+
+    return tell
