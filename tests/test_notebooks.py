@@ -50,9 +50,9 @@ class Run:
         return "".join(output.text for output in self.outputs if output.get("name") == kind)
 
 
-def papermill(source, folder, environment):
+def papermill(source, folder, environment, **parameters):
     output, executed = folder / source.stem, folder / source.name
-    given = [text for item in SMALL.items() for text in ("-p", *map(str, item))]
+    given = [text for item in (SMALL | parameters).items() for text in ("-p", *map(str, item))]
     command = [sys.executable, "-m", "papermill", str(source), str(executed), *given]
     done = subprocess.run(
         [*command, "-p", "output", str(output), "--no-progress-bar"],
@@ -135,7 +135,7 @@ def test_a_notebook_leaves_its_predictions_and_a_model_that_makes_them(runs, sou
 
 
 def test_what_was_shown_while_it_trained_is_gone_from_the_page(runs, source):
-    (cell,) = [cell for cell in runs[source].notebook.cells if "= fit(" in cell.source]
+    cell = next(cell for cell in runs[source].notebook.cells if "= fit(" in cell.source)
     kinds = [(output.output_type, dict(output.data)) for output in cell.outputs]
     assert kinds[0] == ("display_data", {"text/plain": ""})
     assert [kind for kind, _ in kinds] == ["display_data", "execute_result"]
@@ -165,6 +165,27 @@ def test_random_features_are_said_to_mean_nothing(runs):
     (run,) = [run for path, run in runs.items() if "transfer" in path.stem]
     said = [output.data.get("text/markdown", "") for output in run.outputs]
     assert any("accuracy says nothing" in text for text in said)
+
+
+def test_the_base_is_trained_on_with_the_head_where_it_is_asked_for(tmp_path):
+    (source,) = [path for path in NOTEBOOKS if "transfer" in path.stem]
+    run = papermill(source, tmp_path, {}, fine_tune_layers=2, fine_tune_epochs=2)
+    record = run.record
+    assert [row["epoch"] for row in record.history] == [1, 2, 3]
+    assert [row["learning_rate"] for row in record.history] == pytest.approx([1e-3, 1e-5, 1e-5])
+    # Of the base, two convolutions: 3×3 of 512 filters, and 1×1 of 2,048.
+    head, trained = 2_592_778, 9 * 512 * 512 + 513 * 2048
+    assert record.model["trainable_parameters"] == head + trained
+    assert run.streams == {"stdout": "", "stderr": ""}
+    cells = [cell for cell in run.notebook.cells if "= fit(" in cell.source]
+    assert [dict(cell.outputs[0].data) for cell in cells] == [{"text/plain": ""}] * 2
+    pages = [output.data.get("text/html", "") for output in run.outputs]
+    curves = [page for page in pages if "Learning curves of" in page]
+    assert [re.search(r"Learning curves of (\d)", page)[1] for page in curves] == ["1", "3"]
+    assert {path.name for path in (tmp_path / source.stem / "checkpoint").iterdir()} >= {
+        "state.json",
+        "fine_tune",
+    }
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

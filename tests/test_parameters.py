@@ -386,6 +386,7 @@ def test_a_notebook_asks_for_all_that_is_promised(notebook):
     own = {"architecture", "augmentation"}
     if "transfer" in notebook.stem:
         own = {"weights", "input_size", "flips", "dropout"}
+        own |= {"fine_tune_layers", "fine_tune_epochs", "fine_tune_rate"}
     assert promised | own <= set(read_parameters(notebook))
 
 

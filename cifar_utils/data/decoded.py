@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_utils.data.archive import Archive, Contents, names_within
+from cifar_utils.data.archive import Archive, Contents, names_within, wrong
 from cifar_utils.data.dataset import Split
 from cifar_utils.data.download import keras_datasets
 from cifar_utils.files import written_atomically
@@ -45,9 +45,12 @@ def _source(path: Path, archive: Archive) -> str:
     from PIL import __version__ as decoder
 
     facts = []
-    for name in sorted(names_within(path, archive)) if path.is_dir() else [""]:
-        stat = (path / name).stat()
-        facts.append((name, stat.st_size, stat.st_mtime_ns))
+    try:
+        for name in sorted(names_within(path, archive)) if path.is_dir() else [""]:
+            stat = (path / name).stat()
+            facts.append((name, stat.st_size, stat.st_mtime_ns))
+    except OSError as error:
+        raise wrong(error.filename, error.strerror) from error
     return hashlib.sha256(repr((facts, archive, decoder)).encode()).hexdigest()
 
 

@@ -57,18 +57,18 @@ def summarize(model: keras.Model) -> ModelSummary:
             "parameters": layer.count_params(),
             "operations": 2 * _multiply_adds(layer),
         }
-        for layer in _layers(model)
+        for layer in layers_of(model)
     ]
     trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     flops = sum(row["operations"] for row in rows)
     return ModelSummary(model.name, model.count_params(), trained, flops, pd.DataFrame(rows))
 
 
-def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
     """The layers of a model, and those of the models among them."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _layers(layer)
+            yield from layers_of(layer)
         else:
             yield layer
 

@@ -1,4 +1,7 @@
-"""Transfer from ResNet50V2 (report B): a frozen base, its features computed once, and a head."""
+"""Transfer from ResNet50V2 (report B): a frozen base, its features computed once, and a head.
+
+The last layers of the base may then be trained with the head.
+"""
 
 import hashlib
 import json
@@ -32,6 +35,7 @@ def build_transfer_model(
     weights: str | None = "imagenet",
     input_size: int = 224,
     dropout: float = 0.1,
+    fine_tune_layers: int = 0,
     precision: str = "auto",
     seed: int = 0,
 ) -> keras.Model:
@@ -47,11 +51,17 @@ def build_transfer_model(
         for random ones: then the features, and so any accuracy, mean nothing.
     input_size
         Height and width to which images are resized, in pixels; at least 32.
+    fine_tune_layers
+        How many of the base's layers with weights, counted from the top, are not frozen: what
+        training the whole model changes. Batch normalization is not counted, and stays frozen
+        whole. That keeps it in inference mode, at the statistics that the layers above it were
+        trained for, and with its scale and shift, which belong to them.
 
     Raises
     ------
     InputError
-        Where ``input_size`` is too small, or the weights can't be had or don't fit.
+        Where ``input_size`` is too small, ``fine_tune_layers`` is more than there are, or the
+        weights can't be had or don't fit.
 
     """
     if input_size < 32:
@@ -65,10 +75,25 @@ def build_transfer_model(
         # The range that the ImageNet weights were trained with.
         x = layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")(x)
         base = _load_base(weights, (input_size, input_size, 3))
-        base.trainable = False
+        _freeze(base, fine_tune_layers)
         features = keras.Model(images, base(x, training=False), name="features")
         head = _head(features.output.shape[1:], len(dataset.class_names), dropout)
         return keras.Model(images, head(features(images)), name="resnet50v2")
+
+
+def _freeze(base: keras.Model, but: int) -> None:
+    """Freeze all layers but the last ones with weights; and batch normalization in any case."""
+    normalization = layers.BatchNormalization
+    weighted = [x for x in base.layers if x.weights and not isinstance(x, normalization)]
+    if not 0 <= but <= len(weighted):
+        raise InputError(
+            f"fine_tune_layers is {but}; it takes 0 to {len(weighted)}, the layers with weights "
+            "of the base, batch normalization not counted"
+        )
+    trained = weighted[len(weighted) - but :]
+    base.trainable = but > 0
+    for layer in base.layers:
+        layer.trainable = layer in trained
 
 
 def _head(shape, classes: int, dropout: float) -> keras.Model:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from cifar_utils.data.dataset import Split
+from cifar_utils.models.summary import layers_of
 from cifar_utils.parameters import InputError, parse_call
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
@@ -73,6 +74,8 @@ def fit(
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         if value < 1:
             raise InputError(f"{name} is {value!r}; it must be >= 1")
+    if not learning_rate > 0:
+        raise InputError(f"learning_rate is {learning_rate!r}; it must be > 0")
     if not 0 <= label_smoothing < 1:
         raise InputError(f"label_smoothing is {label_smoothing!r}; it must be >= 0, < 1")
     rule = StoppingRule(target_accuracy, patience)
@@ -173,7 +176,7 @@ def _fingerprint(model: keras.Model, train: Split) -> str:
     """What tells runs of the same settings apart: the layers, the labels and the first input."""
     layers = [
         {**layer.get_config(), "name": type(layer).__name__, "shape": layer.output.shape}
-        for layer in model.layers
+        for layer in layers_of(model)
     ]
     digest = hashlib.sha256(json.dumps(layers, default=str).encode())
     digest.update(train.labels.astype("<i8"))

@@ -1,5 +1,7 @@
 """What training leaves behind, epoch by epoch."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +111,13 @@ class History:
     def seconds(self) -> float:
         """Time of all epochs, validation included."""
         return sum(row["seconds"] for row in self.epochs)
+
+    def followed_by(self, second: History) -> History:
+        """Both as one course: the second's epochs are counted on, the best is that of all."""
+        first = len(self.epochs)
+        later = [{**row, "epoch": first + row["epoch"]} for row in second.epochs]
+        rows = [*self.epochs, *later]
+        return History(rows, best_epoch(rows))
 
     def __repr__(self) -> str:
         best = self.best

@@ -290,6 +290,13 @@ def test_an_image_that_is_gone_is_missed_though_all_were_decoded(write, refused,
         load(tmp_path)
 
 
+def test_a_link_to_nowhere_is_one_line(write, refused, tmp_path):
+    path = write({SOME: None})
+    (path / SOME).symlink_to(tmp_path / "nowhere")
+    with refused(path / SOME, "No such file"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     "damage",
     [

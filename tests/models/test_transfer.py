@@ -8,7 +8,7 @@ from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.models import build_model, build_transfer_model, extract_features
 from cifar_utils.parameters import InputError
-from cifar_utils.training import fit
+from cifar_utils.training import callbacks, fit
 
 
 def to_numpy(tensor):
@@ -204,3 +204,91 @@ def test_imagenet_weights_without_a_network_are_one_line(digits, tmp_path, monke
 def test_too_small_an_input_is_one_line(digits):
     with pytest.raises(InputError, match=r"input_size is 31; .* at least 32 pixels"):
         build_transfer_model(digits, weights=None, input_size=31)
+
+
+def test_the_last_layers_of_the_base_may_be_left_to_train(digits):
+    model = build_transfer_model(digits, weights=None, input_size=32, fine_tune_layers=3)
+    features, head = model.get_layer("features"), model.get_layer("head")
+    trained = [x.path for x in features.trainable_weights]
+    # Batch normalization is neither counted nor trained.
+    names = ["1_conv/kernel", "2_conv/kernel", "3_conv/kernel", "3_conv/bias"]
+    assert trained == [f"conv5_block3_{name}" for name in names]
+    assert len(model.trainable_weights) == len(head.trainable_weights) + 4
+
+
+@pytest.mark.parametrize("layers", [-1, 54])
+def test_more_layers_than_there_are_is_one_line(digits, base, monkeypatch, layers):
+    monkeypatch.setattr("cifar_utils.models.transfer._load_base", lambda *_: base)
+    with pytest.raises(
+        InputError, match=f"fine_tune_layers is {layers}; it takes 0 to 53"
+    ) as error:
+        build_transfer_model(digits, weights=None, input_size=32, fine_tune_layers=layers)
+    assert "\n" not in str(error.value)
+    assert base.trainable_weights == []
+
+
+@pytest.fixture
+def small(few, monkeypatch):
+    """Build the model on a small base of the same kind, its last two convolutions to be trained."""
+
+    def base(_, shape):
+        x = inputs = keras.Input(shape)
+        for filters in (4, 8, 8):
+            x = keras.layers.Conv2D(filters, 3, strides=2)(x)
+            x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+        return keras.Model(inputs, x)
+
+    monkeypatch.setattr("cifar_utils.models.transfer._load_base", base)
+    options = {"weights": None, "input_size": 32, "fine_tune_layers": 2, "precision": "float32"}
+    return lambda: build_transfer_model(few, **options)
+
+
+def train_both(model, few, output=None, rate=0.001, epochs=3):
+    """The head on kept features, then base and head; give the weights before the latter, too."""
+    settings = {"batch_size": 32, "optimizer": "adam", "output": output}
+    kept = extract_features(model, few, output=output)
+    fit(model.get_layer("head"), *kept, epochs=2, learning_rate=0.001, **settings)
+    before = model.get_weights()
+    images = few.train, few.validation
+    fit(model, *images, epochs=epochs, learning_rate=rate, trial="fine_tune", **settings)
+    return before
+
+
+def test_fine_tuning_changes_the_last_layers_and_no_batch_normalization(small, few):
+    model = small()
+    before = train_both(model, few)
+    (base,) = [x for x in model.get_layer("features").layers if isinstance(x, keras.Model)]
+    index = {id(weight): place for place, weight in enumerate(model.weights)}
+    for number, layer in enumerate(x for x in base.layers if x.weights):
+        same = [np.array_equal(before[index[id(w)]], to_numpy(w)) for w in layer.weights]
+        trained = number in (2, 4)  # the second and the third convolution
+        assert same == [not trained] * len(same), layer.name
+
+
+def test_fine_tuning_starts_from_the_head_s_weights(small, few):
+    model = small()
+    before = train_both(model, few, rate=1e-12, epochs=1)
+    index = {id(weight): place for place, weight in enumerate(model.weights)}
+    for weight in model.trainable_weights:
+        np.testing.assert_allclose(to_numpy(weight), before[index[id(weight)]], atol=1e-9)
+
+
+def test_fine_tuning_that_was_killed_goes_on_to_the_same_result(small, few, tmp_path, monkeypatch):
+    alone = small()
+    train_both(alone, few)
+    whole, ended = callbacks.Progress.on_epoch_end, []
+
+    def cut(*args):
+        ended.append(args)
+        if len(ended) == 4:  # the second epoch of base and head
+            raise KeyboardInterrupt
+        whole(*args)
+
+    monkeypatch.setattr(callbacks.Progress, "on_epoch_end", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train_both(small(), few, tmp_path)
+    assert (tmp_path / "checkpoint" / "fine_tune" / "epoch-0001.weights.h5").exists()
+    model = small()
+    train_both(model, few, tmp_path)
+    assert len(ended) == 4 + 2
+    assert all(map(np.array_equal, model.get_weights(), alone.get_weights()))

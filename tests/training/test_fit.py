@@ -210,6 +210,9 @@ def test_a_validation_loss_that_is_no_number_is_named(build, digits):
     [
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be > 0"),
+        ({"learning_rate": -1e-5}, "learning_rate is -1e-05"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"optimizer": "sdg"}, "did you mean 'sgd'?"),
         ({"schedule": "cosin"}, "did you mean 'cosine'?"),
         ({"target_accuracy": 94}, "target_accuracy is 94; it must be above 0, at most 1"),

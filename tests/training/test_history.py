@@ -69,3 +69,12 @@ def test_a_target_is_a_fraction(target):
 def test_patience_is_an_epoch_or_more():
     with pytest.raises(InputError, match="patience is 0; it must be at least 1, or None"):
         StoppingRule(patience=0)
+
+
+def test_a_history_may_be_followed_by_another():
+    both = History(ROWS[:2], 2).followed_by(History(ROWS[:3], 3))
+    assert [row["epoch"] for row in both.epochs] == [1, 2, 3, 4, 5]
+    assert both.best_epoch == 5
+    assert both.best == ROWS[2] | {"epoch": 5}
+    assert History(ROWS[:2], 2).followed_by(History(ROWS[:1], 1)).best_epoch == 2
+    assert ROWS[0]["epoch"] == 1
