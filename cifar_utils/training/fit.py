@@ -34,6 +34,7 @@ def fit(
     target_accuracy: float | None = None,
     patience: int | None = None,
     seed: int = 0,
+    until: int | None = None,
     output: Path | str | None = None,
     trial: str = "",
 ) -> History:
@@ -57,6 +58,9 @@ def fit(
     target_accuracy, patience
         Training ends at the first epoch's end at which validation accuracy is no less than
         ``target_accuracy``, a fraction, or has not become better for ``patience`` epochs.
+    until
+        The epoch to stop after for now; the schedule is that of all ``epochs``, and with a later
+        one, or None, the run in ``output`` goes on.
     output
         A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on to the
         very result it would have had. ``None`` keeps nothing.
@@ -76,6 +80,9 @@ def fit(
             raise InputError(f"{name} is {value!r}; it must be >= 1")
     if not learning_rate > 0:
         raise InputError(f"learning_rate is {learning_rate!r}; it must be > 0")
+    until = epochs if until is None else until
+    if not 1 <= until <= epochs:
+        raise InputError(f"until is {until!r}; it takes 1 to {epochs}, the number of epochs")
     if not 0 <= label_smoothing < 1:
         raise InputError(f"label_smoothing is {label_smoothing!r}; it must be >= 0, < 1")
     rule = StoppingRule(target_accuracy, patience)
@@ -123,18 +130,18 @@ def fit(
         done = checkpoint.restore()
         for plateau in plateaus:
             plateau.rows = checkpoint.epochs
-        if done < epochs and not rule.reason(checkpoint.epochs):
+        if done < until and not rule.reason(checkpoint.epochs):
             model.fit(
                 batches,
                 validation_data=tuple(validation) if len(validation.labels) else None,
                 validation_batch_size=500,
                 initial_epoch=done,
-                epochs=epochs,
+                epochs=until,
                 shuffle=False,  # Keras would shuffle the batches, by a state of its own
                 verbose=0,
                 callbacks=[
                     SeedEpoch(batches, seed),
-                    Progress(batches, epochs, checkpoint.epochs, output, rule, trial),
+                    Progress(batches, until, checkpoint.epochs, output, rule, trial),
                     checkpoint,
                     *plateaus,  # last: an epoch's row holds the rate that it was trained at
                 ],

@@ -213,6 +213,8 @@ def test_a_validation_loss_that_is_no_number_is_named(build, digits):
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be > 0"),
         ({"learning_rate": -1e-5}, "learning_rate is -1e-05"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"epochs": 3, "until": 0}, "until is 0; it takes 1 to 3"),
+        ({"epochs": 3, "until": 4}, "until is 4; it takes 1 to 3"),
         ({"optimizer": "sdg"}, "did you mean 'sgd'?"),
         ({"schedule": "cosin"}, "did you mean 'cosine'?"),
         ({"target_accuracy": 94}, "target_accuracy is 94; it must be above 0, at most 1"),

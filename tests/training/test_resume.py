@@ -263,3 +263,12 @@ def test_a_damaged_checkpoint_is_one_line(train, tmp_path):
         damaged()
     weights.unlink()
     damaged()
+
+
+def test_a_run_that_stops_for_now_goes_on_as_if_it_had_not(train, undisturbed, tmp_path):
+    model, history = train(tmp_path, until=1)
+    assert without_seconds(history.epochs) == undisturbed[1][:1]
+    assert train(tmp_path, until=1)[1] == history
+    model, history = train(tmp_path)
+    assert without_seconds(history.epochs) == undisturbed[1]
+    assert same(model.get_weights(), undisturbed[0])
