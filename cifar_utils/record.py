@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
@@ -66,8 +66,10 @@ class RunRecord:
     best_epoch
         The epoch whose weights were scored.
     trials
-        Where several models were trained and the history is of the one that was scored: what
-        :meth:`Trial.to_dict <cifar_utils.training.Trial.to_dict>` says of each.
+        Where a run trained several models, what each came to, as
+        :class:`cifar_utils.training.Trial` or :class:`cifar_utils.tuning.Trial` tell it. The
+        model, its history and its scores are the best one's; training counts its seconds,
+        ``search`` those of all others.
     stopped
         Why training ended when it did; nothing where it went through all of its epochs.
 
@@ -85,11 +87,11 @@ class RunRecord:
     best_epoch: int
     scores: dict[str, dict[str, Any]]
     stopped: str = ""
-    trials: Sequence[dict[str, Any]] = ()
+    trials: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
+        for key in fields(self):
+            object.__setattr__(self, key.name, _plain(getattr(self, key.name)))
 
     def _facts(self) -> dict[str, str]:
         data, by, seconds = self.dataset, self.environment, self.seconds
@@ -106,6 +108,7 @@ class RunRecord:
             f"Python {by['python']}, {by['platform']}",
             "commit": by["git"] or "",
             "training stopped": self.stopped,
+            "trials": f"{len(self.trials):,}" if self.trials else "",
             "time": f"{duration(seconds['total'])} ({', '.join(parts)})",
         }
 
@@ -160,7 +163,10 @@ def read_record(path: Path | str) -> RunRecord:
             f"record {path} is of schema {found!r}, not {SCHEMA}; run its notebook again"
         )
     types = get_type_hints(RunRecord)
-    optional = {field.name for field in fields(RunRecord) if field.default is not MISSING}
+    optional = {
+        key.name for key in fields(RunRecord)
+        if key.default is not MISSING or key.default_factory is not MISSING
+    }  # fmt: skip
     for name, kind in types.items():
         if name in optional - content.keys():  # of a version that had no such key
             continue
@@ -189,17 +195,18 @@ def record_run(
 ) -> RunRecord:
     """The record of a run that has come to its scores, written where the run has a folder.
 
-    Training counts the seconds of every epoch, those before a resumption too, and of all trials.
-    With the record the folder gets ``predictions.npz``
-    (:func:`~cifar_utils.evaluation.read_scores`) and ``model.keras``, for which see
-    :func:`write_model`; :func:`~cifar_utils.loaded.load_run` reads
+    Training counts the seconds of every epoch, those before a resumption too; with ``trials`` those
+    of the model scored, and the others are counted by themselves. With the record the folder gets
+    ``predictions.npz`` (:func:`~cifar_utils.evaluation.read_scores`) and ``model.keras``, for which
+    see :func:`write_model`; :func:`~cifar_utils.loaded.load_run` reads
     them. The record comes last: it is what says that a run is done.
     """
     from cifar_utils.models import summarize
 
     facts = summarize(model)
-    trained = [trial.history for trial in trials] or [history]
-    seconds = {**phases.seconds, "train": sum(each.seconds for each in trained)}
+    seconds = {**phases.seconds, "train": history.seconds}
+    if trials:
+        seconds["search"] = max(0.0, sum(trial.seconds for trial in trials) - history.seconds)
     record = RunRecord(
         run=Path(phases.output or notebook).name,
         notebook=notebook,

@@ -69,6 +69,17 @@ def test_file_is_strict_json_of_the_promised_keys(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
+def test_a_search_keeps_its_trials_and_others_have_none(tmp_path):
+    trials = [{"name": "0", "values": {"width": 8}, "val_accuracy": None}]
+    searched = RunRecord(**FACTS, trials=trials)
+    assert RunRecord(**FACTS).trials == []
+    assert read_record(searched.write(tmp_path)).trials == trials
+    content = json.loads((tmp_path / "record.json").read_text()) | {"trials": "2"}
+    (tmp_path / "record.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"has no trials \(list\)"):
+        read_record(tmp_path)
+
+
 def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
     old = RunRecord(**FACTS)
     old.write(tmp_path)

@@ -48,7 +48,7 @@ def follow(seen: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
 def describe(seen: Mapping[str, Any]) -> str:
     """In words: ``"epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%"``.
 
-    Where a run trains several models, the trial's name comes first.
+    Where a run trains several models, this one's name comes first.
     """
     if "phase" in seen:
         return seen["phase"]
@@ -62,7 +62,7 @@ def describe(seen: Mapping[str, Any]) -> str:
     }
     numbers = {key: seen[key] for key in words if isinstance(seen.get(key), int | float)}
     told = [words[key](value) for key, value in numbers.items()]
-    return ", ".join([str(seen["trial"]), *told] if "trial" in seen else told)
+    return ", ".join([str(seen["training"]), *told] if "training" in seen else told)
 
 
 def epochs_done(seen: Mapping[str, Any]) -> float:

@@ -132,7 +132,7 @@ class Progress(keras.callbacks.Callback):
     ):
         super().__init__()
         self.batches, self.total, self.rows, self.output = batches, epochs, rows, output
-        self.rule, self.trial = rule, {"trial": trial} if trial else {}
+        self.rule, self.trial = rule, {"training": trial} if trial else {}
         self.told = 0.0
         self.curves, self.next_drawing = "", 0.0
 

@@ -51,6 +51,11 @@ class Trial:
         """Validation accuracy of the best epoch, a fraction; NaN without an epoch."""
         return self.history.best["val_accuracy"] if self.history.epochs else math.nan
 
+    @property
+    def seconds(self) -> float:
+        """Time of all of its epochs."""
+        return self.history.seconds
+
     def to_dict(self) -> dict[str, Any]:
         """What a record keeps of it."""
         return {
@@ -58,6 +63,9 @@ class Trial:
             "values": self.values,
             "parameters": self.summary.parameters,
             "flops": self.summary.flops,
+            "val_accuracy": self.accuracy,
+            "epochs": len(self.history.epochs),
+            "seconds": self.seconds,
             "best_epoch": self.history.best_epoch,
             "history": self.history.epochs,
             "stopped": self.diverged or self.history.stopped,

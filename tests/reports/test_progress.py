@@ -43,7 +43,7 @@ def test_a_phase_is_told_until_the_next_event():
 
 
 def test_which_of_several_trainings_comes_first():
-    known = follow({}, {"event": "batch", "trial": "with residuals", "epoch": 1, "epochs": 8})
+    known = follow({}, {"event": "batch", "training": "with residuals", "epoch": 1, "epochs": 8})
     assert describe(known) == "with residuals, epoch 1/8"
 
 
