@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from cifar_utils.words import duration
 
@@ -17,6 +18,29 @@ def write_event(output: Path | str | None, event: str, **values) -> None:
     Path(output).mkdir(parents=True, exist_ok=True)
     with (Path(output) / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"time": time.time(), "event": event, **values}) + "\n")
+
+
+def read_events(path: Path, position: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The events in whole lines of a file from a byte position on, and the position to go on from.
+
+    A file that is not there yet has none; a broken line (the end of a killed run) is passed over.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(position)
+            text = file.read()
+    except FileNotFoundError:
+        return [], position
+    lines = text[: text.rfind(b"\n") + 1]
+    events = []
+    for line in lines.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events, position + len(lines)
 
 
 def in_notebook() -> bool:

@@ -14,7 +14,7 @@ from cifar_utils.reports.runs import read_identity
 
 ASIDE = ".removed"
 # For going on from; a run that is done needs them no more.
-STATE = (ASIDE, "checkpoint", "features")
+STATE = (ASIDE, "checkpoint", "features", "tuning")
 # All that a run writes, run.json last: as long as there is anything, it says what that is.
 WRITTEN = (
     *STATE, ".before", ".model.keras", "events.jsonl", "report.html", "notebook.ipynb",

@@ -26,11 +26,12 @@ from papermill.engines import Engine, NotebookExecutionManager, papermill_engine
 from papermill.exceptions import PapermillExecutionError
 from rich.console import Console
 
+from cifar_utils.events import read_events
 from cifar_utils.files import write_atomically
 from cifar_utils.parameters import InputError, read_parameters
 from cifar_utils.record import read_record
 from cifar_utils.reports.export import export_page
-from cifar_utils.reports.progress import read_events, shown_progress
+from cifar_utils.reports.progress import shown_progress
 from cifar_utils.reports.runs import (
     Outcome,
     Run,
@@ -384,7 +385,8 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
         cleared = not visible(folder)
         yield
     except (InputError, OSError) as error:
-        hours_may_hang_on_it = isinstance(error, OSError) and (folder / "checkpoint").exists()
+        kept = any((folder / name).exists() for name in ("checkpoint", "tuning"))
+        hours_may_hang_on_it = isinstance(error, OSError) and kept
         if aside.is_dir() and not hours_may_hang_on_it:
             for path in visible(folder) if cleared else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,40 +1,15 @@
 """The progress of runs, read from the events that they write: a live row each, or a plain log."""
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 Show = Callable[[str, Mapping[str, Any]], None]
-
-
-def read_events(path: Path, position: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """The events in whole lines of a file from a byte position on, and the position to go on from.
-
-    A file that is not there yet has none; a broken line (the end of a killed run) is passed over.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(position)
-            text = file.read()
-    except FileNotFoundError:
-        return [], position
-    lines = text[: text.rfind(b"\n") + 1]
-    events = []
-    for line in lines.splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events, position + len(lines)
 
 
 def follow(seen: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,12 +28,14 @@ def describe(seen: Mapping[str, Any]) -> str:
     if "phase" in seen:
         return seen["phase"]
     words = {
+        "trial": lambda trial: f"trial {trial}/{seen.get('trials', '?')}",
         "epoch": lambda epoch: f"epoch {epoch}/{seen.get('epochs', '?')}",
         "step": lambda step: f"step {step}/{seen.get('steps', '?')}",
         "seconds_left": lambda seconds: f"{clock(seconds)} left",
         "loss": "loss {:.3f}".format,
         "accuracy": "accuracy {:.1%}".format,
         "val_accuracy": "validation {:.1%}".format,
+        "best": "best {:.1%}".format,
     }
     numbers = {key: seen[key] for key in words if isinstance(seen.get(key), int | float)}
     told = [words[key](value) for key, value in numbers.items()]
@@ -69,6 +46,14 @@ def epochs_done(seen: Mapping[str, Any]) -> float:
     """Epochs behind the run, the current one by its steps."""
     to_go = 1 - seen["step"] / max(1, seen.get("steps", 1)) if "step" in seen else 0
     return seen.get("epoch", 0) - to_go
+
+
+def course(seen: Mapping[str, Any]) -> tuple[float, float | None]:
+    """What is done of what there is to do: epochs, or the trials of a search."""
+    done, epochs = epochs_done(seen), seen.get("epochs")
+    if "trial" in seen and epochs:
+        return seen["trial"] - 1 + done / epochs, seen.get("trials")
+    return done, epochs
 
 
 def clock(seconds: float) -> str:
@@ -134,9 +119,8 @@ def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
             event = {"phase": f"tried again, for {event['error']}"}
         seen[name] = known = follow(seen.get(name, {}), event)
         words = describe(known)
-        live.update(
-            rows[name], total=known.get("epochs"), completed=epochs_done(known), words=words
-        )
+        completed, total = course(known)
+        live.update(rows[name], total=total, completed=completed, words=words)
         if kind == "retry" or (kind in ("phase", "epoch") and not console.is_terminal):
             console.print(f"{name}: {words}", markup=False, highlight=False, soft_wrap=True)
 

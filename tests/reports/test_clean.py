@@ -58,6 +58,15 @@ def test_a_done_run_loses_its_checkpoints_and_features_alone(make, tmp_path, ide
     assert find_leftovers(tmp_path) == []
 
 
+def test_a_done_search_loses_its_trials_folders(make, tmp_path):
+    folder = make("done")
+    (folder / "tuning" / "trial_0" / "checkpoint").mkdir(parents=True)
+    (found,) = find_leftovers(tmp_path)
+    assert remove(found)
+    assert not (folder / "tuning").exists()
+    assert (folder / "record.json").exists()
+
+
 @pytest.mark.parametrize(("outcome", "why"), [("failed", "a failed run"), (None, "unfinished")])
 def test_a_run_that_was_never_done_goes_whole(make, tmp_path, outcome, why):
     folder = make("bad", outcome, record=False)

@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cifar_utils.reports.progress import clock, describe, epochs_done, follow, shown_progress
-from cifar_utils.reports.progress import read_events as read
+from cifar_utils.events import read_events as read
+from cifar_utils.reports.progress import (
+    clock,
+    course,
+    describe,
+    epochs_done,
+    follow,
+    shown_progress,
+)
 
 EPOCH = {
     "time": 0.0,
@@ -78,6 +85,15 @@ def test_broken_lines_are_passed_over(tmp_path):
     assert read(path) == ([], 0)
     path.write_text('{"epo\n{"event": "epoch"}\n[1]\n')
     assert read(path)[0] == [{"event": "epoch"}]
+
+
+def test_a_search_tells_of_its_trials():
+    seen = follow({}, EPOCH | {"trial": 3, "trials": 12, "best": 0.83, "epochs": 4})
+    assert describe(seen).startswith("trial 3/12, epoch 3/4, ")
+    assert describe(seen).endswith(", best 83.0%")
+    assert course(seen) == (2.75, 12)
+    assert course(EPOCH) == (3, 20)
+    assert course({"phase": "load"}) == (0, None)
 
 
 def test_without_a_terminal_each_epoch_and_phase_is_a_line():
