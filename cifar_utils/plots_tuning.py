@@ -1,0 +1,152 @@
+"""Figures of a search: its trials as lines across what was tuned, and the best one so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from cifar_utils.plots import BLUE, GREY, STYLE, VERMILION, WIDTH, CaptionedFigure
+from cifar_utils.tuning import Range, Trial
+from cifar_utils.words import percent
+
+
+@matplotlib.rc_context(STYLE)
+def plot_trials(trials: Sequence[Trial], space: Mapping[str, Range]) -> CaptionedFigure:
+    """Parallel coordinates: a line a trial, from value to value, coloured by its accuracy.
+
+    Trials that another one continues are left to that one; trials that diverged are dotted.
+
+    Parameters
+    ----------
+    trials
+        One or more.
+    space
+        What was tuned, in the order of the axes.
+
+    """
+    continued = {trial.continues for trial in trials}
+    shown = sorted((t for t in trials if t.name not in continued), key=lambda trial: trial.rank)
+    axes_of = {name: (row.low, row.high, row.log) for name, row in space.items()}
+    if len({trial.epochs for trial in shown}) > 1:
+        axes_of["epochs"] = (0, max(trial.epochs for trial in shown), False)
+    accuracies = [t.val_accuracy for t in shown if t.val_accuracy is not None]
+    low, high = (min(accuracies), max(accuracies)) if accuracies else (0.0, 1.0)
+    colours = ScalarMappable(Normalize(low, high if high > low else low + 0.01), "viridis_r")
+
+    figure = Figure(figsize=(WIDTH, 5))
+    panel = figure.add_subplot()
+    for trial in shown:
+        values = trial.values | {"epochs": trial.epochs}
+        heights = [_height(values[name], *bounds) for name, bounds in axes_of.items()]
+        best = trial is shown[-1]
+        style = {"color": GREY, "ls": ":"}
+        if trial.val_accuracy is not None:
+            style = {"color": colours.to_rgba(trial.val_accuracy)}
+        panel.plot(heights, marker="o", markersize=6, lw=4 if best else 1.8, **style)
+    for place, bounds in enumerate(axes_of.values()):
+        panel.axvline(place, color="#555555", lw=1, zorder=0)
+        for value in _ticks(*bounds):
+            panel.annotate(
+                f"{value:g}",
+                (place, _height(value, *bounds)),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+                size=10,
+                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
+            )
+    names = [name.replace("_", "\n") for name in axes_of]
+    panel.set_xticks(range(len(names)), names)
+    panel.set(yticks=[], ylim=(-0.05, 1.05), xlim=(-0.2, len(names) - 0.5))
+    panel.grid(False)
+    panel.spines[:].set_visible(False)
+    panel.tick_params(length=0)
+    figure.colorbar(
+        colours,
+        ax=panel,
+        location="bottom",
+        format=PercentFormatter(1, decimals=1),
+        label="validation accuracy",
+        aspect=40,
+    )
+
+    best = shown[-1]
+    values = ", ".join(f"{name.replace('_', ' ')} {best.values[name]:g}" for name in space)
+    caption = (
+        "Each line is a set of values, each upright a parameter from its lower bound to its upper "
+        "one; colour is validation accuracy; the thick line is the best. Where lines of one "
+        "colour keep to a part of an upright, that parameter matters."
+    )
+    alt = f"Parallel coordinates of {len(shown)} sets of values for {', '.join(space)}. "
+    if accuracies:
+        alt += f"Validation accuracy runs from {percent(low)} to {percent(high)}; best: {values}."
+    diverged = len(shown) - len(accuracies)
+    if diverged:
+        caption += f" Dotted: {diverged} whose loss diverged."
+        alt += f" {diverged} diverged."
+    return CaptionedFigure(figure, caption, alt)
+
+
+def _height(value: float, low: float, high: float, log: bool) -> float:
+    """Where on its upright a value is, from 0 to 1."""
+    if log:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    return (value - low) / (high - low)
+
+
+def _ticks(low: float, high: float, log: bool) -> list[float]:
+    """Bounds, and round values between them that keep away from both."""
+    if log:
+        powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+        between = [10.0**power for power in powers]
+    else:
+        between = MaxNLocator(5).tick_values(low, high)
+    inner = [value for value in between if low < value < high]
+    return [low, *(v for v in inner if 0.06 < _height(v, low, high, log) < 0.94), high]
+
+
+@matplotlib.rc_context(STYLE)
+def plot_best_so_far(trials: Sequence[Trial]) -> CaptionedFigure:
+    """Validation accuracy by trial, and the best of those up to it."""
+    numbers = np.arange(1, len(trials) + 1)
+    accuracies = np.array([trial.val_accuracy for trial in trials], float)  # None becomes NaN
+    best = np.maximum.accumulate(np.nan_to_num(accuracies, nan=0.0))
+    best[best == 0] = np.nan  # none has come to an accuracy so far
+    figure = Figure(figsize=(WIDTH, 4))
+    axes = figure.add_subplot()
+    axes.plot(numbers, accuracies, "o", color=BLUE, markersize=6, label="trial")
+    axes.step(numbers, best, where="post", color=VERMILION, label="best so far")
+    if len(trials) == 1:
+        axes.plot(numbers, best, "_", color=VERMILION, markersize=20)
+    diverged = np.flatnonzero(np.isnan(accuracies))
+    if len(diverged):
+        floor = np.zeros(len(diverged))
+        transform = axes.get_xaxis_transform()
+        axes.plot(numbers[diverged], floor + 0.03, "x", color=GREY, transform=transform)
+    axes.set(xlabel="trial, in the order in which they began", ylabel="validation accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(0.5, len(trials) + 0.5)
+    figure.legend(loc="outside upper center", ncols=2)
+
+    caption = (
+        "Each dot is a trial's validation accuracy after its best epoch; the line is the best of "
+        "those so far. The more trials are compared, the more the best one owes to luck."
+    )
+    if len(diverged):
+        caption += " Crosses: trials whose loss diverged."
+    alt = f"Validation accuracy of {len(trials)} trials. "
+    if len(diverged) < len(trials):
+        top, first = np.nanmax(accuracies), accuracies[~np.isnan(accuracies)][0]
+        place = int(np.nanargmax(accuracies)) + 1
+        alt += f"The first has {percent(first)}; the best, number {place}, {percent(top)}."
+    else:
+        alt += "All diverged."
+    return CaptionedFigure(figure, caption, alt)
