@@ -1,4 +1,4 @@
-# make report   run the three experiments on the embedded digits and print where to read them
+# make report   run the experiments on the embedded digits and print where to read them
 # make test     the test suite
 # make lab      JupyterLab on the notebooks
 # make publish  the index over the published runs, made anew

@@ -27,6 +27,7 @@ from cifar_utils.parameters import (
     read_parameters,
 )
 from cifar_utils.training import OPTIMIZERS, SCHEDULES
+from cifar_utils.tuning import RANGES, TUNERS, parse_space
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 CELL = """\
@@ -393,13 +394,16 @@ def test_a_notebook_asks_for_all_that_is_promised(notebook):
 def test_a_notebook_offers_what_the_registries_hold(notebook):
     rows = read_parameters(notebook)
     registries = {"dataset": DATASETS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-    registries |= {"precision": PRECISIONS, "flips": FLIPS}
+    registries |= {"precision": PRECISIONS, "flips": FLIPS, "tuner": TUNERS}
     for name in registries.keys() & rows.keys():
         assert rows[name].choices == tuple(registries[name]), name
     if "augmentation" in rows:
         assert re.search(r"none, or of (.*), in order", rows["augmentation"].meaning)[1] == (
             ", ".join(AUGMENTATIONS)
         )
+    if "space" in rows:
+        assert rows["space"].meaning.startswith(f"of {', '.join(RANGES)}, each with its bounds")
+        assert list(parse_space(rows["space"].default)) == list(RANGES)
 
 
 def test_the_notebooks_together_offer_every_architecture():
