@@ -3,6 +3,11 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from hypothesis import settings
+
+# No test is about time: a machine that does other things, too, may take any.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 PARAMETERS = """\
 epochs: int = 2  # at least 1: passes over the training set

@@ -3,7 +3,7 @@ import re
 import matplotlib.text
 import pytest
 
-from cifar_utils.plots_tuning import plot_best_so_far, plot_trials
+from cifar_utils.plots import plot_best_so_far, plot_parallel_coordinates
 from cifar_utils.tuning import Trial, parse_space
 
 SPACE = "learning_rate(0.001, 0.5), weight_decay(0.0001, 0.01), dropout(0, 0.4), width(8, 32, 8)"
@@ -45,20 +45,23 @@ def texts(figure):
 
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_figures_of_any_number_of_trials(space, count):
-    for figure in (plot_trials(trials_of(count), space), plot_best_so_far(trials_of(count))):
+    for figure in (
+        plot_parallel_coordinates(trials_of(count), space),
+        plot_best_so_far(trials_of(count)),
+    ):
         assert figure.png().startswith(b"\x89PNG")
         assert re.search(r'alt="[^"]{40,}', figure._repr_html_())
 
 
 def test_each_axis_shows_its_name_and_bounds(space):
-    shown = texts(plot_trials(trials_of(4), space))
+    shown = texts(plot_parallel_coordinates(trials_of(4), space))
     assert {"learning\nrate", "weight\ndecay", "dropout", "width"} <= set(shown)
     assert {"0.001", "0.5", "0.01", "0.1", "0", "0.4", "8", "32"} <= set(shown)
     assert "epochs" not in shown
 
 
 def test_the_best_values_are_told(space):
-    figure = plot_trials(trials_of(4), space)
+    figure = plot_parallel_coordinates(trials_of(4), space)
     assert "runs from 50.0% to 80.0%; best: learning rate 0.004, weight decay 0.001" in figure.alt
     assert "the best, number 4, 80.0%" in plot_best_so_far(trials_of(4)).alt
 
@@ -66,7 +69,7 @@ def test_the_best_values_are_told(space):
 def test_a_trial_that_another_one_continues_is_drawn_once(space):
     first, second, third = trials_of(3)
     further = changed(second, name="3", continues="1", epochs=9, val_accuracy=0.9)
-    figure = plot_trials([first, second, third, further], space)
+    figure = plot_parallel_coordinates([first, second, third, further], space)
     assert "of 3 sets of values" in figure.alt
     assert {"epochs", "9"} <= set(texts(figure))
     assert "of 4 trials" in plot_best_so_far([first, second, third, further]).alt
@@ -75,10 +78,10 @@ def test_a_trial_that_another_one_continues_is_drawn_once(space):
 def test_trials_that_diverged_are_shown_as_such(space):
     first, second, third = trials_of(3)
     lost = [changed(trial, val_accuracy=None, val_loss=None) for trial in (first, second)]
-    figure = plot_trials([*lost, third], space)
+    figure = plot_parallel_coordinates([*lost, third], space)
     assert "Dotted: 2 whose loss diverged" in figure.caption
     so_far = plot_best_so_far([*lost, third])
     assert "Crosses" in so_far.caption
     assert "the best, number 3" in so_far.alt
     assert "All diverged" in plot_best_so_far(lost).alt
-    assert "2 diverged" in plot_trials(lost, space).alt
+    assert "2 diverged" in plot_parallel_coordinates(lost, space).alt

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Data flows from left to right, and so do imports.
 ARROW = [
     "words", "files", "parameters", "events", "backend", "data", "models", "training", "evaluation",
-    "tuning", "plots", "plots_tuning", "augmented", "record", "loaded", "comparison", "reported",
+    "tuning", "plots", "augmented", "record", "loaded", "comparison", "reported",
     "leaderboard", "reports", "series_file", "series", "cli",
 ]  # fmt: skip
 # What the command line needs before a run begins: it is to answer at once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -12,14 +13,18 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cifar_utils.plots import BLUE, GREY, STYLE, VERMILION, WIDTH, CaptionedFigure
-from cifar_utils.tuning import Range, Trial
+from cifar_utils.plots.figure import BLUE, GREY, STYLE, VERMILION, WIDTH, CaptionedFigure
 from cifar_utils.words import percent
+
+if TYPE_CHECKING:
+    from cifar_utils.tuning import Range, Trial
 
 
 @matplotlib.rc_context(STYLE)
-def plot_trials(trials: Sequence[Trial], space: Mapping[str, Range]) -> CaptionedFigure:
-    """Parallel coordinates: a line a trial, from value to value, coloured by its accuracy.
+def plot_parallel_coordinates(
+    trials: Sequence[Trial], space: Mapping[str, Range]
+) -> CaptionedFigure:
+    """A line for each trial of a search, from value to value, coloured by its accuracy.
 
     Trials that another one continues are left to that one; trials that diverged are dotted.
 
