@@ -1,6 +1,7 @@
 """Keras, imported here first, and quietly; and what precision its backend is fast at."""
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 
@@ -26,6 +27,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 with _stderr_silenced():
     import keras
+
+# It warns of functions traced again and again, as they are where several models are trained.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 

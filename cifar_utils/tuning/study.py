@@ -190,6 +190,10 @@ class Trial:
     epochs: int
     seconds: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """What a record keeps of it."""
+        return asdict(self)
+
     @property
     def rank(self) -> tuple[float, float]:
         """The better of two has the greater one."""
