@@ -89,8 +89,10 @@ def vgg19(
     """
     for filters, depth in zip([64, 128, 256, 512, 512], [2, 2, 4, 4, 4], strict=True):
         for place in range(depth):
-            y = conv_bn_relu(x, filters, batch_norm=batch_norm)
-            x = layers.Add()([x, y]) if residual and place else y
+            adds = residual and place > 0
+            # A tenth of the weights there, so that eleven additions about keep the scale.
+            y = conv_bn_relu(x, filters, batch_norm=batch_norm, variance=0.02 if adds else 2.0)
+            x = layers.Add()([x, y]) if adds else y
         x = layers.MaxPooling2D(2)(x)
     x = layers.Flatten()(x)
     for _ in range(2):

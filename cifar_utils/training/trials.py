@@ -153,13 +153,10 @@ def compare_trials(trials: Iterable[Trial]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(
         {
             trial.name: {
-                **{key: str(value) for key, value in trial.values.items()},
-                "parameters": f"{trial.summary.parameters:,}",
-                "FLOPs an image": compact(trial.summary.flops),
-                "best validation accuracy": percent(trial.accuracy)
-                if trial.history.epochs
-                else "—",
-                "at epoch": trial.history.best_epoch or "—",
+                **{key: str(value) for key, value in trial.values.items() if value != trial.name},
+                "parameters": compact(trial.summary.parameters),
+                "FLOPs": compact(trial.summary.flops),
+                "best validation": _best(trial),
                 "at the end": _last(trial),
                 **_iterations(trial),
                 "training": duration(trial.history.seconds),

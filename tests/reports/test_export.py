@@ -170,7 +170,8 @@ def test_each_kind_of_output(render):
         "data:image/png",
         "data:image/svg+xml",
     ]
-    assert fourth.strong.get_text() == "bold"
+    assert fourth.p.strong.get_text() == "bold"
+    assert "<p>" not in fourth.get_text()
     assert not fourth.find("script")
     assert not fifth.select(".outputs pre")
     assert "scroll" in sixth.table.parent["class"]
