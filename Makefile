@@ -1,5 +1,5 @@
 # make report   run the experiments on the embedded digits and print where to read them
-# make test     the test suite
+# make test     the test suite; make test-all takes the slow ones in
 # make lab      JupyterLab on the notebooks
 # make publish  the index over the published runs, made anew
 # make lint     what CI checks before the tests
@@ -10,7 +10,7 @@ PYTHON ?= python3
 READY := .venv/.ready
 TOOL := .venv/bin
 
-.PHONY: report test lab publish lint
+.PHONY: report test test-all lab publish lint
 .DEFAULT_GOAL := report
 
 report: $(READY)
@@ -18,6 +18,9 @@ report: $(READY)
 
 test: $(READY)
 	@$(TOOL)/python -m pytest --numprocesses auto --dist loadfile
+
+test-all: $(READY)
+	@$(TOOL)/python -m pytest --numprocesses auto --dist loadfile -m ''
 
 lab: .venv/.lab
 	@$(TOOL)/jupyter lab notebooks

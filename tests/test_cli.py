@@ -308,7 +308,7 @@ def gone(left, pid: int) -> bool:
     return not left(pid)
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("ctrl-c", marks=pytest.mark.slow), "kill"])
 def test_a_series_that_is_stopped_leaves_no_kernel_and_goes_on(
     cli, write_notebook, write_series, project, alive, how
 ):

@@ -194,7 +194,9 @@ def gradient_norms(
 
     """
     batches = _batches(model, split, batch_size, seed)
-    probe = _Probe(model, _RecordNorms())
+    # A single step is over before TensorFlow would have compiled it.
+    eagerly = keras.backend.backend() == "tensorflow"
+    probe = _Probe(model, _RecordNorms(), run_eagerly=eagerly)
     seeds = SeedEpoch(batches, seed)
     seeds.set_model(probe.model)
     with probe:
@@ -222,13 +224,16 @@ def gradient_norms(
 class _Probe:
     """Single steps of a model, as a block at whose end it has the state that it had before."""
 
-    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer):
+    def __init__(
+        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, run_eagerly: bool = False
+    ):
         # A model of the same layers, so that how the given one is compiled stays as it is.
         self.model = keras.Model(model.input, model.output)
         self.model.compile(
             optimizer,
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             jit_compile=keras.backend.backend() == "jax",
+            run_eagerly=run_eagerly,
         )
         optimizer.build(self.model.trainable_variables)
 

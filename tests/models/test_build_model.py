@@ -250,8 +250,8 @@ def test_no_augmentation_has_two_more_names():
     ("name", "epochs", "rate"),
     [
         ("cifarnet", 3, 1e-3),
-        ("resnet20", 5, 2e-3),
-        ("preact", 5, 1e-3),
+        pytest.param("resnet20", 5, 2e-3, marks=pytest.mark.slow),
+        pytest.param("preact", 5, 1e-3, marks=pytest.mark.slow),
         ("gn_resnet(width=32)", 15, 3e-3),
     ],
 )

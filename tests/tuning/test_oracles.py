@@ -40,7 +40,10 @@ def play(monkeypatch):
     return play
 
 
-@pytest.mark.parametrize("tuner", TUNERS)
+@pytest.mark.parametrize(
+    "tuner",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "bayesian")) for name in TUNERS],
+)
 def test_a_search_makes_its_trials_the_same_ones_each_time(study, play, tmp_path, tuner):
     once = play(study(tuner=tuner, trials=6), tmp_path / "once")
     again = play(study(tuner=tuner, trials=6), tmp_path / "again")
@@ -116,11 +119,6 @@ def test_any_other_error_ends_the_search(study, play, tmp_path, monkeypatch, cap
         play(study(), tmp_path / "search")
     assert isinstance(error.value.__cause__, ZeroDivisionError)
     assert capfd.readouterr() == ("trial 0\n", "")
-
-
-def test_a_space_that_is_exhausted_ends_the_search(study, play, tmp_path):
-    few = study(space="dropout(0.1, 0.2), width(8, 9)", trials=1)
-    assert len(play(few, tmp_path / "one")) == 1
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"trials": [{}], "oracle": {}}'])
