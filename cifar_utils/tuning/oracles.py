@@ -170,7 +170,7 @@ class Trials(kt.Tuner):
             score["epochs"] = len(history.epochs)
             score["seconds"] = sum(row["seconds"] for row in history.epochs[first:])
         result = Trial(name=trial.trial_id, continues=before, values=values, **score)
-        write_atomically(file, json.dumps(vars(result)))
+        write_atomically(file, json.dumps(result.to_dict()))
         return result
 
 

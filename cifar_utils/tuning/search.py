@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +152,7 @@ def tune(
             _search(study, folder, workers, output)
             trials = list(_results(folder).values())
             _keep(best_trial(trials), trials, folder)
-            write_atomically(done, json.dumps([asdict(trial) for trial in trials]))
+            write_atomically(done, json.dumps([trial.to_dict() for trial in trials]))
         trials = [Trial(**row) for row in json.loads(done.read_text())]
         best = best_trial(trials)
         if best.val_accuracy is None:
