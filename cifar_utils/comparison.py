@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cifar_utils.plots import CaptionedFigure
 
 ABSENT = "—"
-MARKERS = "os^DvPX*"
 
 
 @dataclass(frozen=True)
@@ -287,7 +286,7 @@ def _plot(comparison: Comparison) -> CaptionedFigure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    from cifar_utils.plots import STYLE, WIDTH, CaptionedFigure
+    from cifar_utils.plots.figure import MARKERS, STYLE, WIDTH, CaptionedFigure
 
     table, names = comparison.table, [*comparison.table.index]
     colours = sns.color_palette("colorblind", len(names))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart with any colour vision.
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8a8a"
+MARKERS = "os^DvPX*"
 WIDTH = 7.5  # inches; at this width 12-point text is still read on a phone
 STYLE = {
     "figure.dpi": 130,

@@ -11,13 +11,11 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cifar_utils.plots.figure import STYLE, WIDTH, CaptionedFigure
+from cifar_utils.plots.figure import MARKERS, STYLE, WIDTH, CaptionedFigure
 from cifar_utils.words import percent
 
 if TYPE_CHECKING:
     from cifar_utils.training.trials import Trial
-
-MARKERS = "os^DvPX*<>"
 
 
 @matplotlib.rc_context(STYLE)
