@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import bleach
 import nbformat
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
@@ -32,6 +33,9 @@ SHOWN = [
 ]
 EMBEDDING = ("script", "link", "iframe", "object", "embed", "base", "meta", "form")
 ADDRESSES = ("src", "srcset", "poster", "background", "xlink:href")
+# What Markdown makes, beside what bleach admits by itself. (nbconvert's own list has no paragraph.)
+TAGS = {*bleach.ALLOWED_TAGS, "p", "br", "hr", "pre", "div", "span", "h1", "h2", "h3", "h4", "h5", "h6"}
+TAGS |= {"del", "table", "thead", "tbody", "tr", "th", "td"}
 NUMBER = re.compile(r"[-+−]?\d[\d,.]*(e[-+]?\d+)?\s?[%kMGT]?(\s*\([^()]*\))?")
 NOTHING = {"", "NaN", "None", "nan", "–", "—"}
 LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
@@ -138,7 +142,7 @@ def render_page(
         template_name=TEMPLATE.name,
         template_file="page.html.j2",
         extra_template_basedirs=[str(TEMPLATE.parent)],
-        filters={"lines": _lines},
+        filters={"lines": _lines, "cleaned": _cleaned},
         exclude_anchor_links=True,
         embed_images=True,
         config=Config(NbConvertBase={"display_data_priority": SHOWN}),
@@ -151,6 +155,12 @@ def render_page(
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
+
+
+def _cleaned(html: str) -> str:
+    """HTML of Markdown that code wrote: tags other than Markdown's own become text."""
+    attributes = {**bleach.ALLOWED_ATTRIBUTES, "*": ["class", "id"]}
+    return bleach.clean(str(html), tags=TAGS, attributes=attributes)
 
 
 def _lines(text: str) -> str:

@@ -173,6 +173,7 @@ def test_each_kind_of_output(render):
     assert fourth.p.strong.get_text() == "bold"
     assert "<p>" not in fourth.get_text()
     assert not fourth.find("script")
+    assert "<script>" in fourth.get_text(), "it shows as text"
     assert not fifth.select(".outputs pre")
     assert "scroll" in sixth.table.parent["class"]
     assert sixth.table.parent["tabindex"] == "0"
