@@ -88,6 +88,7 @@ def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
     rows: dict[str, TaskID] = {}
     seen: dict[str, dict[str, Any]] = {}
     ended = Counter()
+    lives = console.is_terminal and not console.is_dumb_terminal
     one_at_a_time = threading.Lock()
     overall = live.add_task("all runs", total=total, words="", visible=total > 0)
 
@@ -121,16 +122,16 @@ def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
         words = describe(known)
         completed, total = course(known)
         live.update(rows[name], total=total, completed=completed, words=words)
-        if kind == "retry" or (kind in ("phase", "epoch") and not console.is_terminal):
+        if kind == "retry" or (kind in ("phase", "epoch") and not lives):
             console.print(f"{name}: {words}", markup=False, highlight=False, soft_wrap=True)
 
     count()
-    if console.is_terminal:
+    if lives:
         live.start()
     try:
         yield show
     finally:
-        if console.is_terminal:
+        if lives:
             live.stop()
 
 

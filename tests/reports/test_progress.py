@@ -117,8 +117,18 @@ def test_without_a_terminal_each_epoch_and_phase_is_a_line():
     ]
 
 
+def test_a_terminal_that_cannot_redraw_has_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    out = io.StringIO()
+    with shown_progress(Console(file=out, force_terminal=True), total=1) as show:
+        show("a run", {"event": "start"})
+        show("a run", {"event": "phase", "phase": "load"})
+    assert out.getvalue() == "a run: load\n"
+
+
 @pytest.fixture
-def terminal():
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     return Console(file=io.StringIO(), force_terminal=True, width=140, height=20)
 
 
