@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FOLDER, RESULT, DONE = "tuning", "result.json", "trials.json"
 POLL_SECONDS = 0.2
+LEAVING_SECONDS = 5  # between the end of the chief's server and that of its process
 RESTARTS = 3  # of workers that were killed, in all
 CHIEF = "chief"
 
@@ -181,11 +182,12 @@ def _keep(best: Trial, trials: list[Trial], folder: Path) -> None:
 
 def _search(study: Study, folder: Path, workers: int, output: Path | str | None) -> None:
     """Start the processes, tell what they are doing, and see them through."""
-    environments = _environments(workers)
     progress = _Progress(study, folder, output)
     running: dict[str, subprocess.Popen] = {}
     restarts = 0
+    port = _reserved_port()
     try:
+        environments = _environments(workers, port.getsockname()[1])
         for name, (environment, cores) in environments.items():
             running[name] = _start(folder, name, environment, cores)
         while running.keys() - {CHIEF}:
@@ -201,15 +203,35 @@ def _search(study: Study, folder: Path, workers: int, output: Path | str | None)
                     restarts += 1
                     running[name] = _start(folder, name, *environments[name])
                 elif status is not None:
+                    if name != CHIEF and CHIEF in running and _is_over(running[CHIEF]):
+                        return
                     _fail(folder, name, status)
     finally:
+        port.close()
         for process in running.values():
             process.kill()
             process.wait()
         progress.end()
 
 
-def _environments(workers: int) -> dict[str, tuple[dict[str, str], str]]:
+def _is_over(chief: subprocess.Popen) -> bool:
+    """Whether a worker failed only because its last question found the chief about to leave."""
+    try:
+        return chief.wait(LEAVING_SECONDS) == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _reserved_port() -> socket.socket:
+    """Holds a free port that no program gets by chance; gRPC's server, which shares ports, may."""
+    held = socket.socket()
+    if hasattr(socket, "SO_REUSEPORT"):
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+def _environments(workers: int, port: int) -> dict[str, tuple[dict[str, str], str]]:
     """By name of a process: its environment, and its cores (all, if empty)."""
     import cifar_utils
 
@@ -218,10 +240,7 @@ def _environments(workers: int) -> dict[str, tuple[dict[str, str], str]]:
     common["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     if workers == 1:
         return {"worker0": (common, "")}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common |= {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    common |= {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
     common["no_grpc_proxy"] = "127.0.0.1"
     # Each would take all of a GPU's memory.
     shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
