@@ -41,10 +41,12 @@ class Muon(keras.optimizers.Optimizer):
 
     A filter bank ``(h, w, in, out)`` is taken as a matrix ``(h w in, out)``. Before each step it is
     scaled to the Frobenius norm √out; the step is the nearest orthogonal matrix to its momentum,
-    times the learning rate. Dense kernels, biases and normalization parameters follow SGD with
-    Nesterov momentum at rates of their own, in a fixed proportion to the learning rate. As in
+    times the learning rate. Where each channel is convolved by itself, ``(h, w, in, 1)``, each has
+    a bank of its own, of one filter. Dense kernels, biases and normalization parameters follow SGD
+    with Nesterov momentum at rates of their own, in a fixed proportion to the learning rate. As in
     airbench94_muon (Jordan, arXiv:2404.00498 and its repository), whose values are the defaults;
     it sums losses over its batches of 2,000 where Keras takes their mean, hence the large factors.
+    (It scales logits down, too: with a dense layer as usual, factors of about 1 / batch size do.)
 
     Parameters
     ----------
@@ -102,11 +104,19 @@ class Muon(keras.optimizers.Optimizer):
             self.assign_sub(variable, learning_rate * factor * ahead)
             return
         filters = variable.shape[-1]
-        turn = orthogonalize(ops.reshape(ahead, (-1, filters)), dtype=self._matrix_dtype)
-        scale = math.sqrt(filters) / (ops.norm(ops.reshape(variable, (-1,))) + 1e-7)
-        step = learning_rate * ops.reshape(turn, variable.shape)
-        self.assign(variable, variable * scale - step)
+        if filters == 1:
+            kept, turn = _unit_filters(variable), _unit_filters(ahead)
+        else:
+            kept = variable * math.sqrt(filters) / (ops.norm(ops.reshape(variable, (-1,))) + 1e-7)
+            turn = orthogonalize(ops.reshape(ahead, (-1, filters)), dtype=self._matrix_dtype)
+            turn = ops.reshape(turn, variable.shape)
+        self.assign(variable, kept - learning_rate * turn)
 
     def get_config(self):
         own = ("momentum", "dense_factor", "bias_factor", "sgd_momentum")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+
+
+def _unit_filters(kernel):
+    """Each channel's filter of ``(h, w, in, 1)``, divided by its norm."""
+    return kernel / (ops.norm(kernel, axis=(0, 1), keepdims=True) + 1e-7)

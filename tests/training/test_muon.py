@@ -47,6 +47,19 @@ def test_filters_get_their_norm_and_an_orthogonal_step():
     np.testing.assert_allclose(turn.reshape(18, 4), expected, atol=tolerance)
 
 
+def test_a_filter_of_one_channel_keeps_its_norm_and_turns_by_the_rate():
+    random = np.random.default_rng(0)
+    kernel = keras.Variable(random.normal(size=(3, 3, 5, 1)))
+    gradient = random.normal(size=kernel.shape).astype(np.float32)
+    scaled, along = (
+        x / np.linalg.norm(x, axis=(0, 1), keepdims=True) for x in (to_numpy(kernel), gradient)
+    )
+    optimizer = make_optimizer("muon", 0.1)
+    optimizer.build([kernel])
+    optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
+    np.testing.assert_allclose(to_numpy(kernel), scaled - 0.1 * along, rtol=1e-4)
+
+
 def test_the_rest_follows_sgd_at_rates_of_its_own():
     weights = {"dense": (5, 3), "bias": (3,)}
     factors = {"dense": 2.8, "bias": 0.22}
