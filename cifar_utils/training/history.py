@@ -93,13 +93,12 @@ class History:
         """Why it ended when it did; nothing where it went through all of its epochs."""
         return self.rule.reason(self.epochs)
 
-    @property
-    def iterations_to_target(self) -> int | None:
-        """Steps to the first epoch's end at the target accuracy (report A's measure), or ``None``.
+    def iterations_to(self, target: float | None) -> int | None:
+        """Steps to a validation accuracy (report A's measure), or ``None`` if it was never reached.
 
         Accuracy is taken at the ends of epochs, so this may be up to an epoch's steps too many.
         """
-        epoch = self.rule.epoch_at_target(self.epochs)
+        epoch = StoppingRule(target).epoch_at_target(self.epochs)
         return None if epoch is None else epoch * self.steps
 
     @property
@@ -123,8 +122,8 @@ class History:
         best = self.best
         kind, prefix = ("best validation", "val_") if "val_accuracy" in best else ("training", "")
         why = f"; stopped: {self.stopped}" if self.stopped else ""
-        if self.iterations_to_target:
-            why += f", {self.iterations_to_target:,} iterations"
+        if iterations := self.iterations_to(self.rule.target_accuracy):
+            why += f", {iterations:,} iterations"
         return (
             f"{len(self.epochs)} epochs in {self.seconds:,.0f} s; {kind} accuracy "
             f"{best[f'{prefix}accuracy']:.2%} (loss {best[f'{prefix}loss']:.4f}) "

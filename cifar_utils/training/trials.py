@@ -148,8 +148,8 @@ def best_trial(trials: Iterable[Trial]) -> Trial:
     return max(whole, key=lambda trial: trial.accuracy)
 
 
-def compare_trials(trials: Iterable[Trial]) -> pd.DataFrame:
-    """A page's table of trials, a row each, in words."""
+def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.DataFrame:
+    """A page's table of trials, a row each, in words; ``target`` is a validation accuracy."""
     return pd.DataFrame.from_dict(
         {
             trial.name: {
@@ -158,7 +158,7 @@ def compare_trials(trials: Iterable[Trial]) -> pd.DataFrame:
                 "FLOPs": compact(trial.summary.flops),
                 "best validation": _best(trial),
                 "at the end": _last(trial),
-                **_iterations(trial),
+                **_iterations(trial, target),
                 "training": duration(trial.history.seconds),
             }
             for trial in trials
@@ -167,11 +167,10 @@ def compare_trials(trials: Iterable[Trial]) -> pd.DataFrame:
     ).fillna("—")
 
 
-def _iterations(trial: Trial) -> dict[str, str]:
-    target = trial.history.rule.target_accuracy
+def _iterations(trial: Trial, target: float | None) -> dict[str, str]:
     if target is None:
         return {}
-    steps = trial.history.iterations_to_target
+    steps = trial.history.iterations_to(target)
     return {f"iterations to {percent(target)}": "—" if steps is None else f"{steps:,}"}
 
 

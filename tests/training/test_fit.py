@@ -79,7 +79,7 @@ def test_training_stops_at_a_target(build, digits, tmp_path):
     )
     accuracies = [row["val_accuracy"] for row in history.epochs]
     assert accuracies[-1] >= 0.5 > max(accuracies[:-1], default=0)
-    assert history.iterations_to_target == 9 * len(accuracies) < 9 * 30
+    assert history.iterations_to(0.5) == 9 * len(accuracies) < 9 * 30
     assert history.stopped == f"validation accuracy reached 50.0% in epoch {len(accuracies)}"
     *_, last = (tmp_path / "events.jsonl").read_text().splitlines()
     assert json.loads(last)["seconds_left"] == 0, "no more is to come"
@@ -95,7 +95,6 @@ def test_training_stops_where_it_gets_no_better(build, digits):
     first = next(row["epoch"] for row in history.epochs if row["val_accuracy"] == best)
     assert len(history.epochs) == first + 2 < 30
     assert history.stopped.endswith(f"no better than in epoch {first} for 2")
-    assert history.iterations_to_target is None
 
 
 @pytest.mark.parametrize("rule", [{"target_accuracy": 0.5}, {"patience": 2}])

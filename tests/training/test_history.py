@@ -48,12 +48,12 @@ def test_when_training_stops_follows_from_the_epochs_alone(rule, epochs, words):
     assert rule.reason(ROWS[:epochs]) == words
 
 
-def test_iterations_to_target_are_those_to_the_end_of_its_epoch():
+def test_iterations_to_a_target_are_those_to_the_end_of_its_epoch():
     history = History(ROWS[:2], 2, 150, StoppingRule(0.7))
-    assert history.iterations_to_target == 300
+    assert history.iterations_to(0.7) == 300
     assert "stopped: validation accuracy reached 70.0% in epoch 2, 300 iterations" in repr(history)
-    assert History(ROWS, 3, 150, StoppingRule(0.9)).iterations_to_target is None
-    assert History(ROWS, 3, 150).iterations_to_target is None
+    assert history.iterations_to(0.9) is None
+    assert history.iterations_to(None) is None
     assert "stopped" not in repr(History(ROWS, 3))
 
 

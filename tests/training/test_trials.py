@@ -61,14 +61,14 @@ def test_the_table_says_what_differs_and_what_came_of_it(trials):
     assert table.loc["fast", "best validation"].startswith(f"{trials[1].accuracy:.1%}")
 
 
-def test_a_target_ends_each_trial_and_its_iterations_are_told(digits):
+def test_a_target_ends_each_trial(digits):
     settings = SETTINGS | {"learning_rate": 0.01, "target_accuracy": 0.2}
     trials = run_trials(digits, {"easy": {}, "not at all": {"learning_rate": 1e-9}}, **settings)
-    reached = [trial.history.iterations_to_target for trial in trials]
-    assert reached == [9, None], "270 images make 9 steps of 30"
     assert len(trials[0].history.epochs) == 1
-    assert [*compare_trials(trials)["iterations to 20.0%"]] == ["9", "—"]
+    assert len(trials[1].history.epochs) > 1
     assert "reached 20.0%" in trials[0].to_dict()["stopped"]
+    table = compare_trials(trials, 0.2)
+    assert [*table["iterations to 20.0%"]] == ["9", "—"], "270 images make 9 steps of 30"
 
 
 def test_words_say_the_order_and_who_fell_by_the_way(trials):
