@@ -23,7 +23,10 @@ from cifar_utils.record import RunRecord
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
 # Two trials of one size: which of them is the better one may hang on the backend.
-FEW = {"07_tuning": {"trials": 2, "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)"}}
+FEW = {
+    "06_training_collapse": {"range_steps": 3},
+    "07_tuning": {"trials": 2, "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)"},
+}
 CHATTER = re.compile(r"oneDNN|absl|cpu_feature|TensorFlow binary|cuda|^WARNING:|^[IWE]\d{4}", re.M)
 
 
