@@ -161,6 +161,19 @@ def test_a_worker_that_fails_is_told_of(study, monkeypatch, no_process):
         tune(study(**SMALL), None)
 
 
+def test_a_worker_whose_last_question_finds_the_chief_leaving_has_not_failed(
+    study, tmp_path, monkeypatch, no_process
+):
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\n[ "$KERASTUNER_TUNER_ID" = chief ] && exec sleep 1\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(module.sys, "executable", str(program))
+    module._search(study(**SMALL), tmp_path, 2, None)
+    program.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(RuntimeError, match="failed"):
+        module._search(study(**SMALL), tmp_path, 2, None)
+
+
 def test_another_search_s_folder_is_refused_and_left_alone(study, tmp_path):
     (tmp_path / "tuning").mkdir()
     study().check(tmp_path / "tuning")
