@@ -245,8 +245,7 @@ def _environments(workers: int, port: int) -> dict[str, tuple[dict[str, str], st
     # Each would take all of a GPU's memory.
     shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     common = shared | common
-    # It trains nothing, and starts sooner without a backend that could.
-    named = {CHIEF: (common | {"KERASTUNER_TUNER_ID": CHIEF, "KERAS_BACKEND": "numpy"}, "")}
+    named = {CHIEF: (common | {"KERASTUNER_TUNER_ID": CHIEF}, "")}
     for number in range(workers):
         name = f"worker{number}"
         named[name] = (common | {"KERASTUNER_TUNER_ID": name}, _share(number, workers))
