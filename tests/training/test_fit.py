@@ -95,6 +95,7 @@ def test_training_stops_where_it_gets_no_better(build, digits):
     first = next(row["epoch"] for row in history.epochs if row["val_accuracy"] == best)
     assert len(history.epochs) == first + 2 < 30
     assert history.stopped.endswith(f"no better than in epoch {first} for 2")
+    assert history.iterations_to(history.rule.target_accuracy) is None
 
 
 @pytest.mark.parametrize("rule", [{"target_accuracy": 0.5}, {"patience": 2}])

@@ -54,6 +54,7 @@ def test_iterations_to_a_target_are_those_to_the_end_of_its_epoch():
     assert "stopped: validation accuracy reached 70.0% in epoch 2, 300 iterations" in repr(history)
     assert history.iterations_to(0.9) is None
     assert history.iterations_to(None) is None
+    assert History(ROWS, 3, 150).iterations_to(0.9) is None
     assert "stopped" not in repr(History(ROWS, 3))
 
 

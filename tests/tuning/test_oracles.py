@@ -20,6 +20,7 @@ class Killed(BaseException):
 def played(self, values, data, output, until=None):
     """Training in no time: accuracy depends on the values, and rises by epoch."""
     (output / "checkpoint").mkdir(exist_ok=True)
+    values = {"dropout": 0.2, "learning_rate": 0.01} | values
     top = 0.9 - abs(values["dropout"] - 0.2) - abs(values["learning_rate"] - 0.01)
     rows = [
         {"epoch": n, "val_accuracy": top * n / (n + 1), "val_loss": 1 / n, "seconds": 1.0}
@@ -119,6 +120,11 @@ def test_any_other_error_ends_the_search(study, play, tmp_path, monkeypatch, cap
         play(study(), tmp_path / "search")
     assert isinstance(error.value.__cause__, ZeroDivisionError)
     assert capfd.readouterr() == ("trial 0\n", "")
+
+
+def test_a_space_that_is_exhausted_ends_the_search(study, play, tmp_path):
+    widths = study(space="width(8, 9)", trials=5)
+    assert sorted(t["values"]["width"] for t in play(widths, tmp_path / "two")) == [8, 9]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"trials": [{}], "oracle": {}}'])

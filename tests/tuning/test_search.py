@@ -151,7 +151,8 @@ def test_a_worker_ends_with_whoever_started_it(study, tmp_path):
 @pytest.mark.slow
 def test_bad_input_that_a_worker_meets_is_one_line(study, no_process):
     narrow = study(**SMALL | {"space": "width(4, 7)"})
-    with pytest.raises(InputError, match=r"width is \d; gn_resnet takes 8 or more$"):
+    words = r"^gn_resnet\(width=\d\) can't be built .*: width is \d; gn_resnet takes 8 or more$"
+    with pytest.raises(InputError, match=words):
         tune(narrow, narrow.load())
 
 
