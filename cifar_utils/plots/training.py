@@ -160,11 +160,13 @@ def plot_learning_rate_range(found: LearningRateRange) -> CaptionedFigure:
 
 
 @matplotlib.rc_context(STYLE)
-def plot_gradient_norms(networks: Mapping[str, pd.DataFrame]) -> CaptionedFigure:
+def plot_gradient_norms(
+    networks: Mapping[str, pd.DataFrame], when: str = "before any training"
+) -> CaptionedFigure:
     """The gradients' norms by depth: of each named network, one line.
 
-    Each table is what :func:`~cifar_utils.training.gradient_norms` gave. A norm of zero has no
-    place on the logarithmic axis, so its point is missing.
+    Each table is what :func:`~cifar_utils.training.gradient_norms` gave, at the time that ``when``
+    names. A norm of zero has no place on the logarithmic axis, so its point is missing.
     """
     if not networks or any(table.empty for table in networks.values()):
         raise InputError(
@@ -186,9 +188,9 @@ def plot_gradient_norms(networks: Mapping[str, pd.DataFrame]) -> CaptionedFigure
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(loc="outside upper center", ncols=3)
     caption = (
-        "The L2 norm of the loss's gradient by each kernel of a convolution or dense layer, in the "
-        "first step, before any training; on a logarithmic scale. Where a line falls off towards "
-        "the input, little of the gradient gets there."
+        f"The L2 norm of the loss's gradient by each kernel of a convolution or dense layer, in a "
+        f"step {when}; on a logarithmic scale. Where a line falls off towards the input, little of "
+        f"the gradient gets there."
     )
     if zeros:
         caption += f" {zeros} of the gradients are zero and have no point."

@@ -1,4 +1,4 @@
-"""What a network is like before it is trained: a learning rate range test, its gradients' norms."""
+"""What a network's steps are like: a learning rate range test, the norms of its gradients."""
 
 import math
 import time
@@ -166,14 +166,14 @@ def learning_rate_range(
 def gradient_norms(
     model: keras.Model, split: Split, *, batch_size: int = 128, seed: int = 0
 ) -> pd.DataFrame:
-    """The gradient that each kernel gets in the first step of training, before it is taken.
+    """The gradient that each kernel gets in a step of training, which is not taken.
 
     The model is left with the weights it had.
 
     Parameters
     ----------
     model
-        From inputs to logits, with its initial weights.
+        From inputs to logits.
     split
         Images and labels; of these the first batch that ``seed`` draws is taken, with augmentation
         and dropout on.

@@ -11,10 +11,11 @@ import pandas as pd
 from cifar_utils.backend import keras
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.models import ModelSummary, build_model, summarize
-from cifar_utils.parameters import InputError
+from cifar_utils.parameters import InputError, parse_call
 from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History, best_epoch
+from cifar_utils.training.schedules import SCHEDULES
 from cifar_utils.words import compact, duration, percent, slug
 
 
@@ -111,12 +112,13 @@ def run_trials(
     for name, folder in zip(cases, folders, strict=True):
         if folders.count(folder) > 1:
             raise InputError(f"trial {name!r} has the name of another one; names must differ")
-    # Built first, so that a mistake in the last case is told before the first is trained.
+    # Built and read first, so that a mistake in the last case is told before the first is trained.
     prepared = []
     for name, case in cases.items():
         values = settings | dict(case)
         own = {key: values.pop(key) for key in ("architecture", "augmentation") if key in values}
         model = build_model(dataset=dataset, precision=precision, seed=seed, **own)
+        parse_call("schedule", values.get("schedule", "constant"), SCHEDULES, given=3)
         prepared.append((name, model, values))
     trials = []
     for name, model, values in prepared:

@@ -98,8 +98,9 @@ def test_names_must_differ(digits):
         run_trials(digits, {"a b": {}, "a-b": {}}, **SETTINGS)
 
 
-def test_a_mistake_in_the_last_case_is_told_before_the_first_is_trained(digits, tmp_path):
-    cases = {"one": {}, "two": {"architecture": "tinny"}}
-    with pytest.raises(InputError, match="tinny"):
+@pytest.mark.parametrize("mistake", [{"architecture": "tinny"}, {"schedule": "stepp(2)"}])
+def test_a_mistake_in_the_last_case_is_told_before_the_first_is_trained(digits, tmp_path, mistake):
+    cases = {"one": {}, "two": mistake}
+    with pytest.raises(InputError, match=r"tinny|stepp"):
         run_trials(digits, cases, **SETTINGS, output=tmp_path)
     assert not (tmp_path / "checkpoint").exists()
