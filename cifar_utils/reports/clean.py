@@ -1,16 +1,14 @@
 """Remove what runs left and nobody needs: checkpoints of done runs, runs that were never done."""
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_utils.parameters import InputError
 from cifar_utils.record import read_record
-from cifar_utils.reports.runs import read_identity
+from cifar_utils.reports.runs import locked, read_identity
 
 ASIDE = ".removed"
 # For going on from; a run that is done needs them no more.
@@ -67,9 +65,9 @@ def find_leftovers(folder: Path, spared: Path | None = None) -> list[Leftover]:
         hidden = any(part.startswith(".") for part in run.relative_to(folder).parts)
         if hidden or (spared is not None and run.is_relative_to(spared.resolve())):
             continue
-        with _lock(run) as free:
-            leftover = _leftover(run) if free else None
-        found += [leftover] if leftover else []
+        with suppress(BlockingIOError, FileNotFoundError), locked(run):
+            leftover = _leftover(run)
+            found += [leftover] if leftover else []
     return found
 
 
@@ -87,8 +85,12 @@ def remove(leftover: Leftover) -> bool:
         Where a file can't be removed.
 
     """
-    with _lock(leftover.folder) as free:
-        if not free or _leftover(leftover.folder) != leftover:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(leftover.folder))
+        except (BlockingIOError, FileNotFoundError):
+            return False
+        if _leftover(leftover.folder) != leftover:
             return False
         aside = leftover.folder / ASIDE
         for path in leftover.paths:
@@ -102,24 +104,6 @@ def remove(leftover: Leftover) -> bool:
         if not any(leftover.folder.iterdir()):
             leftover.folder.rmdir()
     return True
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Keep other processes from a run's folder, as executing it does; whether it was free."""
-    try:
-        lock = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        yield False
-        return
-    free = False
-    try:
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        yield free
-    finally:
-        os.close(lock)
 
 
 def _leftover(folder: Path) -> Leftover | None:

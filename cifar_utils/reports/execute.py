@@ -1,6 +1,5 @@
 """Execute a run: papermill drives the notebook; this keeps its folder in order."""
 
-import fcntl
 import logging
 import os
 import re
@@ -36,6 +35,7 @@ from cifar_utils.reports.runs import (
     Outcome,
     Run,
     UnwantedError,
+    locked,
     read_identity,
     run_status,
     visible,
@@ -101,7 +101,7 @@ def execute(
     if _status(run, force, series) == "done":
         return _done(run)
     try:
-        with _locked(run.folder) as lock:
+        with _held(run.folder) as lock:
             status = _status(run, force, series)  # again: another process may have ended meanwhile
             if status == "done":
                 return _done(run)
@@ -334,20 +334,14 @@ class _Book(NotebookExecutionManager):
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """A folder, made if need be and kept from other processes; gone in the end if it is empty.
-
-    Yields the lock, a file descriptor: it holds for all who have it.
-    """
+def _held(folder: Path) -> Iterator[int]:
+    """A folder, made if need be and locked; gone in the end if it is empty."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            _take_lock(lock)
+        # A kernel whose process was killed notices it within a second or so, and ends.
+        with locked(folder, LOCK_SECONDS) as lock:
             yield lock
-        finally:
-            os.close(lock)
     except BlockingIOError as error:
         way_out = "wait for its end, or give --output another"
         raise InputError(f"output folder {folder} is another process's now; {way_out}") from error
@@ -355,18 +349,6 @@ def _locked(folder: Path) -> Iterator[int]:
         for path in made:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-
-
-def _take_lock(lock: int) -> None:
-    """Wait for a kernel whose process was killed to notice it, within a second or so, and end."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
 
 
 @contextmanager

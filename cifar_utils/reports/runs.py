@@ -3,8 +3,11 @@
 import ast
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -274,6 +277,43 @@ def run_status(run: Run) -> Status:
     if found.get("outcome") != "finished" or not (folder / "record.json").exists():
         return "unfinished"
     return "done" if found["notebook_sha256"] == wanted["notebook_sha256"] else "stale"
+
+
+@contextmanager
+def locked(folder: Path, seconds: float = 0) -> Iterator[int]:
+    """Keep other processes from a run's folder.
+
+    Yields the lock, a file descriptor: it holds for all who have it.
+
+    Parameters
+    ----------
+    seconds
+        How long to wait for one who holds it.
+
+    Raises
+    ------
+    BlockingIOError
+        Where another process holds it then.
+    FileNotFoundError
+        Where there is no such folder.
+
+    """
+    import fcntl  # which Windows has not
+
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.1)
+        yield lock
+    finally:
+        os.close(lock)
 
 
 def visible(folder: Path) -> list[Path]:
