@@ -14,6 +14,7 @@ the processor has it, and the seconds as a multiple of the project's.
 """
 
 import argparse
+import importlib
 import importlib.util
 import statistics
 import subprocess
@@ -100,13 +101,14 @@ def seconds_of_ours(batch: int, steps: int, replaced=()) -> tuple[float, float]:
     """Seconds of a step, with some fused layers replaced by Keras's own; its operations."""
     from cifar_utils.backend import keras
     from cifar_utils.data import load_dataset
-    from cifar_utils.models import airbench, build_model, summarize
+    from cifar_utils.models import build_model, summarize
     from cifar_utils.training import make_optimizer
 
+    module = importlib.import_module("cifar_utils.models.airbench")  # its function has its name
     own = {**{name: getattr(keras.layers, name) for name in FUSED[::2]}, "GELU": gelu}
     with ExitStack() as stack:
         for name in replaced:
-            stack.enter_context(patch.object(airbench, name, own[name]))
+            stack.enter_context(patch.object(module, name, own[name]))
         data = load_dataset("digits")
         model = build_model("airbench", data, augmentation="crop(2,'reflect'), alternating_flip")
     model.compile(
