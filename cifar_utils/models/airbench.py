@@ -34,7 +34,7 @@ def airbench(
     identity
         Whether filters start as partial identities; else at random.
     bias_epochs
-        Epochs after which the whitening's bias is trained no more.
+        Epochs after which no gradient reaches the whitening's bias any more.
 
     """
     random = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # as PyTorch's
@@ -81,12 +81,23 @@ class PatchWhitening(layers.Layer):
 
     Its filters are the eigenvectors of the patches' covariance over the training images, each over
     the root of its eigenvalue, and the same with the other sign: 24 for 2 × 2 pixels in colour.
-    :meth:`adapt` sets them. A bias is trained in the first ``bias_epochs`` epochs.
+    :meth:`adapt` sets them. A bias is trained in the first ``bias_epochs`` epochs; later ones leave
+    it to the optimizer's momentum and weight decay.
     """
 
     def __init__(self, size: int = 2, bias_epochs: int = 3, **kwargs):
         super().__init__(**kwargs)
         self.size, self.bias_epochs = size, bias_epochs
+        self.trains_bias = True
+
+    def begin_epoch(self, epoch: int) -> bool:
+        """Train the bias in this epoch or not; return whether that differs from the one before.
+
+        (Then steps are to be traced anew: without it nothing asks for the gradient of the output,
+        some tenth of a step's work.)
+        """
+        before, self.trains_bias = self.trains_bias, epoch < self.bias_epochs
+        return self.trains_bias != before
 
     def build(self, shape):
         inputs = self.size**2 * shape[-1]
@@ -94,8 +105,6 @@ class PatchWhitening(layers.Layer):
             shape=(self.size, self.size, shape[-1], 2 * inputs), trainable=False, name="kernel"
         )
         self.bias = self.add_weight(shape=(2 * inputs,), initializer="zeros", name="bias")
-        # Training sets it at the beginning of each epoch.
-        self.epoch = self.add_weight(initializer="zeros", trainable=False, name="epoch")
 
     def adapt(self, images: np.ndarray, epsilon: float = 5e-4) -> None:
         """Set the filters from normalized images ``(N, H, W, C)``; some thousand are enough."""
@@ -106,8 +115,8 @@ class PatchWhitening(layers.Layer):
         self.kernel.assign(np.concatenate([filters, -filters], axis=-1))
 
     def call(self, images):
-        trained = ops.cast(self.epoch < self.bias_epochs, self.bias.dtype)
-        bias = self.bias * trained + ops.stop_gradient(self.bias * (1 - trained))
+        bias = ops.convert_to_tensor(self.bias)
+        bias = bias if self.trains_bias else _frozen(bias)
         kernel = ops.cast(self.kernel, self.compute_dtype)
         return ops.conv(images, kernel) + ops.cast(bias, self.compute_dtype)
 
@@ -118,3 +127,12 @@ class PatchWhitening(layers.Layer):
     def get_config(self):
         own = {"size": self.size, "bias_epochs": self.bias_epochs}
         return {**super().get_config(), **own}
+
+
+@ops.custom_gradient
+def _frozen(value):
+    """A tensor whose gradient is zero, whatever comes from above (so that is never computed).
+
+    ``ops.stop_gradient`` would leave none, of which Keras warns.
+    """
+    return value, lambda *_, upstream=None: ops.zeros_like(value)

@@ -12,6 +12,7 @@ import numpy as np
 
 from cifar_utils.events import display_line, is_watched, write_event
 from cifar_utils.files import write_atomically
+from cifar_utils.models.summary import layers_of
 from cifar_utils.parameters import InputError
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.curves import draw_curves
@@ -42,9 +43,11 @@ class SeedEpoch(keras.callbacks.Callback):
         seeds = np.random.SeedSequence([self.seed, epoch]).generate_state(max(len(states), 1)) >> 1
         for state, seed in zip(states, seeds, strict=False):
             state.assign([int(seed), 0])
-        for weight in self.model.non_trainable_weights:
-            if weight.name == "epoch":  # of a layer that changes in the course of training
-                weight.assign(epoch)
+        # Layers that change in the course of training; where one does, steps are traced anew.
+        layers = [layer for layer in layers_of(self.model) if hasattr(layer, "begin_epoch")]
+        changed = [layer.begin_epoch(epoch) for layer in layers]
+        if any(changed):
+            self.model.make_train_function(force=True)
 
 
 class Checkpoint(keras.callbacks.Callback):

@@ -50,17 +50,28 @@ def test_whitening_is_of_the_training_images_and_frozen(digits):
 def test_the_whitening_bias_is_trained_in_the_first_epochs_only(digits, epoch, moves):
     model = build_model("airbench(width=0.1, bias_epochs=3)", digits, precision="float32")
     layer = whitening(model)
-    layer.epoch.assign(epoch)
+    layer.begin_epoch(epoch)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.train_on_batch(*(part[:8] for part in digits.train))
     assert to_numpy(layer.bias).any() == moves
 
 
-def test_training_tells_it_the_epoch(digits):
-    model = build_model("airbench(width=0.1)", digits, augmentation="alternating_flip")
+def test_training_freezes_the_bias_in_time_and_trains_it_again_the_next_time(digits):
     none = Split(*(part[:0] for part in digits.validation))  # so that the last epoch is kept
-    fit(model, digits.train, none, epochs=2, optimizer="muon", learning_rate=0.1)
-    assert float(to_numpy(whitening(model).epoch)) == 1
+    some = Split(*(part[:256] for part in digits.train))
+
+    def bias_after(model, epochs):
+        fit(model, some, none, epochs=epochs, optimizer="sgd(momentum=0)")
+        return to_numpy(whitening(model).bias)
+
+    one, three = (
+        build_model("airbench(width=0.1,bias_epochs=1)", digits, precision="float32", seed=0)
+        for _ in range(2)
+    )
+    first = bias_after(one, 1)
+    assert first.any()
+    np.testing.assert_array_equal(bias_after(three, 3), first)
+    assert (bias_after(three, 1) != first).all()
 
 
 def test_filters_start_as_partial_identities():
