@@ -81,8 +81,8 @@ class PatchWhitening(layers.Layer):
 
     Its filters are the eigenvectors of the patches' covariance over the training images, each over
     the root of its eigenvalue, and the same with the other sign: 24 for 2 × 2 pixels in colour.
-    :meth:`adapt` sets them. A bias is trained in the first ``bias_epochs`` epochs; later ones leave
-    it to the optimizer's momentum and weight decay.
+    :meth:`adapt` sets them. A bias is trained in the first ``bias_epochs`` epochs; no gradient
+    reaches it later.
     """
 
     def __init__(self, size: int = 2, bias_epochs: int = 3, **kwargs):
