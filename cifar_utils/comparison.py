@@ -262,20 +262,28 @@ def _paired_test(name: str, run: LoadedRun, against: str, other: LoadedRun) -> P
     return PairedTest(name, against, *(int(count.sum()) for count in counts))
 
 
+def _alike(runs: Sequence[LoadedRun]) -> list[list[int]]:
+    """The places of runs, those together that differ in nothing but the seed."""
+    groups: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        settings = {key: value for key, value in _settings(run).items() if key != "seed"}
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(place)
+    return [*groups.values()]
+
+
 def _over_seeds(names: list[str], runs: tuple[LoadedRun, ...]) -> Iterator[str]:
     """Mean and standard deviation of runs that differ in the seed alone."""
-    alike: dict[str, dict[int, tuple[str, float]]] = {}
-    for name, run in zip(names, runs, strict=True):
-        settings = _settings(run)
-        seed, top1 = settings.pop("seed", None), run.record.scores.get("test", {}).get("top1")
-        if top1 is not None:
-            alike.setdefault(json.dumps(settings, sort_keys=True), {})[seed] = (name, top1)
-    for group in alike.values():
-        if len(group) > 1:
-            which, values = zip(*group.values(), strict=True)
+    for group in _alike(runs):
+        by_seed = {
+            runs[place].record.parameters.get("seed"): (names[place], top1)
+            for place in group
+            if (top1 := runs[place].record.scores.get("test", {}).get("top1")) is not None
+        }
+        if len(by_seed) > 1:
+            which, values = zip(*by_seed.values(), strict=True)
             yield (
                 f"{', '.join(which)} differ in nothing but the seed: top-1 {percent(mean(values))} "
-                f"± {100 * stdev(values):.1f} points (mean ± standard deviation over {len(group)} "
+                f"± {100 * stdev(values):.1f} points (mean ± standard deviation over {len(values)} "
                 "runs)"
             )
 
@@ -289,33 +297,41 @@ def _plot(comparison: Comparison) -> CaptionedFigure:
     from cifar_utils.plots.figure import MARKERS, STYLE, WIDTH, CaptionedFigure
 
     table, names = comparison.table, [*comparison.table.index]
-    colours = sns.color_palette("colorblind", len(names))
+    groups = _alike(comparison.runs)
+    colours = sns.color_palette("colorblind", len(groups))
+    labels = [
+        f"{names[first]} … ({1 + len(more)} seeds)" if more else names[first]
+        for first, *more in groups
+    ]
     told = []
     with matplotlib.rc_context(STYLE):
-        heights = [3.6, 0.9 + 0.4 * len(names)]
+        heights = [3.6, 0.9 + 0.4 * len(groups)]
         figure = Figure(figsize=(WIDTH, sum(heights)))
         curves, marks = figure.subplots(2, height_ratios=heights)
-        for place, (name, run) in enumerate(zip(names, comparison.runs, strict=True)):
-            look = {"color": colours[place], "marker": MARKERS[place % len(MARKERS)]}
-            rows = [row for row in run.record.history if row.get("val_accuracy") is not None]
-            if rows:
-                accuracy = [row["val_accuracy"] for row in rows]
-                curves.plot([row["epoch"] for row in rows], accuracy, ms=5, **look)
-            top1, low, high = table.loc[name, ["top1", "top1_low", "top1_high"]]
-            spread = [[top1 - low], [high - top1]]
-            marks.errorbar([top1], [place], xerr=spread, capsize=4, ms=8, lw=1.5, **look)
-            best = f", best validation accuracy {percent(max(accuracy))}" if rows else ""
-            told.append(f"{name} {_or_absent(top1, percent)}{best}")
+        for row, group in enumerate(groups):
+            look = {"color": colours[row], "marker": MARKERS[row % len(MARKERS)]}
+            levels = np.linspace(row - 0.4, row + 0.4, len(group) + 2)[1:-1]
+            for place, level in zip(group, levels, strict=True):
+                name, history = names[place], comparison.runs[place].record.history
+                epochs = [epoch for epoch in history if epoch.get("val_accuracy") is not None]
+                accuracy = [epoch["val_accuracy"] for epoch in epochs]
+                best = f", best validation accuracy {percent(max(accuracy))}" if accuracy else ""
+                curves.plot([epoch["epoch"] for epoch in epochs], accuracy, ms=5, **look)
+                top1, low, high = table.loc[name, ["top1", "top1_low", "top1_high"]]
+                spread = [[top1 - low], [high - top1]]
+                marks.errorbar([top1], [level], xerr=spread, capsize=4, ms=8, lw=1.5, **look)
+                told.append(f"{name} {_or_absent(top1, percent)}{best}")
         curves.set(xlabel="epoch", ylabel="validation accuracy")
         curves.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        marks.set_yticks(range(len(names)), names)
-        marks.set_ylim(len(names) - 0.5, -0.5)
+        marks.set_yticks(range(len(groups)), labels)
+        marks.set_ylim(len(groups) - 0.5, -0.5)
         marks.grid(False, axis="y")
         marks.set_xlabel("test accuracy, top-1")
         curves.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         marks.xaxis.set_major_formatter(PercentFormatter(1))
     caption = (
         "Above: validation accuracy by epoch. Below: top-1 accuracy on the test images with its "
-        "95% interval, in the same colours and marks."
+        "95% interval, in the same colours and marks. Runs that differ in nothing but the seed "
+        "share a row."
     )
     return CaptionedFigure(figure, caption, f"Test accuracy: {'; '.join(told)}.")

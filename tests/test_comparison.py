@@ -142,8 +142,12 @@ def test_without_the_same_images_the_test_is_said_to_be_missing(make, other, wor
 
 def test_seeds_are_averaged_where_nothing_else_differs(make):
     runs = [make(f"s{seed}", range(150 + 10 * seed), seed=seed) for seed in range(3)]
-    (note,) = compare_runs([*runs, make("other", epochs=5)]).notes
+    comparison = compare_runs([*runs, make("other", epochs=5)])
+    (note,) = comparison.notes
     assert note.startswith("s0, s1, s2 differ in nothing but the seed: top-1 80.0% ± 5.0 points")
+    _, marks = comparison.figure.figure.axes
+    labels = [label.get_text() for label in marks.get_yticklabels()]
+    assert labels == ["s0 … (3 seeds)", "other"]
 
 
 def test_a_comparison_is_shown_as_text_and_as_html_with_its_figure(make):
