@@ -58,6 +58,8 @@ class Muon(keras.optimizers.Optimizer):
         Rates of dense kernels, and of biases and normalization parameters, by the learning rate.
     sgd_momentum
         Of what follows SGD.
+    steps
+        Of the Newton-Schulz iteration; with 0 the momentum keeps its direction and has norm 1.
     weight_decay
         Decoupled: each step takes ``learning_rate * weight_decay`` of what follows SGD away.
         Filters have their norm set, so they have none.
@@ -71,12 +73,15 @@ class Muon(keras.optimizers.Optimizer):
         dense_factor: float = 5600.0,
         bias_factor: float = 440.0,
         sgd_momentum: float = 0.85,
+        steps: int = 3,
         weight_decay: float | None = None,
         name: str = "muon",
         **kwargs,
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
-        self.momentum, self.sgd_momentum = momentum, sgd_momentum
+        if steps < 0:
+            raise ValueError(f"steps is {steps}; it must be >= 0")
+        self.momentum, self.sgd_momentum, self.steps = momentum, sgd_momentum, steps
         self.dense_factor, self.bias_factor = dense_factor, bias_factor
         fast = choose_precision("auto") == "mixed_bfloat16"
         self._matrix_dtype = "bfloat16" if fast else "float32"
@@ -108,12 +113,13 @@ class Muon(keras.optimizers.Optimizer):
             kept, turn = _unit_filters(variable), _unit_filters(ahead)
         else:
             kept = variable * math.sqrt(filters) / (ops.norm(ops.reshape(variable, (-1,))) + 1e-7)
-            turn = orthogonalize(ops.reshape(ahead, (-1, filters)), dtype=self._matrix_dtype)
+            matrix = ops.reshape(ahead, (-1, filters))
+            turn = orthogonalize(matrix, self.steps, self._matrix_dtype)
             turn = ops.reshape(turn, variable.shape)
         self.assign(variable, kept - learning_rate * turn)
 
     def get_config(self):
-        own = ("momentum", "dense_factor", "bias_factor", "sgd_momentum")
+        own = ("momentum", "dense_factor", "bias_factor", "sgd_momentum", "steps")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 

@@ -41,6 +41,7 @@ def muon(
     momentum: float = 0.6,
     dense_factor: float = 2.8,
     bias_factor: float = 0.22,
+    steps: int = 3,
 ):
     """Muon for filters, SGD for the rest: :class:`~cifar_utils.training.muon.Muon`.
 
@@ -48,7 +49,7 @@ def muon(
     step of Muon has its length, whatever the gradient's.
     """
     factors = dense_factor * batch_size, bias_factor * batch_size
-    return Muon(learning_rate, momentum, *factors, weight_decay=weight_decay)
+    return Muon(learning_rate, momentum, *factors, steps=steps, weight_decay=weight_decay)
 
 
 OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw, "muon": muon}

@@ -47,6 +47,17 @@ def test_filters_get_their_norm_and_an_orthogonal_step():
     np.testing.assert_allclose(turn.reshape(18, 4), expected, atol=tolerance)
 
 
+def test_without_steps_filters_follow_the_gradient_itself():
+    kernel = keras.Variable(np.random.default_rng(0).normal(size=(3, 3, 2, 4)))
+    scaled = to_numpy(kernel) * np.sqrt(4) / np.linalg.norm(to_numpy(kernel))
+    gradient = np.random.default_rng(1).normal(size=scaled.shape).astype(np.float32)
+    optimizer = make_optimizer("muon(steps=0)", 0.1)
+    optimizer.build([kernel])
+    optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
+    along = gradient / np.linalg.norm(gradient)
+    np.testing.assert_allclose(to_numpy(kernel), scaled - 0.1 * along, atol=1e-3)
+
+
 def test_a_filter_of_one_channel_keeps_its_norm_and_turns_by_the_rate():
     random = np.random.default_rng(0)
     kernel = keras.Variable(random.normal(size=(3, 3, 5, 1)))
@@ -100,7 +111,7 @@ def test_it_is_saved_and_goes_on_as_if_it_had_not_been(tmp_path):
         keras.utils.set_random_seed(0)
         model = model_of_all_kinds()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(make_optimizer("muon", 0.05), loss, jit_compile=False)
+        model.compile(make_optimizer("muon(steps=2)", 0.05), loss, jit_compile=False)
         return model
 
     def steps(model, count):
@@ -114,7 +125,7 @@ def test_it_is_saved_and_goes_on_as_if_it_had_not_been(tmp_path):
     first.save(tmp_path / "model.keras")
     second = keras.saving.load_model(tmp_path / "model.keras")
     assert isinstance(second.optimizer, Muon)
-    assert second.optimizer.dense_factor == 2.8
+    assert (second.optimizer.dense_factor, second.optimizer.steps) == (2.8, 2)
     steps(second, 3)
     for a, b in zip(whole.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

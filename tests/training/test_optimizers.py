@@ -83,6 +83,7 @@ def test_adam_and_adamw_are_one_where_a_decay_is_given():
         ("sgd(momentum='high')", "takes a number"),
         ("sgd(nesterov=1)", "takes True or False"),
         ("adamw(default_decay=-1)", "default_decay is -1.0; it must be >= 0"),
+        ("muon(steps=-1)", "steps is -1; it must be >= 0"),
         ("sgd, adam", "exactly one of: sgd, adam"),
     ],
 )
