@@ -30,7 +30,8 @@ class TrainingDiverged(ArithmeticError):
 class SeedEpoch(keras.callbacks.Callback):
     """Sets all that is random in an epoch (order, augmentation, dropout) from ``(seed, epoch)``.
 
-    So weights, optimizer state and history are all that resuming needs.
+    Layers with a ``begin_epoch`` are told which one it is. So weights, optimizer state and
+    history are all that resuming needs.
     """
 
     def __init__(self, batches: Batches, seed: int):
