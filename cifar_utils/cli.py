@@ -407,7 +407,9 @@ def _console() -> Console:
 
 
 def _print_table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    table = Table(*titles, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for title in titles:  # a name cut short, or a value, tells nothing
+        table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console = _console()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_utils import compare_runs, load_run
+from cifar_utils.cli import main
 from cifar_utils.comparison import PairedTest
 from cifar_utils.evaluation import Scores
 from cifar_utils.parameters import InputError
@@ -178,6 +179,18 @@ def test_records_that_say_little_are_compared(make):
     comparison = compare_runs([one, two])
     assert set(comparison.words.loc["one"]) == {"—"}
     assert comparison.figure.png()
+
+
+def test_a_terminal_shows_names_and_values_whole(make, capsys):
+    settings = {name: "none" for name in ("optimizer", "schedule", "augmentation", "architecture")}
+    many = {"schedule": "exponential(0.5)", "augmentation": "crop(2,'reflect'), alternating_flip"}
+    plain = make("a-name-of-many-letters", **settings)
+    other = make("another-of-many-letters", **settings | many)
+    assert not main(["compare", str(plain), str(other)])
+    shown, _, _ = capsys.readouterr().out.partition("another-of-many-letters against")
+    first = "".join(line.split("  ")[0] for line in shown.splitlines())
+    assert first == "runa-name-of-many-lettersanother-of-many-letters"
+    assert "…" not in shown
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(make):
