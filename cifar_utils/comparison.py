@@ -328,6 +328,7 @@ def _plot(comparison: Comparison) -> CaptionedFigure:
         marks.grid(False, axis="y")
         marks.set_xlabel("test accuracy, top-1")
         curves.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        marks.xaxis.set_major_locator(MaxNLocator(6))
         marks.xaxis.set_major_formatter(PercentFormatter(1))
     caption = (
         "Above: validation accuracy by epoch. Below: top-1 accuracy on the test images with its "
