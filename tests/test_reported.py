@@ -117,3 +117,23 @@ def test_where_nothing_was_reported_the_table_says_so():
     table = compare_with_reported(record_of("resnet20", "digits"))
     assert table.index.tolist() == ["none reported for resnet20 on digits", "this run"]
     assert set(table.iloc[0]) == {"—"}
+
+
+def test_where_nothing_was_reported_of_a_network_others_on_the_dataset_follow():
+    table = compare_with_reported(record_of("airbench(width=0.5)", "cifar100"))
+    assert table.index.tolist() == [
+        "none reported for airbench on cifar100",
+        "report A: final model, gn_resnet",
+        "report C: ResNet-18, sparse dropout 0.5, resnet18",
+        "report D: 12 pre-activation units, preact",
+        "weiaicunzai, pytorch-cifar100: ResNet-18, resnet18",
+        "this run",
+    ]
+    assert table["top-5"].tolist() == [
+        "—",
+        "—",
+        "78.42%",
+        "88.40%",
+        "93.05%",
+        "99.00% (98.8 to 99.2%)",
+    ]

@@ -95,17 +95,24 @@ def compare_with_reported(record: RunRecord) -> pd.DataFrame:
     """A page's table: a row for each experiment reported on the same task, then the run's own.
 
     Cells are words (``"86.70% (86.0 to 87.3)"``), a dash for what was not given. Test figures are
-    taken, or those of the split there is. Where nothing was reported, the first row says so.
+    taken, or those of the split there is. Where nothing was reported of the architecture, the first
+    row says so, and what others reached on the dataset's test images follows.
     """
     name, dataset = record.model["architecture"], record.dataset["name"]
     rows = {}
-    for experiment in _experiments(name, dataset):
+    found = _experiments(name, dataset)
+    if not found:
+        rows[f"none reported for {name.partition('(')[0]} on {dataset}"] = _cells({})
+        found = [
+            row | {"source": f"{row['source']}, {row['architecture']}"}
+            for row in _experiments(dataset=dataset)
+            if "test" in row["figures"]
+        ]
+    for experiment in found:
         splits = experiment["figures"]
         split = next(s for s in ("test", "validation", "unclear", "train") if s in splits)
         aside = {"test": "", "unclear": " (split unclear)"}.get(split, f" ({split})")
         rows[experiment["source"] + aside] = _cells({**experiment, **splits[split]})
-    if not rows:
-        rows[f"none reported for {name.partition('(')[0]} on {dataset}"] = _cells({})
     facts = {"parameters": record.model.get("parameters"), "seconds": record.seconds.get("train")}
     rows["this run"] = _cells(record.scores["test"] | facts | {"epochs": len(record.history)})
     table = pd.DataFrame.from_dict(rows, orient="index")
