@@ -182,7 +182,7 @@ def test_records_that_say_little_are_compared(make):
 
 
 def test_a_terminal_shows_names_and_values_whole(make, capsys):
-    settings = {name: "none" for name in ("optimizer", "schedule", "augmentation", "architecture")}
+    settings = dict.fromkeys(("optimizer", "schedule", "augmentation", "architecture"), "none")
     many = {"schedule": "exponential(0.5)", "augmentation": "crop(2,'reflect'), alternating_flip"}
     plain = make("a-name-of-many-letters", **settings)
     other = make("another-of-many-letters", **settings | many)
