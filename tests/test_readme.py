@@ -11,6 +11,7 @@ from cifar_utils.words import duration, interval, percent
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+PUBLISHED = ROOT / "reports/published"
 RESULTS = re.findall(r"^\|.*\]\((reports/published/.+?)/report\.html\).*$", README, re.MULTILINE)
 
 
@@ -42,12 +43,30 @@ def test_validation_figures_in_the_prose_are_those_of_their_records():
         assert figure == percent(record.history[record.best_epoch - 1]["val_accuracy"]), folder
 
 
-def test_means_over_seeds_are_those_of_their_records():
-    pattern = r"\*\*([\d.]+%) ± ([\d.]+)\*\* \(mean and standard deviation of (\d+) seeds\)"
-    ((average, deviation, count),) = re.findall(pattern, README)
-    records = [read_record(run) for run in (ROOT / "reports/published").glob("airbench-cifar10-s*")]
-    shares = [record.scores["test"]["top1"] for record in records]
-    assert len(shares) == int(count)
-    assert (average, deviation) == (percent(mean(shares), 2), f"{100 * stdev(shares):.2f}")
-    seconds = [record.seconds["train"] for record in records]
-    assert f"{duration(min(seconds))} to {duration(max(seconds))} of training" in README
+@pytest.mark.parametrize(
+    ("name", "metrics"), [("airbench-cifar10", ("top1",)), ("airbench-cifar100", ("top1", "top5"))]
+)
+def test_means_over_seeds_are_those_of_their_records(name, metrics):
+    link = f"](reports/published/{name}-s0/report.html)"
+    (told,) = (text for text in README.split("\n\n") if link in text and not text.startswith("|"))
+    records = [read_record(run) for run in PUBLISHED.glob(f"{name}-s*")]
+    assert len(records) >= 5
+    assert f"of {len(records)} seeds" in told
+    for metric in metrics:
+        shares = [record.scores["test"][metric] for record in records]
+        assert f"**{percent(mean(shares), 2)} ± {100 * stdev(shares):.2f}**" in told
+    for part in ("train", "evaluate"):
+        seconds = [record.seconds[part] for record in records]
+        assert f"{duration(min(seconds))} to {duration(max(seconds))}" in " ".join(told.split())
+
+
+def test_what_an_ingredient_is_worth_is_what_its_records_say():
+    rows = re.findall(
+        r"^\|.+/(ingredients-.+)/record\.json\) \| (.+) \| (.+) \|$", README, re.MULTILINE
+    )
+    assert len(rows) >= 7
+    for run, average, each in rows:
+        folders = sorted(PUBLISHED.glob(f"{run.removesuffix('-s0')}*"))
+        shares = [read_record(folder).scores["test"]["top1"] for folder in folders]
+        assert average == percent(mean(shares), 2), run
+        assert each == ", ".join(percent(share, 2) for share in shares), run
