@@ -63,7 +63,7 @@ def _best(ranked: list[tuple[FoundRun, dict]], link: Link) -> Markup:
             row["reported_by"],
         )
     else:
-        words += "; no report gives a top-1 figure to set beside it"
+        words += Markup("; no report gives a top-1 figure of {} there").format(row["architecture"])
     if pd.notna(row["train_seconds"]):
         words += f"; it trained for {duration(row['train_seconds'])}"
         words += f" on {row['processor']}" if row["processor"] else ""
