@@ -353,7 +353,7 @@ def test_the_project_s_own_series_is_without_mistakes(tmp_path, profile):
     assert read_series(file, profile, tmp_path)
 
 
-@pytest.mark.parametrize("profile", ["cpu", "schedules"])
+@pytest.mark.parametrize("profile", ["cpu", "schedules", "ingredients"])
 def test_what_is_published_is_what_the_series_says(profile):
     reports = project_folder() / "reports" / "published"
     for run in read_series(project_folder() / "notebooks" / "series.yaml", profile, reports):
