@@ -49,15 +49,16 @@ def test_validation_figures_in_the_prose_are_those_of_their_records():
 def test_means_over_seeds_are_those_of_their_records(name, metrics):
     link = f"](reports/published/{name}-s0/report.html)"
     (told,) = (text for text in README.split("\n\n") if link in text and not text.startswith("|"))
+    told = " ".join(told.split())
     records = [read_record(run) for run in PUBLISHED.glob(f"{name}-s*")]
     assert len(records) >= 5
-    assert f"of {len(records)} seeds" in told
+    assert f"(mean and standard deviation of {len(records)} seeds)" in told
     for metric in metrics:
         shares = [record.scores["test"][metric] for record in records]
         assert f"**{percent(mean(shares), 2)} ± {100 * stdev(shares):.2f}**" in told
-    for part in ("train", "evaluate"):
+    for part, aside in (("train", " of training"), ("evaluate", "")):
         seconds = [record.seconds[part] for record in records]
-        assert f"{duration(min(seconds))} to {duration(max(seconds))}" in " ".join(told.split())
+        assert f"{duration(min(seconds))} to {duration(max(seconds))}{aside}" in told
 
 
 def test_what_an_ingredient_is_worth_is_what_its_records_say():
