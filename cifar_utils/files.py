@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:
-    """Write a file so that who reads it, even after a kill, finds the old or the new one whole.
+    """Write a file so that a reader always finds a complete one, the old or the new.
 
     Raises
     ------
@@ -40,6 +40,18 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        sync(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders, and needs no such thing
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 import pandas as pd
+import psutil
 
 from cifar_utils.files import write_atomically
 from cifar_utils.parameters import InputError
+from cifar_utils.provenance import changes, describe_environment
 from cifar_utils.words import duration, percent
 
 if TYPE_CHECKING:
@@ -47,6 +47,19 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a record holds numbers, text, lists and dicts, not {value!r}")
 
 
+def _told(by: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What computed something, as rows of a table."""
+    yield "processor", f"{by.get('processor')}, {by.get('cores')} cores"
+    yield "accelerators", ", ".join(by.get("accelerators") or [])
+    yield "precision", str(by.get("precision"))
+    yield (
+        "software",
+        f"Keras {by.get('keras')} on {by.get('backend')} {by.get('backend_version')}, "
+        f"Python {by.get('python')}, {by.get('platform')}",
+    )
+    yield "commit", by.get("git") or ""
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunRecord:
     """One run's record; fractions, not percent; seconds by phase.
@@ -72,6 +85,14 @@ class RunRecord:
         ``search`` those of all others.
     stopped
         Why training ended when it did; nothing where it went through all of its epochs.
+    environment
+        What computed the last epochs: :func:`~cifar_utils.provenance.describe_environment`.
+    trained_by
+        What computed each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`.
+    evaluated_by
+        What computed the scores and this record, as ``environment``.
+    code
+        The code that took part in training: :func:`~cifar_utils.provenance.code_of`.
 
     """
 
@@ -88,25 +109,31 @@ class RunRecord:
     scores: dict[str, dict[str, Any]]
     stopped: str = ""
     trials: list[dict[str, Any]] = field(default_factory=list)
+    trained_by: list[dict[str, Any]] = field(default_factory=list)
+    evaluated_by: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in fields(self):
             object.__setattr__(self, key.name, _plain(getattr(self, key.name)))
 
     def _facts(self) -> dict[str, str]:
-        data, by, seconds = self.dataset, self.environment, self.seconds
+        data, seconds = self.dataset, self.seconds
         parts = (f"{name} {duration(s)}" for name, s in seconds.items() if name != "total")
-        return {
+        facts = {
             "data": f"{data['name']} ({data['source']}): {data['train']:,} training, "
             f"{data['validation']:,} validation and {data['test']:,} test images",
             "fingerprint": data["fingerprint"],
             "note on the data": data.get("note", ""),
-            "processor": f"{by['processor']}, {by['cores']} cores",
-            "accelerators": ", ".join(by["accelerators"]),
-            "precision": by["precision"],
-            "software": f"Keras {by['keras']} on {by['backend']} {by['backend_version']}, "
-            f"Python {by['python']}, {by['platform']}",
-            "commit": by["git"] or "",
+        }
+        # Older records tell of one environment, and not whether it is that of training.
+        for row in self.trained_by or [self.environment]:
+            epochs = f"epochs {row['first']} to {row['last']}" if len(self.trained_by) > 1 else ""
+            facts |= {" ".join(filter(None, [name, epochs])): fact for name, fact in _told(row)}
+        last = self.trained_by[-1] if self.trained_by else self.environment
+        if self.evaluated_by and (differing := changes(last, self.evaluated_by)):
+            facts["tested with"] = differing
+        return facts | {
             "training stopped": self.stopped,
             "trials": f"{len(self.trials):,}" if self.trials else "",
             "time": f"{duration(seconds['total'])} ({', '.join(parts)})",
@@ -184,7 +211,6 @@ def read_record(path: Path | str) -> RunRecord:
 
 
 def record_run(
-    notebook: str,
     parameters: Mapping[str, Any],
     dataset: Dataset,
     model: keras.Model,
@@ -207,6 +233,9 @@ def record_run(
     seconds = {**phases.seconds, "train": history.seconds}
     if trials:
         seconds["search"] = max(0.0, sum(trial.seconds for trial in trials) - history.seconds)
+    notebook, now = notebook_name(phases.output), describe_environment(model.dtype_policy.name)
+    trained_by = history.trained_by
+    by = {key: trained_by[-1][key] for key in now} if trained_by else now
     record = RunRecord(
         run=Path(phases.output or notebook).name,
         notebook=notebook,
@@ -218,7 +247,10 @@ def record_run(
             "trainable_parameters": facts.trainable_parameters,
             "flops": facts.flops,
         },
-        environment=describe_environment(model.dtype_policy.name),
+        environment=by,
+        trained_by=trained_by,
+        evaluated_by=now,
+        code=history.code,
         seconds={**seconds, "total": sum(seconds.values())},
         history=history.epochs,
         best_epoch=history.best_epoch,
@@ -231,6 +263,21 @@ def record_run(
         write_model(model, phases.output)
         record.write(phases.output)
     return record
+
+
+def notebook_name(folder: Path | str | None = None) -> str:
+    """The name of the notebook that runs, without its ending; ``"notebook"`` where nothing tells.
+
+    A run's folder tells (``run.json``); else JupyterLab; else the command that started the kernel,
+    such as ``papermill NAME.ipynb``.
+
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(Path(folder, "run.json").read_text("utf-8"))["notebook"])
+    named = [os.environ.get("JPY_SESSION_NAME", "")]
+    with suppress(psutil.Error):
+        named += psutil.Process().parent().cmdline()
+    return next((Path(name).stem for name in named if name.endswith(".ipynb")), "notebook")
 
 
 def write_model(model: keras.Model, folder: Path | str) -> Path:
@@ -270,84 +317,3 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     facts = {key: getattr(dataset, key) for key in ("name", "source", "fingerprint", "note")}
     splits = ("train", "validation", "test")
     return facts | {split: len(getattr(dataset, split).labels) for split in splits}
-
-
-def describe_environment(precision: str) -> dict[str, Any]:
-    """A record's ``environment``: what computed the run, and which versions of what.
-
-    Parameters
-    ----------
-    precision
-        The Keras dtype policy in use: ``"float32"``, ``"mixed_bfloat16"``.
-
-    Returns
-    -------
-    dict
-        ``backend``, ``backend_version``, ``keras``, ``python``, ``platform``, ``precision``,
-        ``processor``, ``cores`` (those this process may use), ``accelerators`` (names; empty
-        without any) and ``git`` (the commit of this package's own repository, ``+changes`` where
-        tracked files differ from it; None without one).
-
-    """
-    import keras
-
-    backend = keras.backend.backend()
-    # Linux alone tells which of its cores a process may use.
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    return {
-        "backend": backend,
-        "backend_version": sys.modules[backend].__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "precision": precision,
-        "processor": _processor(),
-        "cores": cores,
-        "accelerators": _accelerators(backend),
-        "git": _git_commit(Path(__file__)),
-    }
-
-
-def _output(*command: str) -> str | None:
-    """What a command prints, stripped; None where it is not installed, fails or hangs."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _processor() -> str:
-    if sys.platform == "darwin":
-        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def _accelerators(backend: str) -> list[str]:
-    """Names of the devices other than processors that the backend computes on."""
-    import keras
-
-    if backend == "torch":  # Keras lists no devices for it
-        cuda = sys.modules["torch"].cuda
-        return [cuda.get_device_name(i) for i in range(cuda.device_count())]
-    devices = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
-    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") if devices else None
-    return names.splitlines() if names else devices
-
-
-def _git_commit(file: Path) -> str | None:
-    """The commit a file is of, ``+changes`` where tracked files differ; None where it has none.
-
-    Published pages may differ: they are what code leaves behind.
-    """
-    git = ("git", "-C", str(file.parent))
-    # An installed copy may lie inside of another repository, whose commit says nothing of it.
-    if _output(*git, "ls-files", "--error-unmatch", file.name) is None:
-        return None
-    commit = _output(*git, "rev-parse", "HEAD")
-    code = ("--", ":(top)", ":(top,exclude)reports")
-    changes = _output(*git, "status", "--porcelain", "--untracked-files=no", *code)
-    return commit + ("+changes" if changes else "") if commit else None

@@ -6,11 +6,12 @@ from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.models.airbench import PatchWhitening, airbench
 from cifar_utils.models.augmentation import AUGMENTATIONS, augmentation_layers
-from cifar_utils.models.resnet import RESNETS, cifarnet_worst, gn_resnet, preact
+from cifar_utils.models.resnet import RESNETS, cifarnet_worst, gn_resnet, preact, report_a
 from cifar_utils.models.summary import ModelSummary, summarize
 from cifar_utils.models.transfer import build_transfer_model, extract_features
 from cifar_utils.models.vgg import cifarnet, fan, vgg19
 from cifar_utils.parameters import InputError, parse_call
+from cifar_utils.provenance import code_of
 
 __all__ = [
     "ARCHITECTURES",
@@ -24,7 +25,7 @@ __all__ = [
 
 ARCHITECTURES = RESNETS | {
     function.__name__: function
-    for function in (preact, gn_resnet, cifarnet_worst, cifarnet, fan, vgg19, airbench)
+    for function in (preact, gn_resnet, report_a, cifarnet_worst, cifarnet, fan, vgg19, airbench)
 }
 
 WHITENING_IMAGES = 5000  # whose patches tell the covariance well enough
@@ -85,6 +86,9 @@ def build_model(
         if isinstance(layer, PatchWhitening):
             some = normalize(dataset.train.images[:WHITENING_IMAGES])
             layer.adapt(keras.ops.convert_to_numpy(some))
+    model.architecture = repr(network)
+    function = getattr(network.function, "func", network.function)
+    model.code = code_of([build_model, function, *map(type, augment)])
     return model
 
 

@@ -20,6 +20,7 @@ from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import write_atomically
 from cifar_utils.parameters import InputError, known_name
+from cifar_utils.provenance import code_of
 
 # Each variant of an image, as steps along height and width.
 FLIPS = {
@@ -78,7 +79,9 @@ def build_transfer_model(
         _freeze(base, fine_tune_layers)
         features = keras.Model(images, base(x, training=False), name="features")
         head = _head(features.output.shape[1:], len(dataset.class_names), dropout)
-        return keras.Model(images, head(features(images)), name="resnet50v2")
+        model = keras.Model(images, head(features(images)), name="resnet50v2")
+    model.code = head.code = code_of([build_transfer_model, extract_features])
+    return model
 
 
 def _freeze(base: keras.Model, but: int) -> None:

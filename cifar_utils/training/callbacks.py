@@ -4,27 +4,25 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from cifar_utils.events import display_line, is_watched, write_event
-from cifar_utils.files import write_atomically
+from cifar_utils.files import sync, write_atomically
 from cifar_utils.models.summary import layers_of
 from cifar_utils.parameters import InputError
+from cifar_utils.provenance import changes, with_epoch
 from cifar_utils.training.batches import Batches
-from cifar_utils.training.curves import draw_curves
 from cifar_utils.training.history import NEVER, StoppingRule, best_epoch
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer a number; ``epochs`` are the rows of the whole epochs before that."""
+    """The loss is no longer a number; ``history`` holds the whole epochs before that."""
 
-    def __init__(self, message: str, epochs: Sequence[dict] = ()):
-        super().__init__(message)
-        self.epochs = list(epochs)
+    history = None
 
 
 class SeedEpoch(keras.callbacks.Callback):
@@ -52,24 +50,38 @@ class SeedEpoch(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps history, and weights and optimizer state of the last and the best epoch, in a folder.
+    """Keeps what a run needs to go on, in a folder: weights, history, and what computed each epoch.
 
-    ``state.json`` is written last and names the weights it belongs to, so a kill at any moment
-    leaves the state of the last whole epoch.
+    The folder holds weights and optimizer state of the last epoch, the one before it, and the best
+    one. ``state.json`` is written when the weights it names are on the disk. So a kill or a power
+    cut at any moment leaves the state of the last whole epoch, and a damaged file costs an epoch.
+
+    Attributes
+    ----------
+    settings
+        What may not change within a run.
+    environment
+        What computes now: :func:`~cifar_utils.provenance.describe_environment`.
+    epochs
+        A row for each epoch done.
+    trained_by
+        What computed them: :func:`~cifar_utils.provenance.with_epoch`.
+
     """
 
-    def __init__(self, folder: Path, settings: dict):
+    def __init__(self, folder: Path, settings: dict, environment: dict):
         super().__init__()
-        self.folder, self.settings = Path(folder), settings
+        self.folder, self.settings, self.environment = Path(folder), settings, environment
         self.epochs: list[dict] = []
+        self.trained_by: list[dict] = []
         self.way_out = f"delete {folder} to start from the beginning, or choose another folder"
 
     def weights(self, epoch: int) -> Path:
         """The weights after an epoch (counted from 1)."""
         return self.folder / f"epoch-{epoch:04d}.weights.h5"
 
-    def restore(self) -> int:
-        """Load the last whole epoch into the model; return how many epochs are done.
+    def restore(self) -> list[str]:
+        """Load the last whole epoch into the model; return what is to be told of it, in lines.
 
         Raises
         ------
@@ -79,18 +91,41 @@ class Checkpoint(keras.callbacks.Callback):
         """
         state = self.folder / "state.json"
         if not state.exists():
-            return 0
+            return []
         with self._read():
             kept = json.loads(state.read_text())
             settings, self.epochs = dict(kept["settings"]), list(kept["epochs"])
+            self.trained_by = list(kept.get("trained_by", []))
         for name, value in self.settings.items():
             if settings.get(name, value) != value:
                 raise InputError(
                     f"{self.folder} holds a run with {name} {settings[name]!r}, not {value!r}; "
                     f"{self.way_out}"
                 )
-        self.load(len(self.epochs))
-        return len(self.epochs)
+        told, done = [], len(self.epochs)
+        try:
+            self.load(done)
+        except InputError:
+            if not self.weights(done - 1).exists():
+                raise
+            self._forget(done)
+            self.load(done - 1)
+            told = [f"the weights after epoch {done} are damaged; the run goes on after {done - 1}"]
+        if self.trained_by and (differing := changes(self.trained_by[-1], self.environment)):
+            told.append(
+                f"after epoch {len(self.epochs)} the run goes on with {differing}: its result may "
+                "differ from that of an unbroken run"
+            )
+        return told
+
+    def _forget(self, epoch: int) -> None:
+        """Go back to before the last epoch."""
+        self.epochs = self.epochs[:-1]
+        self.trained_by = [
+            {**row, "last": min(row["last"], epoch - 1)}
+            for row in self.trained_by
+            if row["first"] < epoch
+        ]
 
     def load(self, epoch: int) -> None:
         """Load the weights after an epoch into the model; raises as :meth:`restore`."""
@@ -106,23 +141,31 @@ class Checkpoint(keras.callbacks.Callback):
             raise InputError(f"{self.folder} is damaged ({reason}); {self.way_out}") from error
 
     def on_epoch_end(self, epoch, logs=None):
-        weights = self.weights(epoch + 1)
+        done = epoch + 1
+        weights = self.weights(done)
         temporary = weights.with_name("writing.weights.h5")
         self.model.save_weights(temporary)
+        sync(temporary)
         temporary.replace(weights)
-        state = {"settings": self.settings, "epochs": self.epochs}
+        sync(self.folder)
+        self.trained_by = with_epoch(self.trained_by, done, self.environment)
+        state = {
+            "settings": self.settings, "epochs": self.epochs, "trained_by": self.trained_by
+        }  # fmt: skip
         write_atomically(self.folder / "state.json", json.dumps(state))
-        keep = {weights, self.weights(best_epoch(self.epochs))}
-        for old in set(self.folder.glob("*.weights.h5")) - keep:
+        kept = {done, best_epoch(self.epochs)}
+        if before := self.epochs[:-1]:  # in case what was just written is damaged
+            kept |= {done - 1, best_epoch(before)}
+        for old in set(self.folder.glob("*.weights.h5")) - set(map(self.weights, kept)):
             old.unlink()
 
 
 class Progress(keras.callbacks.Callback):
     """Completes each epoch's row, stops by its rule or at a loss that is no number, tells of all.
 
-    It tells by one line under the notebook's cell, with the curves so far below it where a person
-    watches, and, where ``output`` names a run's folder, by its events, for whoever watches the run
-    from outside.
+    It tells by one line under the notebook's cell, with the figure that ``draw`` makes of the rows
+    so far below it where a person watches, and, where ``output`` names a run's folder, by its
+    events, for whoever watches the run from outside.
     """
 
     def __init__(
@@ -133,8 +176,10 @@ class Progress(keras.callbacks.Callback):
         output: Path | None,
         rule: StoppingRule = NEVER,
         trial: str = "",
+        draw: Callable[[list[dict]], str] | None = None,
     ):
         super().__init__()
+        self.draw = draw
         self.batches, self.total, self.rows, self.output = batches, epochs, rows, output
         self.rule, self.trial = rule, {"training": trial} if trial else {}
         self.told = 0.0
@@ -157,7 +202,7 @@ class Progress(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
         row["learning_rate"] = self._learning_rate()
         row["seconds"] = time.monotonic() - self.epoch_started
-        if self.watched:
+        if self.watched and self.draw:
             self._draw([*self.rows, row])
         stops = self.rule.reason([*self.rows, row])
         self._tell("epoch", row, len(self.batches), epochs=epoch + 1 if stops else self.total)
@@ -174,8 +219,7 @@ class Progress(keras.callbacks.Callback):
                 raise TrainingDiverged(
                     f"the {name.replace('_', ' ')} became {value} in epoch {self.epoch + 1}, "
                     f"step {step}, at a learning rate of {self._learning_rate():.3g}: "
-                    "lower learning_rate, or warm it up",
-                    self.rows,
+                    "lower learning_rate, or warm it up"
                 )
         done = self.epoch - self.first + step / len(self.batches)
         left = (self.told - self.started) * (total - self.first - done) / max(done, 1e-9)
@@ -195,7 +239,7 @@ class Progress(keras.callbacks.Callback):
         """Draw the curves, unless that would take more than 2% of the time."""
         begun = time.monotonic()
         if begun >= self.next_drawing:
-            self.curves = draw_curves(rows, self.total)
+            self.curves = self.draw(rows)
             self.next_drawing = begun + 50 * (time.monotonic() - begun)
 
     def _learning_rate(self) -> float:

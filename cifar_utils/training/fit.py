@@ -3,18 +3,22 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from cifar_utils.data.dataset import Split
+from cifar_utils.events import display_line, write_event
 from cifar_utils.models.summary import layers_of
 from cifar_utils.parameters import InputError, parse_call
+from cifar_utils.provenance import code_of, describe_environment
 from cifar_utils.training.batches import Batches
-from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
+from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch, TrainingDiverged
 from cifar_utils.training.history import History, StoppingRule, best_epoch
-from cifar_utils.training.optimizers import make_optimizer
+from cifar_utils.training.optimizers import OPTIMIZERS, make_optimizer
 from cifar_utils.training.schedules import SCHEDULES, Plateau
 from cifar_utils.words import slug
 
@@ -37,10 +41,15 @@ def fit(
     until: int | None = None,
     output: Path | str | None = None,
     trial: str = "",
+    plot: Callable[[History], Any] | None = None,
 ) -> History:
     """Train a model from inputs to logits; leave it with its best epoch's weights, by validation.
 
     Without validation images, these are the last epoch's.
+
+    The same call on the same machine, with as many cores, the same precision, backend, versions and
+    commit gives the same weights to the bit, whether or not it was interrupted. A run that goes on
+    under other conditions says so; :attr:`~cifar_utils.training.History.trained_by` keeps it.
 
     Parameters
     ----------
@@ -62,10 +71,13 @@ def fit(
         The epoch to stop after for now; the schedule is that of all ``epochs``, and with a later
         one, or None, the run in ``output`` goes on.
     output
-        A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on to the
-        very result it would have had. ``None`` keeps nothing.
+        A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on.
+        ``None`` keeps nothing.
     trial
         Which of several trainings of the run this is; each needs a name.
+    plot
+        Makes a figure of the history so far, such as :func:`~cifar_utils.plots.plot_history`. In a
+        notebook that a person watches it stands below the cell while the model trains.
 
     Raises
     ------
@@ -104,7 +116,8 @@ def fit(
     changes = [layer.change for layer in changing]
     classes = model.output_shape[-1] if mixed else 0
     batches = Batches(train, batch_size, seed, variants, changes, classes)
-    rate = parse_call("schedule", schedule, SCHEDULES, given=3)(learning_rate, len(batches), epochs)
+    scheduled = parse_call("schedule", schedule, SCHEDULES, given=3)
+    rate = scheduled(learning_rate, len(batches), epochs)
     plateaus = [rate] if isinstance(rate, Plateau) else []
     if plateaus and not len(validation.labels):
         raise InputError(
@@ -114,7 +127,7 @@ def fit(
     model.compile(
         make_optimizer(optimizer, rate.peak if plateaus else rate, weight_decay, batch_size),
         loss=_crossentropy(label_smoothing, mixed),
-        metrics=[accuracy],
+        metrics=[accuracy, top5] if model.output_shape[-1] > 5 else [accuracy],
         # XLA makes a step slower in TensorFlow on a CPU; JAX can't do without it.
         jit_compile=keras.backend.backend() == "jax",
     )
@@ -125,30 +138,50 @@ def fit(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"output {output} can't be written ({error.strerror})") from error
-        checkpoint = Checkpoint(folder, settings)
+        environment = describe_environment(model.dtype_policy.name)
+        checkpoint = Checkpoint(folder, settings, environment)
         checkpoint.set_model(model)
-        done = checkpoint.restore()
+        for line in checkpoint.restore():
+            display_line(line)
+            write_event(output, "note", text=line)
+        done = len(checkpoint.epochs)
         for plateau in plateaus:
             plateau.rows = checkpoint.epochs
+        optimizing = parse_call("optimizer", optimizer, OPTIMIZERS, given=3)
+        code = getattr(model, "code", {}) | code_of([fit, scheduled.function, optimizing.function])
+
+        def history(rows: list[dict]) -> History:
+            best = best_epoch(rows) if rows else 0
+            return History(rows, best, len(batches), rule, checkpoint.trained_by, code)
+
+        def draw(rows: list[dict]) -> str:
+            return plot(history(rows))._repr_html_()
+
         if done < until and not rule.reason(checkpoint.epochs):
-            model.fit(
-                batches,
-                validation_data=tuple(validation) if len(validation.labels) else None,
-                validation_batch_size=500,
-                initial_epoch=done,
-                epochs=until,
-                shuffle=False,  # Keras would shuffle the batches, by a state of its own
-                verbose=0,
-                callbacks=[
-                    SeedEpoch(batches, seed),
-                    Progress(batches, until, checkpoint.epochs, output, rule, trial),
-                    checkpoint,
-                    *plateaus,  # last: an epoch's row holds the rate that it was trained at
-                ],
-            )
-        best = best_epoch(checkpoint.epochs)
-        checkpoint.load(best)
-    return History(checkpoint.epochs, best, len(batches), rule)
+            try:
+                model.fit(
+                    batches,
+                    validation_data=tuple(validation) if len(validation.labels) else None,
+                    validation_batch_size=500,
+                    initial_epoch=done,
+                    epochs=until,
+                    shuffle=False,  # Keras would shuffle the batches, by a state of its own
+                    verbose=0,
+                    callbacks=[
+                        SeedEpoch(batches, seed),
+                        Progress(
+                            batches, until, checkpoint.epochs, output, rule, trial, plot and draw
+                        ),
+                        checkpoint,
+                        *plateaus,  # last: an epoch's row holds the rate that it was trained at
+                    ],
+                )
+            except TrainingDiverged as error:
+                error.history = history(checkpoint.epochs)
+                raise
+        done = history(checkpoint.epochs)
+        checkpoint.load(done.best_epoch)
+    return done
 
 
 def _crossentropy(label_smoothing: float, mixed: bool):
@@ -167,11 +200,24 @@ def _crossentropy(label_smoothing: float, mixed: bool):
 
 
 def accuracy(labels, logits):
-    """Whether the most probable class is the label ``(N,)``, or the one most of ``(N, K)``."""
+    """1.0 where the most probable class is the label, else 0.0, float32 ``(N,)``.
+
+    Labels are class numbers ``(N,)`` or, with mixup, shares ``(N, K)``: then the largest counts.
+    """
+    return keras.ops.cast(_numbers(labels, logits) == keras.ops.argmax(logits, axis=-1), "float32")
+
+
+def top5(labels, logits):
+    """1.0 where the label is among the five most probable classes, as :func:`accuracy`."""
+    hit = keras.ops.in_top_k(_numbers(labels, logits), keras.ops.cast(logits, "float32"), 5)
+    return keras.ops.cast(hit, "float32")
+
+
+def _numbers(labels, logits):
+    """The class numbers of labels, ``(N,)``."""
     if _are_shares(labels, logits):
-        labels = keras.ops.argmax(labels, axis=-1)
-    labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
-    return keras.ops.cast(labels == keras.ops.argmax(logits, axis=-1), "float32")
+        return keras.ops.cast(keras.ops.argmax(labels, axis=-1), "int32")
+    return keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
 
 
 def _are_shares(labels, logits) -> bool:

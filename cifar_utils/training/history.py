@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -70,9 +70,9 @@ class History:
     Attributes
     ----------
     epochs
-        A row an epoch: ``epoch`` (from 1), ``loss`` and ``accuracy`` (means over the epoch,
-        augmentation and dropout on), ``val_loss`` and ``val_accuracy`` (after it; not without
-        validation images), ``learning_rate`` (at its end), ``seconds``.
+        A row an epoch: ``epoch`` (from 1), ``loss``, ``accuracy`` and, of more than five classes,
+        ``top5`` (means over the epoch, augmentation and dropout on), the same with ``val_`` (after
+        it; not without validation images), ``learning_rate`` (at its end), ``seconds``.
     best_epoch
         The epoch of the highest validation accuracy, of equals the one of the lowest validation
         loss; without validation images the last. Its weights are the model's.
@@ -80,6 +80,10 @@ class History:
         Of an epoch: its batches.
     rule
         By which it may have ended before its last epoch.
+    trained_by
+        What computed each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`.
+    code
+        The code that took part: :func:`~cifar_utils.provenance.code_of`.
 
     """
 
@@ -87,6 +91,8 @@ class History:
     best_epoch: int
     steps: int = 0
     rule: StoppingRule = NEVER
+    trained_by: list[dict[str, Any]] = field(default_factory=list)
+    code: dict[str, str] = field(default_factory=dict)
 
     @property
     def stopped(self) -> str:
@@ -116,7 +122,16 @@ class History:
         first = len(self.epochs)
         later = [{**row, "epoch": first + row["epoch"]} for row in second.epochs]
         rows = [*self.epochs, *later]
-        return History(rows, best_epoch(rows))
+        stretches = [
+            {**row, "first": first + row["first"], "last": first + row["last"]}
+            for row in second.trained_by
+        ]
+        return History(
+            rows,
+            best_epoch(rows),
+            trained_by=[*self.trained_by, *stretches],
+            code=self.code | second.code,
+        )
 
     def __repr__(self) -> str:
         best = self.best

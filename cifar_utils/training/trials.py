@@ -14,7 +14,7 @@ from cifar_utils.models import ModelSummary, build_model, summarize
 from cifar_utils.parameters import InputError, parse_call
 from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
-from cifar_utils.training.history import History, best_epoch
+from cifar_utils.training.history import History
 from cifar_utils.training.schedules import SCHEDULES
 from cifar_utils.words import compact, duration, percent, slug
 
@@ -69,6 +69,7 @@ class Trial:
             "seconds": self.seconds,
             "best_epoch": self.history.best_epoch,
             "history": self.history.epochs,
+            "trained_by": self.history.trained_by,
             "stopped": self.diverged or self.history.stopped,
         }
 
@@ -129,8 +130,7 @@ def run_trials(
                 **values, seed=seed, output=output, trial=name,
             )  # fmt: skip
         except TrainingDiverged as error:
-            history = History(error.epochs, best_epoch(error.epochs) if error.epochs else 0)
-            diverged = str(error)
+            history, diverged = error.history, str(error)
         trials.append(Trial(name, dict(cases[name]), summarize(model), history, diverged, model))
     return trials
 

@@ -1,0 +1,218 @@
+"""What computed a run: commit, machine and versions by epoch, and the code that took part."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "cifar_utils"
+# What is in other parts of the package shows a run, and changes nothing of its result.
+COMPUTING = ("backend", "data", "models", "training", "tuning")
+# Of these tables, the entry that a run chose takes part, and the others do not.
+TABLES = {"ARCHITECTURES", "AUGMENTATIONS", "DATASETS", "OPTIMIZERS", "SCHEDULES"}
+
+
+def describe_environment(precision: str) -> dict[str, Any]:
+    """What computes in this process: a record's ``environment``.
+
+    Parameters
+    ----------
+    precision
+        The Keras dtype policy in use: ``"float32"``, ``"mixed_bfloat16"``.
+
+    Returns
+    -------
+    dict
+        ``backend``, ``backend_version``, ``keras``, ``python``, ``platform``, ``precision``,
+        ``processor``, ``cores`` (those this process may use), ``accelerators`` (names; empty
+        without any) and ``git`` (the commit of this package's own repository when it was first
+        asked for, ``+changes`` where tracked files differed from it; None without one).
+
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    # Linux alone tells which of its cores a process may use.
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return {
+        "backend": backend,
+        "backend_version": sys.modules[backend].__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "precision": precision,
+        "processor": _processor(),
+        "cores": cores,
+        "accelerators": _accelerators(backend),
+        "git": _git_commit(Path(__file__)),
+    }
+
+
+def with_epoch(
+    stretches: Sequence[Mapping[str, Any]], epoch: int, environment: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Stretches of epochs with one more epoch at their end.
+
+    A stretch is an environment with ``first`` and ``last``, the epochs (from 1) that it computed.
+    """
+    *before, last = stretches or [{}]
+    if last and _environment(last) == environment:
+        return [*map(dict, before), {**last, "last": epoch}]
+    return [*map(dict, stretches), {"first": epoch, "last": epoch, **environment}]
+
+
+def changes(stretch: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+    """How an environment differs from that of a stretch: ``"cores 1 instead of 2"``, or nothing."""
+    before = _environment(stretch)
+    return ", ".join(
+        f"{key.replace('_', ' ')} {environment.get(key)} instead of {before.get(key)}"
+        for key in dict.fromkeys([*environment, *before])
+        if environment.get(key) != before.get(key)
+    )
+
+
+def _environment(stretch: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in stretch.items() if key not in ("first", "last")}
+
+
+def code_of(functions: Iterable[Callable]) -> dict[str, str]:
+    """A fingerprint of the code that each function of this package runs, by the function's name.
+
+    It covers the statements of the function and of all that it reaches by name in the modules that
+    compute (:data:`COMPUTING`). Comments and docstrings don't count. Of a table such as
+    ``SCHEDULES`` only the chosen entry takes part, so pass that too. Functions of other packages
+    are left out.
+    """
+    names = {f"{function.__module__}.{function.__qualname__}" for function in functions}
+    return {name: _fingerprint(name) for name in sorted(names) if name.partition(".")[0] == PACKAGE}
+
+
+def changed_code(recorded: Mapping[str, str]) -> list[str]:
+    """The names in a result of :func:`code_of` whose code is another one now, or is gone."""
+    return [name for name, digest in recorded.items() if _fingerprint(name) != digest]
+
+
+def _fingerprint(name: str) -> str:
+    module, _, definition = name.rpartition(".")
+    reached: dict[tuple[str, str], str] = {}
+    _reach(module, definition, reached)
+    text = "\n".join(f"{'.'.join(place)}: {code}" for place, code in sorted(reached.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _reach(module: str, name: str, reached: dict[tuple[str, str], str]) -> None:
+    """Add the code of a module's definition, and of all that it names, to ``reached``."""
+    part = module.partition(".")[2].partition(".")[0]
+    if (module, name) in reached or name in TABLES or part not in COMPUTING:
+        return
+    definitions, imported = _read_module(module)
+    if name in imported:
+        _reach(*imported[name], reached)
+    elif _file_of(f"{module}.{name}"):  # a module: "from cifar_utils.models import fused"
+        for each in _read_module(f"{module}.{name}")[0]:
+            _reach(f"{module}.{name}", each, reached)
+    elif name in definitions:
+        code, used = definitions[name]
+        reached[module, name] = code
+        for each in used:
+            _reach(module, each, reached)
+
+
+Definitions = dict[str, tuple[str, set[str]]]  # by name: code, and the names that it uses
+Imports = dict[str, tuple[str, str]]  # by name: the module that it is imported from, its name there
+
+
+def _read_module(name: str) -> tuple[Definitions, Imports]:
+    file = _file_of(name)
+    return _read_file(file, file.stat().st_mtime_ns) if file else ({}, {})
+
+
+@cache
+def _read_file(file: Path, changed: int) -> tuple[Definitions, Imports]:
+    """A file's definitions without their docstrings, and its imports from this package."""
+    tree = ast.parse(file.read_text("utf-8"))
+    imported = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(PACKAGE):
+            imported |= {each.asname or each.name: (node.module, each.name) for each in node.names}
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            node.body[0] = ast.Pass()
+    definitions: Definitions = {}
+    for node in tree.body:
+        code = ast.unparse(node)
+        used = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+        for name in _defined(node):  # may be more than once: a table that grows
+            before = definitions.get(name, ("", set()))
+            definitions[name] = f"{before[0]}\n{code}", before[1] | used
+    return definitions, imported
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = getattr(node, "targets", [getattr(node, "target", node)])
+    names = [each for target in targets for each in ast.walk(target)]
+    assigns = isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign)
+    return [each.id for each in names if isinstance(each, ast.Name)] if assigns else []
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of one of this package's modules; None where there is none of that name."""
+    root = Path(__file__).parent.parent
+    place = root.joinpath(*module.split("."))
+    return next(filter(Path.is_file, (place.with_suffix(".py"), place / "__init__.py")), None)
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints, stripped; None where it is not installed, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+@cache
+def _processor() -> str:
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _accelerators(backend: str) -> list[str]:
+    """Names of the devices other than processors that the backend computes on."""
+    import keras
+
+    if backend == "torch":  # Keras lists no devices for it
+        cuda = sys.modules["torch"].cuda
+        return [cuda.get_device_name(i) for i in range(cuda.device_count())]
+    devices = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") if devices else None
+    return names.splitlines() if names else devices
+
+
+@cache
+def _git_commit(file: Path) -> str | None:
+    """The commit a file is of, ``+changes`` where tracked files differ; None where it has none.
+
+    Published pages may differ: they are what code leaves behind.
+    """
+    git = ("git", "-C", str(file.parent))
+    # An installed copy may lie inside of another repository, whose commit says nothing of it.
+    if _output(*git, "ls-files", "--error-unmatch", file.name) is None:
+        return None
+    commit = _output(*git, "rev-parse", "HEAD")
+    code = ("--", ":(top)", ":(top,exclude)reports")
+    changes = _output(*git, "status", "--porcelain", "--untracked-files=no", *code)
+    return commit + ("+changes" if changes else "") if commit else None
