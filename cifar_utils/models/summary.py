@@ -18,6 +18,7 @@ class ModelSummary:
     """A model's name, size and cost; in a notebook, a sentence with the layers folded below it.
 
     ``flops`` counts convolutions and dense layers, a multiply-add as two, for one image forward.
+    A layer that is used several times counts each time.
     """
 
     name: str
@@ -49,19 +50,24 @@ def summarize(model: keras.Model) -> ModelSummary:
     TypeError
         Where a layer multiplies by a kernel but is of a kind whose operations are not counted.
     """
+    operations: dict[int, int] = {}
+    for layer, taken in _uses(model):
+        operations[id(layer)] = operations.get(id(layer), 0) + 2 * _multiply_adds(layer, taken)
     rows = [
         {
             "layer": layer.name,
             "kind": type(layer).__name__,
             "output shape": " × ".join(map(str, layer.output.shape[1:])),
             "parameters": layer.count_params(),
-            "operations": 2 * _multiply_adds(layer),
+            "operations": operations.get(id(layer), 0),
         }
         for layer in layers_of(model)
     ]
     trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    flops = sum(row["operations"] for row in rows)
-    return ModelSummary(model.name, model.count_params(), trained, flops, pd.DataFrame(rows))
+    name = getattr(model, "architecture", model.name)
+    return ModelSummary(
+        name, model.count_params(), trained, sum(operations.values()), pd.DataFrame(rows)
+    )
 
 
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
@@ -73,15 +79,29 @@ def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
             yield layer
 
 
-def _multiply_adds(layer: keras.Layer) -> int:
-    if isinstance(layer, layers.DepthwiseConv2D):
-        return math.prod(layer.output.shape[1:]) * math.prod(layer.kernel.shape[:2])
-    if isinstance(layer, layers.Conv2D | layers.Dense | PatchWhitening):
-        # Each output value is the sum of one product for each weight of its filter.
-        return math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
-    if isinstance(layer, layers.SeparableConv2D):
-        kernels = layer.depthwise_kernel.shape, layer.pointwise_kernel.shape
-        return math.prod(layer.output.shape[1:-1]) * sum(map(math.prod, kernels))
-    if getattr(layer, "kernel", None) is not None:
+def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, ...] | None]]:
+    """Each layer and the shape of its input, as often as the model uses it."""
+    named = {layer.name: layer for layer in model.layers}
+    for row in model.get_config()["layers"]:
+        layer = named.get(row["config"]["name"])  # a Sequential model leaves its input out
+        for node in row.get("inbound_nodes", [{}]):  # and has none of these: it uses each once
+            if isinstance(layer, keras.Model):
+                yield from _uses(layer)
+            elif layer is not None:
+                (taken, *_) = node.get("args") or [{}]
+                yield layer, taken["config"]["shape"] if isinstance(taken, dict) and taken else None
+
+
+def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> int:
+    """Of one use of a layer, on an input of the shape ``taken``."""
+    # Each output value is the sum of one product for each weight of its filter.
+    if isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D | layers.Dense | PatchWhitening):
+        weights = math.prod(layer.kernel.shape)
+    elif isinstance(layer, layers.SeparableConv2D):
+        weights = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
+    elif getattr(layer, "kernel", None) is not None:
         raise TypeError(f"the operations of {type(layer).__name__} ({layer.name}) are not counted")
-    return 0
+    else:
+        return 0
+    shape = layer.compute_output_shape(taken) if taken else layer.output.shape
+    return math.prod(shape[1:-1]) * weights
