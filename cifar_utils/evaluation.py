@@ -106,6 +106,10 @@ class Scores:
         """As :meth:`top_k` of 5; of 5 classes or fewer it is 1 and means nothing."""
         return self.top_k(5)
 
+    def k_reaching(self, share: float) -> int:
+        """The smallest ``k`` at which :meth:`top_k` is at least ``share``, a fraction."""
+        return next(k for k in range(1, len(self.class_names) + 1) if self.top_k(k) >= share)
+
     def top_k_interval(self, k: int) -> tuple[float, float]:
         """95% interval of :meth:`top_k`."""
         return wilson_interval(self.hits(k), self.n)
@@ -170,6 +174,7 @@ class Scores:
             "top1_interval": list(self.top1_interval),
             "top5": self.top5,
             "top5_interval": list(self.top5_interval),
+            "top_k": [self.top_k(k) for k in range(1, min(10, len(self.class_names)) + 1)],
             "calibration_error": self.calibration_error,
             "per_class": self.per_class,
         }
@@ -299,12 +304,20 @@ def compare_views(by_views: dict[int, Scores]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def compare_top_k(by_name: Mapping[str, Scores], ks: Sequence[int] = (1, 2, 3, 5)) -> pd.DataFrame:
-    """A page's table of top-k accuracies, a row for each name and a column for each ``k``."""
+def compare_top_k(
+    by_name: Mapping[str, Scores], ks: Sequence[int] = (1, 2, 3, 5), reaching: float = 0.94
+) -> pd.DataFrame:
+    """A page's table of top-k accuracies: a row for each name, a column for each ``k``.
+
+    The last column is the smallest ``k`` at which the accuracy is at least ``reaching``.
+    """
     rows = {
         name: {
-            f"top-{k}": f"{percent(scores.top_k(k))} ({interval(scores.top_k_interval(k))})"
-            for k in ks
+            **{
+                f"top-{k}": f"{percent(scores.top_k(k))} ({interval(scores.top_k_interval(k))})"
+                for k in ks
+            },
+            f"{percent(reaching, 0)} reached at": f"top-{scores.k_reaching(reaching)}",
         }
         for name, scores in by_name.items()
     }

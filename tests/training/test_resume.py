@@ -156,7 +156,7 @@ def plateau(train):
     ("target", "name", "call"),
     [
         (callbacks.SeedEpoch, "on_epoch_begin", 2),
-        (callbacks, "best_epoch", 3),  # with its last epoch, before it has come to an end
+        (callbacks, "best_epoch", 4),  # with its last epoch, before it has come to an end
     ],
 )
 def test_a_run_that_stops_by_itself_stops_there_again(train, kill, tmp_path, target, name, call):
