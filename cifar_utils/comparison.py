@@ -199,11 +199,14 @@ def compare_runs(runs: Sequence[LoadedRun | Path | str]) -> Comparison:
     if len(set(names)) < len(names):  # of the same name in different folders
         names = [str(run.folder) for run in runs]
     tests, notes = [], []
-    without = [str(run.folder) for run in runs if not (run.folder / "predictions.npz").exists()]
+    kept = ("predicted.npz", "predictions.npz")
+    without = [
+        str(run.folder) for run in runs if not any((run.folder / name).exists() for name in kept)
+    ]
     if without:
         them, have = ("it", "it has") if len(without) == 1 else ("them", "they have")
         notes.append(
-            f"no paired test with {', '.join(without)}: {have} no predictions.npz; run {them} again"
+            f"no paired test with {', '.join(without)}: {have} no predicted.npz; run {them} again"
         )
     for name, run in zip(names[1:], runs[1:], strict=True):
         if not {str(run.folder), str(runs[0].folder)} & {*without}:
@@ -254,10 +257,11 @@ def _or_absent(value: float, form: Any) -> str:
 def _paired_test(name: str, run: LoadedRun, against: str, other: LoadedRun) -> PairedTest | str:
     """The test of two runs, or why there is none."""
     data = [each.record.dataset.get("name", "?") for each in (run, other)]
-    if data[0] != data[1] or not np.array_equal(run.scores.labels, other.scores.labels):
-        told = f"{run.scores.n:,} of {data[0]}, {other.scores.n:,} of {data[1]}"
+    labels = [each.predicted.labels for each in (run, other)]
+    if data[0] != data[1] or not np.array_equal(*labels):
+        told = f"{len(labels[0]):,} of {data[0]}, {len(labels[1]):,} of {data[1]}"
         return f"no paired test of {name} against {against}: their test images differ ({told})"
-    right, others = (each.scores.predictions == each.scores.labels for each in (run, other))
+    right, others = (each.predicted.right for each in (run, other))
     counts = (right & others, right & ~others, ~right & others, ~right & ~others)
     return PairedTest(name, against, *(int(count.sum()) for count in counts))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,30 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """The 95% interval of a fraction ``hits / n`` (Wilson's score interval, 1927), as fractions."""
     interval = binomtest(int(hits), int(n)).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+class Predicted(NamedTuple):
+    """What a classifier said of ``N`` test images, in their order; enough for a paired test.
+
+    Attributes
+    ----------
+    labels
+        True classes, integers ``(N,)``.
+    classes
+        The most probable class of each image, integers ``(N,)``.
+    probabilities
+        The probability of that class, float ``(N,)``.
+
+    """
+
+    labels: np.ndarray
+    classes: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each image was classified rightly, booleans ``(N,)``."""
+        return self.labels == self.classes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -179,10 +204,17 @@ class Scores:
             "per_class": self.per_class,
         }
 
-    def write(self, folder: Path | str) -> Path:
-        """Write ``predictions.npz`` into a folder, whole or not at all, and return its path.
+    @property
+    def predicted(self) -> Predicted:
+        """The most probable class of each image, as a published run keeps it."""
+        return Predicted(self.labels, self.predictions, self.probabilities.max(axis=1))
 
-        It holds ``labels``, ``probabilities`` and ``class_names``; :func:`read_scores` reads it.
+    def write(self, folder: Path | str) -> Path:
+        """Write ``predictions.npz`` and ``predicted.npz`` into a folder; return the first's path.
+
+        ``predictions.npz`` holds ``labels``, ``probabilities`` and ``class_names``;
+        :func:`read_scores` reads it. ``predicted.npz`` is the small part of it that is published;
+        :func:`read_predicted` reads it.
 
         Raises
         ------
@@ -190,15 +222,19 @@ class Scores:
             Where the folder can't be written or the disk is full.
 
         """
-        file = io.BytesIO()
-        np.savez_compressed(
-            file,
+        path = Path(folder) / "predictions.npz"
+        _write_arrays(
+            path,
             labels=self.labels,
             probabilities=self.probabilities,
             class_names=np.array(self.class_names, str),
         )
-        path = Path(folder) / "predictions.npz"
-        write_atomically(path, file.getvalue())
+        _write_arrays(
+            path.with_name("predicted.npz"),
+            labels=self.labels.astype(np.uint16),
+            classes=self.predictions.astype(np.uint16),
+            probabilities=self.probabilities.max(axis=1).astype(np.float16),
+        )
         return path
 
     def __repr__(self) -> str:
@@ -213,6 +249,12 @@ class Scores:
         return f'<p class="scores">{escape(repr(self))}</p>'
 
 
+def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    write_atomically(path, file.getvalue())
+
+
 def read_scores(path: Path | str) -> Scores:
     """The scores that a ``predictions.npz`` was written from, exactly.
 
@@ -222,11 +264,22 @@ def read_scores(path: Path | str) -> Scores:
         Where there is none, or it is broken.
 
     """
+    with _arrays(path) as kept:
+        return Scores(tuple(kept["class_names"].tolist()), kept["labels"], kept["probabilities"])
+
+
+def read_predicted(path: Path | str) -> Predicted:
+    """What a ``predicted.npz`` holds; raises as :func:`read_scores`."""
+    with _arrays(path) as kept:
+        labels, classes = (kept[name].astype(np.int64) for name in ("labels", "classes"))
+        return Predicted(labels, classes, kept["probabilities"].astype(np.float32))
+
+
+@contextmanager
+def _arrays(path: Path | str) -> Iterator[Mapping[str, np.ndarray]]:
     try:
         with np.load(path) as kept:
-            return Scores(
-                tuple(kept["class_names"].tolist()), kept["labels"], kept["probabilities"]
-            )
+            yield kept
     except OSError as error:
         raise InputError(
             f"predictions {path} can't be read ({error.strerror or error}); run its notebook again"

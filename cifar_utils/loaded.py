@@ -14,7 +14,7 @@ from cifar_utils.record import RunRecord, read_record
 if TYPE_CHECKING:
     import keras
 
-    from cifar_utils.evaluation import Scores
+    from cifar_utils.evaluation import Predicted, Scores
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,6 +54,14 @@ class LoadedRun:
         return read_scores(path)
 
     @cached_property
+    def predicted(self) -> Predicted:
+        """The class that it gave each test image; published runs keep this of their predictions."""
+        from cifar_utils.evaluation import read_predicted
+
+        path = self.folder / "predicted.npz"
+        return read_predicted(path) if path.exists() else self.scores.predicted
+
+    @cached_property
     def model(self) -> keras.Model:
         """The model that was tested, from uint8 images ``(N, H, W, 3)`` to logits ``(N, K)``.
 
@@ -87,7 +95,10 @@ class LoadedRun:
         return again
 
     def __repr__(self) -> str:
-        files = {"page": "report.html", "predictions": "predictions.npz", "model": "model.keras"}
+        files = {
+            "page": "report.html", "predicted classes": "predicted.npz",
+            "predictions": "predictions.npz", "model": "model.keras",
+        }  # fmt: skip
         there = ["record", *(kind for kind, file in files.items() if (self.folder / file).exists())]
         missing = [f"no {kind}" for kind in files if kind not in there]
         return f"{self.record!r}; in {self.folder}: {', '.join(there + missing)}"

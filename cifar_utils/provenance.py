@@ -52,7 +52,7 @@ def describe_environment(precision: str) -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores,
         "accelerators": _accelerators(backend),
-        "git": _git_commit(Path(__file__)),
+        "git": git_commit(Path(__file__)),
     }
 
 
@@ -203,7 +203,7 @@ def _accelerators(backend: str) -> list[str]:
 
 
 @cache
-def _git_commit(file: Path) -> str | None:
+def git_commit(file: Path) -> str | None:
     """The commit a file is of, ``+changes`` where tracked files differ; None where it has none.
 
     Published pages may differ: they are what code leaves behind.

@@ -14,6 +14,7 @@ from cifar_utils.reports.runs import (
     Outcome,
     Run,
     Status,
+    changed_since,
     read_identity,
     run_status,
 )
@@ -77,7 +78,7 @@ def run_state(run: Run) -> State:
         error = found.get("error")
         return State(run, status, f"it failed: {error}" if error else "it was stopped")
     if status == "stale":
-        return State(run, status, "its notebook has changed")
+        return State(run, status, changed_since(run, found))
     then, now = _recorded_fingerprint(run), _fingerprint_now(run)
     if then and now and then != now:
         return State(run, "stale", f"its data were {then[:12]}…, and are {now[:12]}… now")

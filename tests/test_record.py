@@ -1,5 +1,4 @@
 import json
-import subprocess
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.evaluation import evaluate, read_scores
 from cifar_utils.events import Phases
 from cifar_utils.parameters import InputError
-from cifar_utils.record import RunRecord, describe_dataset, describe_environment, read_record
+from cifar_utils.record import RunRecord, describe_dataset, read_record
 
 FACTS = {
     "run": "cifarnet-digits-s0",
@@ -143,42 +142,6 @@ def test_dataset_is_described_by_its_sizes():
     }  # fmt: skip
 
 
-def test_environment_says_what_ran():
-    import keras
-
-    facts = describe_environment("float32")
-    assert facts["backend"] == keras.backend.backend()
-    assert facts["keras"] == keras.__version__
-    assert facts["precision"] == "float32"
-    assert facts["cores"] >= 1
-    assert all(facts[key] for key in ("processor", "python", "platform", "backend_version"))
-    assert RunRecord(**FACTS | {"environment": facts}).environment == facts
-
-
-def test_commit_is_of_the_file_s_own_repository(tmp_path):
-    def git(*command):
-        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-        subprocess.run(["git", "-C", tmp_path, *who, *command], check=True, capture_output=True)
-
-    file, stranger = tmp_path / "record.py", tmp_path / "installed.py"
-    page = tmp_path / "reports" / "published" / "report.html"
-    page.parent.mkdir(parents=True)
-    page.write_text("old")
-    file.write_text("one")
-    assert module._git_commit(file) is None
-    git("init")
-    git("add", "record.py", "reports")
-    git("commit", "-m", "one")
-    stranger.write_text("not tracked")
-    commit = module._git_commit(file)
-    assert len(commit) == 40
-    assert module._git_commit(stranger) is None
-    page.write_text("new")
-    assert module._git_commit(file) == commit
-    file.write_text("two")
-    assert module._git_commit(file) == commit + "+changes"
-
-
 @pytest.fixture(scope="module")
 def finished():
     """What a notebook hands over when it has come to its scores: a tiny model's run."""
@@ -202,11 +165,9 @@ def test_a_run_leaves_record_predictions_and_model(finished, tmp_path):
     from cifar_utils.backend import keras
 
     dataset, model, _, scores = finished
-    record = module.record_run(
-        "01_tiny", {"seed": 0, "output": "x"}, *finished, phases=Phases(tmp_path)
-    )
+    record = module.record_run({"seed": 0, "output": "x"}, *finished, phases=Phases(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {
-        "record.json", "predictions.npz", "model.keras",
+        "record.json", "predictions.npz", "predicted.npz", "model.keras",
     }  # fmt: skip
     assert read_record(tmp_path) == record
     assert record.parameters == {"seed": 0}
@@ -221,7 +182,7 @@ def test_a_run_leaves_record_predictions_and_model(finished, tmp_path):
 
 def test_without_a_folder_a_run_leaves_nothing(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    module.record_run("01_tiny", {}, *finished, phases=Phases(None))
+    module.record_run({}, *finished, phases=Phases(None))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -236,8 +197,10 @@ def test_the_record_is_written_last_and_a_failed_model_leaves_the_old_one(
 
     monkeypatch.setattr("keras.Model.save", full)
     with pytest.raises(OSError, match="No space"):
-        module.record_run("01_tiny", {}, *finished, phases=Phases(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"predictions.npz", "model.keras"}
+        module.record_run({}, *finished, phases=Phases(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "predictions.npz", "predicted.npz", "model.keras",
+    }  # fmt: skip
     assert (tmp_path / "model.keras").read_text() == "old"
 
 
@@ -256,8 +219,3 @@ def test_a_record_is_told_in_a_line():
     assert repr(RunRecord(**FACTS)) == (
         "cifarnet-digits-s0: cifarnet on digits (01_vgg_like), 1 epoch, test top-1 90.0%"
     )
-
-
-def test_no_git_no_commit(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert module._git_commit(module.Path(module.__file__)) is None

@@ -14,13 +14,24 @@ PACKAGE = ROOT / "cifar_utils"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Data flows from left to right, and so do imports.
 ARROW = [
-    "words", "files", "parameters", "events", "backend", "data", "models", "training", "evaluation",
+    "words", "files", "parameters", "events", "provenance", "backend", "data", "models", "training",
+    "evaluation",
     "tuning", "plots", "augmented", "record", "loaded", "comparison", "reported",
     "leaderboard", "reports", "series_file", "series", "cli",
 ]  # fmt: skip
 # What the command line needs before a run begins: it is to answer at once.
-LIGHT = {"words", "files", "parameters", "events", "data", "record", "leaderboard", "reports"}
-LIGHT |= {"loaded", "series_file", "series", "cli"}
+LIGHT = {
+    "words",
+    "files",
+    "parameters",
+    "events",
+    "provenance",
+    "data",
+    "record",
+    "leaderboard",
+    "reports",
+}
+LIGHT |= {"reports", "loaded", "series_file", "series", "cli"}
 
 
 def part(path):

@@ -16,7 +16,7 @@ STATE = (ASIDE, "checkpoint", "features", "tuning")
 # All that a run writes, run.json last: as long as there is anything, it says what that is.
 WRITTEN = (
     *STATE, ".before", ".model.keras", "events.jsonl", "report.html", "notebook.ipynb",
-    "predictions.npz", "model.keras", "record.json", "run.json",
+    "predictions.npz", "predicted.npz", "model.keras", "record.json", "run.json",
 )  # fmt: skip
 
 

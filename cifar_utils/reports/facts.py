@@ -20,6 +20,8 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
         chosen = "val_accuracy" in record.history[-1]
         detail = f"best: {record.best_epoch}" if chosen else ""
         detail += f"; stopped: {record.stopped}" if record.stopped else ""
+        stretches = len(record.trained_by)
+        detail += f"; computed in {stretches} stretches" if stretches > 1 else ""
         facts.append(("epochs", str(len(record.history)), detail))
     if record.seconds.get("total"):
         facts.append(("time", duration(record.seconds["total"]), ""))

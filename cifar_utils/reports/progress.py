@@ -97,6 +97,9 @@ def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
         words = f"{done} done, {failed} failed, {total - done - failed} left"
         live.update(overall, completed=ended.total(), words=words)
 
+    def print_line(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def show(name: str, event: Mapping[str, Any]) -> None:
         with one_at_a_time:
             _show(name, event)
@@ -114,6 +117,9 @@ def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
                 live.remove_task(rows.pop(name))
             seen.pop(name, None)
             return
+        if kind == "note":
+            print_line(f"{name}: {event['text']}")
+            return
         if kind == "start":
             event = {"phase": "starting"}
         elif kind == "retry":
@@ -123,7 +129,7 @@ def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
         completed, total = course(known)
         live.update(rows[name], total=total, completed=completed, words=words)
         if kind == "retry" or (kind in ("phase", "epoch") and not lives):
-            console.print(f"{name}: {words}", markup=False, highlight=False, soft_wrap=True)
+            print_line(f"{name}: {words}")
 
     count()
     if lives:

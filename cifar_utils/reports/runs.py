@@ -20,6 +20,7 @@ from cifar_utils.parameters import (
     known_name,
     read_parameters,
 )
+from cifar_utils.provenance import changed_code
 from cifar_utils.words import slug
 
 Status = Literal["new", "unfinished", "done", "stale"]
@@ -252,7 +253,7 @@ def run_status(run: Run) -> Status:
     -------
     str
         ``"new"``; ``"unfinished"`` (it failed or was stopped, and can go on); ``"done"``;
-        ``"stale"`` (done, but by another version of the notebook).
+        ``"stale"`` (done, but by other code: :func:`changed_since`).
 
     Raises
     ------
@@ -276,7 +277,23 @@ def run_status(run: Run) -> Status:
         raise AnotherRunError(folder, differing)
     if found.get("outcome") != "finished" or not (folder / "record.json").exists():
         return "unfinished"
-    return "done" if found["notebook_sha256"] == wanted["notebook_sha256"] else "stale"
+    return "stale" if changed_since(run, found) else "done"
+
+
+def changed_since(run: Run, identity: Mapping[str, Any]) -> str:
+    """What of a finished run's code is another now than it was then, in words; else nothing.
+
+    That is the statements of its notebook, and the code of this package that took part in training
+    (:func:`~cifar_utils.provenance.code_of`), as far as its record tells.
+    """
+    if identity["notebook_sha256"] != run.identity()["notebook_sha256"]:
+        return "its notebook has changed"
+    try:
+        code = json.loads((run.folder / "record.json").read_text("utf-8")).get("code", {})
+        changed = changed_code(code)
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return f"the code of {', '.join(changed)} has changed" if changed else ""
 
 
 @contextmanager

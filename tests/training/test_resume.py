@@ -272,3 +272,36 @@ def test_a_run_that_stops_for_now_goes_on_as_if_it_had_not(train, undisturbed, t
     model, history = train(tmp_path)
     assert without_seconds(history.epochs) == undisturbed[1]
     assert same(model.get_weights(), undisturbed[0])
+
+
+def test_damaged_weights_cost_an_epoch_and_not_the_run(train, undisturbed, tmp_path):
+    weights, rows = undisturbed
+    train(tmp_path, until=2)
+    (tmp_path / "checkpoint" / "epoch-0002.weights.h5").write_bytes(b"")
+    model, history = train(tmp_path)
+    assert same(model.get_weights(), weights)
+    assert without_seconds(history.epochs) == rows
+    assert [(row["first"], row["last"]) for row in history.trained_by] == [(1, 3)]
+    notes = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    (told,) = [event["text"] for event in notes if event["event"] == "note"]
+    assert "epoch 2 are damaged" in told
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="takes a system that tells which cores a process may use, and two of them",
+)
+def test_a_run_that_goes_on_with_other_cores_says_so_and_keeps_it(train, tmp_path):
+    train(tmp_path, until=2)
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        _, history = train(tmp_path)
+    finally:
+        os.sched_setaffinity(0, cores)
+    first, second = history.trained_by
+    assert (first["first"], first["last"], first["cores"]) == (1, 2, len(cores))
+    assert (second["first"], second["last"], second["cores"]) == (3, 3, 1)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    (told,) = [event["text"] for event in events if event["event"] == "note"]
+    assert f"cores 1 instead of {len(cores)}" in told
