@@ -15,23 +15,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Data flows from left to right, and so do imports.
 ARROW = [
     "words", "files", "parameters", "events", "provenance", "backend", "data", "models", "training",
-    "evaluation",
-    "tuning", "plots", "augmented", "record", "loaded", "comparison", "reported",
+    "evaluation", "tuning", "plots", "augmented", "record", "loaded", "comparison", "reported",
     "leaderboard", "reports", "series_file", "series", "cli",
 ]  # fmt: skip
 # What the command line needs before a run begins: it is to answer at once.
 LIGHT = {
-    "words",
-    "files",
-    "parameters",
-    "events",
-    "provenance",
-    "data",
-    "record",
-    "leaderboard",
-    "reports",
-}
-LIGHT |= {"reports", "loaded", "series_file", "series", "cli"}
+    "words", "files", "parameters", "events", "provenance", "data", "record", "loaded",
+    "leaderboard", "reports", "series_file", "series", "cli",
+}  # fmt: skip
 
 
 def part(path):
