@@ -1,12 +1,14 @@
 """What others claim: one table (``results.yaml``), and the curves that report D printed.
 
-Five reports, A to E, are the series' own; a few known results beside them go by their authors.
-The figures are copied, not measured here. An accuracy that a report doesn't call top-1 or top-k is
+Five reports, A to E, are the series' own; known results beside them go by their authors and name
+their ``source``. The figures are copied, not measured here. An accuracy that a report doesn't call top-1 or top-k is
 under ``accuracy``; the split is ``unclear`` where it doesn't name the images it scored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,19 +38,31 @@ COLUMNS = [
     "learning_rate",
     "seconds",
     "note",
+    "source",
 ]
 
 
+@cache
+def _table() -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / "results.yaml").read_text("utf-8"))
+
+
+def _family(architecture: str) -> str:
+    """``"resnet18(dropout=0.5)"`` is looked up as ``"resnet18"``."""
+    return architecture.partition("(")[0].strip()
+
+
 def _experiments(
-    architecture: str | None = None, dataset: str | None = None
+    architectures: str | Sequence[str] | None = None, dataset: str | None = None
 ) -> list[dict[str, Any]]:
-    """Entries of the table; ``"resnet18(dropout=0.5)"`` is looked up as ``resnet18``."""
-    family = architecture and architecture.partition("(")[0].strip()
-    table = yaml.safe_load((FOLDER / "results.yaml").read_text("utf-8"))
+    """Entries of the table of one or several architectures; of all where none is named."""
+    if isinstance(architectures, str):
+        architectures = [_family(architectures)]
     return [
-        {**row, "source": f"{reporter(row)}: {row['experiment']}"}
-        for row in table["results"]
-        if family in (None, row["architecture"]) and dataset in (None, row["dataset"])
+        row
+        for row in _table()["results"]
+        if (architectures is None or row["architecture"] in architectures)
+        and dataset in (None, row["dataset"])
     ]
 
 
@@ -58,23 +72,24 @@ def reporter(row: dict[str, Any]) -> str:
 
 
 def reported_results(architecture: str | None = None, dataset: str | None = None) -> pd.DataFrame:
-    """The reports' figures, a row for each experiment and split; none where no report gives any.
+    """The figures reported of exactly this architecture: a row for each experiment and split.
 
-    Accuracies are fractions, losses in nats; what a report doesn't give is NaN.
+    Accuracies are fractions, losses in nats; what a report doesn't give is NaN. No rows where
+    nothing was reported.
     """
     rows = [
         {**experiment, "split": split, **figures}
         for experiment in _experiments(architecture, dataset)
         for split, figures in experiment["figures"].items()
     ]
-    whole = dict.fromkeys(("parameters", "epochs", "steps", "batch_size"), "Int64")
+    whole = dict.fromkeys(("parameters", "steps", "batch_size"), "Int64")
     return pd.DataFrame(rows, columns=COLUMNS).astype(whole)
 
 
 def reported_per_class(architecture: str, dataset: str) -> dict[str, float] | None:
     """The reported share of each class's test images classified rightly, or None."""
     found = [row["per_class"] for row in _experiments(architecture, dataset) if "per_class" in row]
-    return found[0] if found else None
+    return dict(found[0]) if found else None
 
 
 def reported_curve(architecture: str, dataset: str) -> pd.DataFrame | None:
@@ -95,24 +110,24 @@ def compare_with_reported(record: RunRecord) -> pd.DataFrame:
     """A page's table: a row for each experiment reported on the same task, then the run's own.
 
     Cells are words (``"86.70% (86.0 to 87.3)"``), a dash for what was not given. Test figures are
-    taken, or those of the split there is. Where nothing was reported of the architecture, the first
-    row says so, and what others reached on the dataset's test images follows.
+    taken, or those of the split there is. What is reported of networks of the same size or purpose
+    follows. Where nothing was reported of the architecture on the dataset, the first row says so,
+    and what others reached on the dataset's test images follows.
     """
-    name, dataset = record.model["architecture"], record.dataset["name"]
+    name, dataset = _family(record.model["architecture"]), record.dataset["name"]
+    found = _experiments([name, *_table()["beside"].get(name, [])], dataset)
     rows = {}
-    found = _experiments(name, dataset)
     if not found:
-        rows[f"none reported for {name.partition('(')[0]} on {dataset}"] = _cells({})
-        found = [
-            row | {"source": f"{row['source']}, {row['architecture']}"}
-            for row in _experiments(dataset=dataset)
-            if "test" in row["figures"]
-        ]
+        rows[f"none reported for {name} on {dataset}"] = _cells({})
+        found = [row for row in _experiments(dataset=dataset) if "test" in row["figures"]]
     for experiment in found:
         splits = experiment["figures"]
         split = next(s for s in ("test", "validation", "unclear", "train") if s in splits)
-        aside = {"test": "", "unclear": " (split unclear)"}.get(split, f" ({split})")
-        rows[experiment["source"] + aside] = _cells({**experiment, **splits[split]})
+        label = f"{reporter(experiment)}: {experiment['experiment']}"
+        if experiment["architecture"] != name:
+            label += f", {experiment['architecture']}"
+        label += {"test": "", "unclear": " (split unclear)"}.get(split, f" ({split})")
+        rows[label] = _cells({**experiment, **splits[split]})
     facts = {"parameters": record.model.get("parameters"), "seconds": record.seconds.get("train")}
     rows["this run"] = _cells(record.scores["test"] | facts | {"epochs": len(record.history)})
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -137,7 +152,7 @@ def _cells(figures: dict[str, Any]) -> dict[str, str]:
         "accuracy, top-k unclear": share("accuracy"),
         "loss (nats)": words("loss", "{:.4f}".format),
         "parameters": words("parameters", "{:,}".format),
-        "epochs": words("epochs", "{:,}".format),
+        "epochs": words("epochs", "{:,.6g}".format),
         "steps": words("steps", "{:,}".format),
         "training time": words("seconds", duration),
     }
