@@ -1,8 +1,9 @@
 """What others claim: one table (``results.yaml``), and the curves that report D printed.
 
 Five reports, A to E, are the series' own; known results beside them go by their authors and name
-their ``source``. The figures are copied, not measured here. An accuracy that a report doesn't call top-1 or top-k is
-under ``accuracy``; the split is ``unclear`` where it doesn't name the images it scored.
+their ``source``. The figures are copied, not measured here. An accuracy that a report doesn't call
+top-1 or top-k is under ``accuracy``; the split is ``unclear`` where it doesn't name the images it
+scored.
 """
 
 from __future__ import annotations

@@ -2,14 +2,24 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from cifar_utils.files import write_atomically
-from cifar_utils.leaderboard import FoundRun, find_runs, tabulate
+from cifar_utils.leaderboard import (
+    COLUMNS,
+    Configuration,
+    FoundRun,
+    configurations,
+    find_runs,
+    read_notes,
+)
 from cifar_utils.parameters import InputError
 from cifar_utils.reports.drawings import draw_cost, draw_curves
 from cifar_utils.reports.export import (
@@ -19,15 +29,14 @@ from cifar_utils.reports.export import (
     page_look,
     write_links,
 )
-from cifar_utils.reports.findings import find_findings
 from cifar_utils.words import compact, duration, interval, percent
 
 
 def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
     """Write ``index.html`` and ``curves.html`` into a folder, and link the pages of its runs.
 
-    Runs are known by their ``record.json`` or ``run.json``. By dataset, the best accuracy comes
-    first; runs that failed or are not finished come last, with a line of why. A page that its
+    Runs are known by their ``record.json`` or ``run.json``. Seeds of one configuration share a row;
+    by dataset, the best accuracy comes first; runs that failed or are not finished come last, with a line of why. A page that its
     notebook, its record or the template has left behind is exported again; nothing is executed.
 
     Parameters
@@ -48,7 +57,10 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     links = {run.folder: _href(run.page, folder) for run in runs if run.page.exists()}
     _link_pages([run for run in runs if run.folder in links], folder)
     done, undone = [run for run in runs if run.record], [run for run in runs if not run.record]
-    board = tabulate(done)
+    rows = [_row(group) for group in configurations(done)]
+    board = pd.DataFrame(rows, columns=[*COLUMNS, "name"]).drop(columns="run")
+    numbers = ("top1", "top1_low", "top1_high", "train_seconds", "flops")
+    board = board.rename(columns={"name": "run"}).astype(dict.fromkeys(numbers, float))
 
     def link(run: FoundRun) -> Markup:
         html = Markup('<a href="{}">{}</a>') if run.folder in links else Markup("{1}")
@@ -60,19 +72,19 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         (name, draw_curves([run for run in done if run.record.dataset.get("name", "") == name]))
         for name in datasets
     ]
-    rows = board.astype(object).where(board.notna(), None).to_dict("records")
     environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
-    environment.globals |= {
-        function.__name__: function for function in (compact, duration, interval, percent)
-    }
     environment.globals |= {
         "look": {name: Markup(text) for name, text in page_look().items()},
         "link": link,
+        "share": partial(percent, digits=2),
+        "compact": compact,
+        "duration": duration,
     }
     index = environment.get_template("index.html.j2").render(
-        rows=list(zip(done, rows, strict=True)),
+        rows=rows,
+        count=len(done),
         undone=undone,
-        findings=find_findings(done, board, link),
+        notes=read_notes(folder, done),
         drawings=[drawing for drawing in costs if drawing],
     )
     drawn = environment.get_template("curves.html.j2").render(
@@ -81,6 +93,28 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     write_atomically(folder / "curves.html", drawn)
     write_atomically(folder / "index.html", index)
     return folder / "index.html"
+
+
+def _row(group: Configuration) -> dict[str, Any]:
+    """A configuration as the leaderboard shows it: means over its seeds."""
+    rows = group.board.astype(object).where(group.board.notna(), None).to_dict("records")
+    deviation, n = group.deviation("top1"), len(rows)
+    low, high = group.interval or (None, None)
+    if deviation is None:
+        spread = "" if low is None else interval((low, high))
+    else:
+        spread = f"± {100 * deviation:.2f}, n = {n}"
+    return rows[0] | {
+        "name": group.name,
+        "network": group.network,
+        "top1": group.mean("top1"),
+        "top1_low": low,
+        "top1_high": high,
+        "spread": spread,
+        "train_seconds": group.mean("train_seconds"),
+        "date": max(row["date"] for row in rows),
+        "seeds": [{"run": run, "top1": row["top1"]} for run, row in zip(group.runs, rows, strict=True)],
+    }
 
 
 def _renew_pages(runs: Sequence[FoundRun], say: Callable[[str], None]) -> None:

@@ -114,14 +114,14 @@ def test_heads_sort_by_click_and_by_key(visit, site):
         assert shown(page) == ["third", "first", "second"]
 
 
-def test_filters_leave_the_runs_of_a_dataset_or_family(visit, site):
+def test_filters_leave_the_runs_of_a_dataset_or_notebook(visit, site):
     page = visit(site / "index.html")
     status = page.get_by_role("status")
     assert status.inner_text() == "3 of 3 runs"
     page.get_by_label("dataset").select_option("digits")
     assert shown(page) == ["first", "second"]
     assert status.inner_text() == "2 of 3 runs"
-    page.get_by_label("family").select_option("resnet")
+    page.get_by_label("notebook").select_option("02_resnet")
     assert shown(page) == []
     page.get_by_label("dataset").select_option("")
     assert shown(page) == ["third"]

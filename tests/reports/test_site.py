@@ -28,10 +28,6 @@ def read(folder):
     return page, cells[1:]
 
 
-def findings(folder):
-    return [item.get_text() for item in read(folder)[0].select(".findings li")]
-
-
 def test_finished_runs_are_listed_best_first_by_dataset(add_run, tmp_path):
     add_run("worse", top1=0.6)
     add_run("deep/er/better", top1=0.867)
@@ -40,17 +36,17 @@ def test_finished_runs_are_listed_best_first_by_dataset(add_run, tmp_path):
     assert [row[0] for row in rows] == ["other", "better", "worse"]
     assert rows[1] == [
         "better",
-        "86.7% 85.7 to 87.7%",
+        "86.70% 85.7 to 87.7%",
         "–",
         "digits",
         "tiny",
-        "tiny",
+        "01_tiny",
         "15.6 k",
         "1 M",
         "1 min 0 s 2 epochs, 900 images",
         "2026-11-21",
     ]
-    assert rows[0][2] == "80.0% report C, split unclear"
+    assert rows[0][2] == "91.25% He et al."
     hrefs = [a["href"] for a in page.select("tbody a")]
     assert hrefs == ["deep/er/better/report.html", "worse/report.html"]
     assert all((tmp_path / href).exists() for href in hrefs)
@@ -96,52 +92,28 @@ def test_a_record_that_says_little_is_listed(add_run, tmp_path):
     file = add_run("bare") / "record.json"
     bare = json.loads(file.read_text()) | {"model": {}, "scores": {}, "seconds": {}, "history": []}
     file.write_text(json.dumps(bare | {"dataset": {}}))
-    assert read(tmp_path)[1] == [["bare", *"––", "", "", "tiny", *"–––", "2026-11-21"]]
+    assert read(tmp_path)[1] == [["bare", *"––", "", "", "01_tiny", *"–––", "2026-11-21"]]
 
 
-def test_what_was_found_is_the_best_of_each_dataset(add_run, tmp_path):
-    add_run("worse", dataset="cifar10", architecture="resnet20", top1=0.7)
-    add_run("better", dataset="cifar10", architecture="resnet20", top1=0.79, parameters={"a": 1})
-    add_run("other")
-    found = findings(tmp_path)
-    assert found[0].startswith(
-        "On cifar10, the best of 2 runs is better: 79.0% (95% interval 78.0 to 80.0%) of 1,000 "
-        "test images (one seed), 1.0 points below the 80.0% reported for resnet20 (report C, split"
-    )
-    assert "it trained for 1 min 0 s on a processor" in found[0]
-    assert found[1].startswith("On digits, the one run is other: 50.0%")
-    assert "no report gives" in found[1]
-    assert len(found) == 2
+def test_seeds_of_one_configuration_are_one_row_that_unfolds(add_run, tmp_path):
+    for seed, top1 in ((0, 0.6), (1, 0.62)):
+        add_run(f"r-s{seed}", parameters={"seed": seed}, top1=top1, train=60.0 + seed)
+    add_run("other", parameters={"seed": 0, "epochs": 9}, top1=0.615)
+    page, rows = read(tmp_path)
+    assert "3 finished runs" in page.header.get_text()
+    assert [row[1] for row in rows] == ["61.50% 60.5 to 62.5%", "61.00% ± 1.41, n = 2"]
+    assert rows[1][8].startswith("1 min 0 s")
+    (folded,) = page.select("tbody details")
+    assert folded.summary.get_text() == "r"
+    assert [a["href"] for a in folded.find_all("a")] == ["r-s0/report.html", "r-s1/report.html"]
+    assert [small.get_text() for small in folded.find_all("small")] == ["60.00%", "62.00%"]
 
 
-def test_what_one_parameter_was_worth_is_told_by_validation_and_with_n(add_run, tmp_path):
-    for schedule, accuracy, top1 in (("step", 0.6, 0.7), ("cosine", 0.65, 0.69)):
-        given = {"schedule": schedule, "lr": 0.1, "seed": 0}
-        add_run(schedule, parameters=given, validation=(0.1, accuracy), top1=top1)
-    add_run("two", parameters={"schedule": "constant", "lr": 0.2, "seed": 0})  # differs in two
-    assert findings(tmp_path)[1:] == [
-        "Schedule alone was worth 5.0 points of validation accuracy (tiny on digits, 2 epochs, 900 "
-        "images; one run of each): cosine (cosine) 65.0%, step (step) 60.0%. On test images it is "
-        "69.0% against 70.0%, and the intervals overlap; another seed would move either."
-    ]
-
-
-def test_seeds_are_averaged_where_each_value_has_them(add_run, tmp_path):
-    for seed, gain in ((0, 0.0), (1, 0.02), (2, 0.3)):
-        for rate, accuracy in ((0.1, 0.6), (0.2, 0.5)):
-            if (seed, rate) != (2, 0.2):
-                accuracies = (0.1, accuracy + gain)
-                given = {"rate": rate, "seed": seed}
-                name = f"r{rate}-s{seed}"
-                add_run(name, parameters=given, validation=accuracies, top1=accuracies[1])
-    found = findings(tmp_path)
-    assert "the best of 3 seeds" in found[0]
-    assert "means over 2 seeds): 0.1 61.0%, 0.2 51.0%." in found[1]
-    assert found[2] == (
-        "3 seeds of tiny on digits (the best: r0.1-s2) give 70.67% on average, with a standard "
-        "deviation of 16.77 points, from 60.0 to 90.0%."
-    )
-    assert len(found) == 4
+def test_notes_stand_below_the_runs_that_they_are_of(add_run, tmp_path):
+    add_run("one-s0")
+    (tmp_path / "notes.yaml").write_text("one-s*: It was <b>chosen</b> late.\n")
+    page, _ = read(tmp_path)
+    assert page.select_one(".note").get_text() == "one-s*: It was <b>chosen</b> late."
 
 
 def test_figures_say_what_they_show(add_run, tmp_path):

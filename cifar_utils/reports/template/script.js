@@ -140,8 +140,10 @@ function tableFilters(filters) {
     rows.forEach((row) => {
       row.hidden = !choices.every((choice) => !choice.value || row.dataset[choice.dataset.filter] === choice.value);
     });
-    const shown = rows.filter((row) => !row.hidden).length;
-    filters.querySelector("[role=status]").textContent = `${shown} of ${rows.length} run${rows.length === 1 ? "" : "s"}`;
+    const runs = (some) => some.reduce((sum, row) => sum + Number(row.dataset.runs), 0);
+    const all = runs(rows);
+    filters.querySelector("[role=status]").textContent =
+      `${runs(rows.filter((row) => !row.hidden))} of ${all} run${all === 1 ? "" : "s"}`;
   };
   choices.forEach((choice) => choice.addEventListener("change", apply));
   apply(); // a browser may keep the choices of the last visit
