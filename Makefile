@@ -1,7 +1,7 @@
 # make report   run the experiments on the embedded digits and print where to read them
 # make test     the test suite; make test-all takes the slow ones in
 # make lab      JupyterLab on the notebooks
-# make publish  the index over the published runs, made anew
+# make publish  the site over the published runs, RESULTS.md and README's table, made anew
 # make lint     what CI checks before the tests
 #
 # Each makes the environment, .venv, where it is missing or out of date. PYTHON names another python3 (3.11 or later).
@@ -27,6 +27,7 @@ lab: .venv/.lab
 
 publish: $(READY)
 	@$(TOOL)/cifar-reports site reports/published
+	@$(TOOL)/python -m cifar_utils.reports.results
 
 lint: $(READY)
 	@$(TOOL)/ruff check . && $(TOOL)/ruff format --check .
