@@ -32,6 +32,7 @@ COLUMNS = [
     *("processor", "commit", "date", "seed"),
 ]
 UNKNOWN = "unknown"
+ASIDE = {"first", "last", "platform", "python"}  # of a stretch of epochs: they change no result
 UNFINISHED = "not finished; the same command goes on with it"
 
 
@@ -190,10 +191,13 @@ def settings(record: RunRecord) -> dict[str, Any]:
 
 
 def trained_by(record: RunRecord) -> list[dict[str, Any]]:
-    """What computed the training, each once; empty where the record does not tell."""
+    """What computed the training, each once: commit, processor, cores, precision and so on.
+
+    Empty where the record does not tell.
+    """
     found = []
-    for stretch in getattr(record, "trained_by", None) or []:
-        one = {key: stretch[key] for key in sorted(stretch) if key not in {"first", "last"}}
+    for stretch in record.trained_by:
+        one = {key: stretch[key] for key in sorted(stretch) if key not in ASIDE}
         if one not in found:
             found.append(one)
     return found

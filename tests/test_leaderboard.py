@@ -113,8 +113,8 @@ def found(name, top1=0.9, *, by=(BY,), notebook="02_resnet", seed=0, **parameter
         history=[{"epoch": 1}],
         best_epoch=1,
         scores={"test": {"top1": top1, "top1_interval": [top1 - 0.01, top1 + 0.01]}},
+        trained_by=list(by),
     )
-    object.__setattr__(record, "trained_by", list(by))
     return FoundRun(Path(name), notebook, "2026-11-21", record)
 
 
@@ -155,8 +155,8 @@ def test_what_differs_in_more_than_the_seed_is_apart(other):
     assert [len(group.runs) for group in configurations(runs)] == [1, 1]
 
 
-def test_a_kill_and_the_output_set_nothing_apart():
-    again = [BY, BY | {"first": 2, "last": 5}]
+def test_a_kill_the_output_and_another_kernel_set_nothing_apart():
+    again = [BY, BY | {"first": 2, "last": 5, "platform": "Linux-7"}]
     runs = [found("one"), found("two", seed=1, by=again, output="elsewhere")]
     assert [len(group.runs) for group in configurations(runs)] == [2]
 

@@ -227,16 +227,17 @@ def _differing(way: list[FoundRun], reference: list[FoundRun]) -> dict[str, Any]
 
 def _pairs(way: list[FoundRun], reference: list[FoundRun]) -> list[float]:
     """Differences in validation accuracy between runs of one seed that the same thing trained."""
-    known = {}
-    for run in reference:
-        by = trained_by(run.record)
-        if by and all(stretch.get("git", UNKNOWN) != UNKNOWN for stretch in by):
-            known[run.record.parameters.get("seed"), str(by)] = run
-    pairs = [
-        (run, known.get((run.record.parameters.get("seed"), str(trained_by(run.record)))))
-        for run in way
-    ]
+    others = {_circumstances(run): run for run in reference}
+    pairs = [(run, others.get(_circumstances(run))) for run in way if _circumstances(run)]
     return [_validation(run) - _validation(other) for run, other in pairs if other]
+
+
+def _circumstances(run: FoundRun) -> str | None:
+    """The seed and what computed the training; None where the code is not known for certain."""
+    stretches = trained_by(run.record)
+    commits = [stretch.get("git") or UNKNOWN for stretch in stretches]
+    certain = stretches and not any(git == UNKNOWN or git.endswith("+changes") for git in commits)
+    return f"{run.record.parameters.get('seed')} {stretches}" if certain else None
 
 
 def _comparison(ways: list[list[FoundRun]], root: Path) -> str:

@@ -196,6 +196,11 @@ def test_no_page_scrolls_sideways(visit, site, published):
             assert page.evaluate("document.documentElement.scrollWidth") <= width, file
 
 
+def test_no_column_of_the_leaderboard_is_cut_off_on_a_desktop(visit):
+    table = visit(PUBLISHED / "index.html", width=1280).locator(".scroll")
+    assert table.evaluate("table => table.scrollWidth - table.clientWidth") <= 0
+
+
 def test_on_a_phone_reported_and_measured_stand_below_each_other(visit, site):
     page = visit(site / "second/report.html", width=360)
     cells = page.locator(".stack tbody td:not(.nothing)")

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from cifar_utils.parameters import InputError
-from cifar_utils.reports import results
 from cifar_utils.reports.results import (
     MARKS,
     render_results,
@@ -21,24 +20,18 @@ def published(tmp_path):
 
 
 @pytest.fixture
-def add(published, write_run, monkeypatch):
+def add(published, write_run):
     """Publish a run, of 4,000 validation images, that was trained by a commit, or by none known."""
-    commits = {}
-
-    def trained_by(record):
-        return [{"git": commit}] if (commit := commits[record.run]) else []
-
-    monkeypatch.setattr("cifar_utils.leaderboard.trained_by", trained_by)
-    monkeypatch.setattr(results, "trained_by", trained_by)
 
     def add(name, accuracy=0.5, *, seed=0, commit="a1", trials=(), given=None, **facts):
-        commits[name] = commit
         given = {"seed": seed, "epochs": 2} | (given or {})
         facts = {"validation": (0.1, accuracy)} | facts
         write_run(published / name, parameters=given, **facts)
         file = published / name / "record.json"
         record = json.loads(file.read_text()) | {"trials": list(trials)}
         record["dataset"]["validation"] = 4000
+        stretch = {"first": 1, "last": 2, "git": commit, "processor": "a CPU"}
+        record["trained_by"] = [stretch] if commit else []
         file.write_text(json.dumps(record))
 
     return add
@@ -71,6 +64,7 @@ def test_a_row_of_figures_says_what_the_records_say(add, published, tmp_path):
     assert (alone["top-1"], alone["95% interval"]) == ("50.00%", "49.0 to 51.0%")
     assert (alone["top-5"], alone["training"]) == ("99.10%", "1 min 0 s")
     assert (alone["epochs"], alone["reported"]) == ("2 of 900 images", "–")
+    assert (seeds["processor"], alone["processor"]) == ("a CPU", "unknown")
     assert alone["commit"] == "unknown"
 
 
@@ -119,6 +113,7 @@ def test_a_difference_beyond_its_interval_is_told(add, published, tmp_path):
     [
         {"commit": None},  # of an unknown commit
         {"commit": "unknown"},
+        {"commit": "a1+changes"},  # of which there may be several
         {"seed": 2},
     ],
 )
