@@ -19,7 +19,7 @@ import yaml
 from scipy.stats import t
 
 from cifar_utils.parameters import InputError
-from cifar_utils.record import RunRecord, read_record
+from cifar_utils.record import UNKNOWN, RunRecord, read_record
 from cifar_utils.reported import reported_results, reporter
 from cifar_utils.words import compact, duration, interval, percent
 
@@ -31,7 +31,6 @@ COLUMNS = [
     *("parameters", "flops", "epochs", "train_images", "train_seconds", "total_seconds"),
     *("processor", "commit", "date", "seed"),
 ]
-UNKNOWN = "unknown"
 ASIDE = {"first", "last", "platform", "python"}  # of a stretch of epochs: they change no result
 UNFINISHED = "not finished; the same command goes on with it"
 
@@ -150,14 +149,14 @@ def tabulate(runs: Sequence[FoundRun]) -> pd.DataFrame:
 def configurations(runs: Sequence[FoundRun]) -> list[Configuration]:
     """Finished runs, seeds of one configuration together: by dataset, the best mean first.
 
-    Seeds are of one configuration where notebook, parameters and what computed the training
-    (commit, processor, cores, precision, versions) are the same; what is unknown counts as one.
+    Seeds are of one configuration where notebook and parameters are the same. They may be of
+    several commits and machines, which the columns ``commit`` and ``processor`` list.
     """
     found: dict[str, list[FoundRun]] = {}
     seen: Counter[str] = Counter()
     for run in runs:
         parameters = run.record.parameters
-        key = json.dumps([run.record.notebook, settings(run.record), trained_by(run.record)])
+        key = json.dumps([run.record.notebook, settings(run.record)])
         again = f"{key} {parameters.get('seed')}"  # a seed that was run twice is no other seed
         found.setdefault(f"{key} {seen[again]}", []).append(run)
         seen[again] += 1

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cifar_utils.training import History, Trial
 
 SCHEMA = 1
+UNKNOWN = "unknown"  # what a record can't tell of the machine that trained a run
 
 
 def _plain(value: Any) -> Any:
@@ -49,6 +50,9 @@ def _plain(value: Any) -> Any:
 
 def _told(by: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What computed something, as rows of a table."""
+    if by.get("processor") == UNKNOWN:
+        yield "trained by", "unknown: the checkpoints of this run did not keep it"
+        return
     yield "processor", f"{by.get('processor')}, {by.get('cores')} cores"
     yield "accelerators", ", ".join(by.get("accelerators") or [])
     yield "precision", str(by.get("precision"))
@@ -88,7 +92,8 @@ class RunRecord:
     environment
         What computed the last epochs: :func:`~cifar_utils.provenance.describe_environment`.
     trained_by
-        What computed each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`.
+        What computed each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`. Values are
+        ``"unknown"`` in runs of a time when checkpoints did not keep them.
     evaluated_by
         What computed the scores and this record, as ``environment``.
     code
@@ -126,13 +131,12 @@ class RunRecord:
             "fingerprint": data["fingerprint"],
             "note on the data": data.get("note", ""),
         }
-        # Older records tell of one environment, and not whether it is that of training.
         for row in self.trained_by or [self.environment]:
             epochs = f"epochs {row['first']} to {row['last']}" if len(self.trained_by) > 1 else ""
             facts |= {" ".join(filter(None, [name, epochs])): fact for name, fact in _told(row)}
         last = self.trained_by[-1] if self.trained_by else self.environment
-        if self.evaluated_by and (differing := changes(last, self.evaluated_by)):
-            facts["tested with"] = differing
+        if self.evaluated_by and changes(last, self.evaluated_by):
+            facts |= {f"{name}, test": fact for name, fact in _told(self.evaluated_by)}
         return facts | {
             "training stopped": self.stopped,
             "trials": f"{len(self.trials):,}" if self.trials else "",

@@ -18,7 +18,6 @@ from scipy.stats import norm, t
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
 from cifar_utils.leaderboard import (
-    UNKNOWN,
     Configuration,
     FoundRun,
     configurations,
@@ -28,7 +27,7 @@ from cifar_utils.leaderboard import (
     trained_by,
 )
 from cifar_utils.parameters import InputError
-from cifar_utils.record import RunRecord
+from cifar_utils.record import UNKNOWN, RunRecord
 from cifar_utils.reports.runs import project_folder, read_cells
 from cifar_utils.words import duration, interval, percent
 
@@ -174,8 +173,8 @@ def _figures(group: Configuration, root: Path) -> dict[str, str]:
         "reported": _reported(group),
         "epochs": f"{epochs} of {first.dataset.get('train', 0):,} images",
         "training": _training(group) or "–",
-        "processor": board["processor"][0],
-        "commit": "; ".join(_short(commit) for commit in board["commit"][0].split("; ")),
+        "processor": _each(board["processor"]),
+        "commit": _each(board["commit"].map(_short)),
     }
 
 
@@ -413,9 +412,14 @@ def _link(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def _short(commit: str) -> str:
-    sha, plus, _ = commit.partition("+")
-    return commit if commit == UNKNOWN else f"{sha[:8]}{plus and ' + changes'}"
+def _each(values: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys("; ".join(values).split("; ")))
+
+
+def _short(commits: str) -> str:
+    """Commits, of which "; " parts several, by their first eight digits."""
+    parts = (commit.partition("+") for commit in commits.split("; "))
+    return "; ".join(f"{sha[:8]}{plus and ' + changes'}" for sha, plus, _ in parts)
 
 
 if __name__ == "__main__":

@@ -137,6 +137,7 @@ class History:
         best = self.best
         kind, prefix = ("best validation", "val_") if "val_accuracy" in best else ("training", "")
         why = f"; stopped: {self.stopped}" if self.stopped else ""
+        why += "" if prefix else "; no images were held out, so the last epoch's weights are kept"
         if iterations := self.iterations_to(self.rule.target_accuracy):
             why += f", {iterations:,} iterations"
         return (
