@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,35 +146,76 @@ def test_what_changes_batches_is_no_layer_s_work(name):
     np.testing.assert_array_equal(layer(images, training=True), images)
 
 
-@pytest.mark.parametrize("name", ["rotation", "shift"])
+def moved(images, degrees=0.0, down=0.0, right=0.0):
+    """All images rotated by an angle, then shifted by shares of their height and width."""
+    draws = (
+        np.full((len(images), 1, 1), x, np.float32) for x in (np.radians(degrees), down, right)
+    )
+    return np.asarray(layer_of("affine").transform(np.float32(images), *draws))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "down", "right"),
+    [(0, 0, 0), (30, 0, 0), (-17, 0.1, -0.03), (0, 0.07, 0.1), (90, -0.5, 0.25), (180, 0.9, 0)],
+)
+def test_an_affine_map_is_scipy_s_interpolated_once_and_repeats_the_edge(degrees, down, right):
+    images = noise(3, 9, 12)
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    centre = np.array([(9 - 1) / 2, (12 - 1) / 2])
+    offset = centre - turn @ (centre + np.array([down * 9, right * 12]))
+    expected = [
+        scipy.ndimage.affine_transform(channel, turn, offset, order=1, mode="nearest")
+        for image in np.float64(images)
+        for channel in np.moveaxis(image, -1, 0)
+    ]
+    expected = np.moveaxis(np.reshape(expected, (3, 3, 9, 12)), 1, -1)
+    np.testing.assert_allclose(moved(images, degrees, down, right), expected, atol=0.01)
+
+
+def test_no_rotation_and_no_shift_is_the_image_to_the_bit():
+    images = noise(5, 8, 7)
+    np.testing.assert_array_equal(moved(images), images)
+    np.testing.assert_array_equal(augmented(layer_of("affine(0, 0)"), images), images)
+
+
+@given(st.integers(-9, 9), st.integers(-9, 9))
+@settings(deadline=None, max_examples=15)
+def test_a_shift_by_whole_pixels_moves_down_and_right_and_repeats_the_edge(down, right):
+    images = noise(2, 8, 8)
+    rows, columns = (np.clip(np.arange(8) - by, 0, 7) for by in (down, right))
+    expected = images[:, rows][:, :, columns]
+    np.testing.assert_allclose(moved(images, 0, down / 8, right / 8), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["affine", "rotation", "shift"])
 def test_what_comes_into_view_repeats_the_edge(name):
     layer = layer_of(name)
     white = np.full((20, 16, 16, 3), 255, np.uint8)
     np.testing.assert_allclose(augmented(layer, white), 255, atol=0.01)
 
 
-def test_shifts_and_rotations_stay_within_their_limits():
-    rows = np.broadcast_to(np.arange(100, dtype=np.float32)[:, None, None], (50, 100, 20, 1))
-    layer = layer_of("shift(0.1)")
-    moved = np.abs(augmented(layer, rows) - rows).max((1, 2, 3))
-    assert 5 < moved.max() <= 10.01
-    point = np.zeros((50, 101, 101, 1), np.float32)
-    point[:, 50, 95] = 255
-    layer = layer_of("rotation(30)")
-    turned = augmented(layer, point)[..., 0].reshape(50, -1).argmax(1)
-    angles = np.degrees(np.arctan2(turned // 101 - 50, turned % 101 - 50))
-    assert 20 < np.abs(angles).max() <= 31
+@pytest.mark.parametrize(
+    ("text", "degrees", "fraction"),
+    [("affine", 30, 0.1), ("affine(5, 0.3)", 5, 0.3), ("rotation(40)", 40, 0), ("shift", 0, 0.1)],
+)
+def test_angles_and_shifts_are_drawn_for_each_image_within_their_limits(text, degrees, fraction):
+    draws = layer_of(text).draw(2000)
+    for drawn, limit in zip(draws, (np.radians(degrees), fraction, fraction), strict=True):
+        drawn = keras.ops.convert_to_numpy(drawn).ravel()
+        assert len(drawn) == 2000
+        assert np.abs(drawn).max() <= limit
+        np.testing.assert_allclose(
+            np.quantile(drawn, [0, 0.25, 0.5, 0.75, 1]),
+            limit * np.linspace(-1, 1, 5),
+            atol=0.1 * limit,
+        )
+    assert fraction == 0 or abs(np.corrcoef(np.reshape(draws[1:], (2, 2000)))[0, 1]) < 0.1
 
 
-def test_a_quarter_turn_is_exact_and_between_pixels_their_mixture_is_seen():
-    layer, images = layer_of("rotation(180)"), np.float32(noise(4, 5, 5))
-    turned = layer.transform(images, np.full((4, 1, 1), np.pi / 2, np.float32))
-    np.testing.assert_allclose(turned, np.rot90(images, axes=(1, 2)), atol=0.01)
-    slope = np.broadcast_to(np.arange(9, dtype=np.float32)[:, None, None], (1, 9, 9, 1))
-    turned = np.asarray(layer.transform(slope, np.full((1, 1, 1), 0.3, np.float32)))[0, ..., 0]
-    across = np.arange(9) - 4
-    expected = 4 + np.cos(0.3) * across[:, None] + np.sin(0.3) * across
-    np.testing.assert_allclose(turned, np.clip(expected, 0, 8), atol=0.001)
+def test_a_quarter_turn_is_exact():
+    images = noise(4, 5, 5)
+    np.testing.assert_allclose(moved(images, 90), np.rot90(images, axes=(1, 2)), atol=0.01)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -337,6 +379,10 @@ def test_what_is_mixed_can_be_mixed_again():
         ("crop(0)", "crop padding is 0; it takes a whole number of pixels >= 1"),
         ("crop(4, 'mirror')", "unknown crop mode 'mirror'"),
         ("rotation(181)", "rotation is 181.0 degrees; it takes a number > 0, <= 180"),
+        ("affine(-1)", "affine is -1.0 degrees; it takes a number >= 0, <= 180"),
+        ("affine(30, 1)", "affine shift is 1.0 of the size; it takes a fraction in [0, 1)"),
+        ("rotation(0)", "rotation is 0.0 degrees; it takes a number > 0, <= 180"),
+        ("shift(0)", "shift is 0.0 of the size; it takes a fraction in (0, 1)"),
         ("shift(1)", "shift is 1.0 of the size; it takes a fraction in (0, 1)"),
         ("contrast(0.75, 0.25)", "contrast is from 0.75 to 0.25; it takes lower >= 0 and upper"),
         ("contrast(-1, 1)", "contrast is from -1.0 to 1.0"),
@@ -363,7 +409,6 @@ def test_a_bad_option_is_one_line(text, words):
     [
         ("crop(6, 'reflect')", (6, 6, 3), "it must be less than the 6 that the images have"),
         ("cutout(6)", (6, 6, 3), "cutout size is 6 pixels; it must be less than the 6 that"),
-        ("shift(0.05)", (6, 6, 3), "shift is 0.05 of 6 pixels, which is never one; it must be"),
         ("colour_jitter", (6, 6, 1), "colour_jitter takes images of 3 channels, not 1"),
     ],
 )

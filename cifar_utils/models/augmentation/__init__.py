@@ -1,9 +1,10 @@
-"""Augmentation: layers that change training images and leave others alone, composed by listing.
+"""Augmentation: layers that change training images and leave other images alone.
 
-``"crop(4), flip, cutout(8), mixup(0.2)"`` is a pipeline: each image draws its own change, anew each
-epoch. What hangs on which image it is, or changes labels too (alternating_flip, mixup, cutmix), is
-done to the batch before the model sees it, in the order of the listing; then follow the others,
-layers inside the model, in their order. So a mixed image is cropped, flipped or cut as one.
+``"crop(4), flip, cutout(8), mixup(0.2)"`` is a list of them. Each image draws its own change, anew
+in each epoch. First come those that depend on the image's number or also change labels
+(alternating_flip, mixup, cutmix): they change the batch before the model sees it, in the order of
+the list. The others are layers of the model and follow in the order of the list. So a mixed image
+is cropped, flipped or cut as one image.
 """
 
 from keras import layers
@@ -11,6 +12,7 @@ from keras import layers
 from cifar_utils.models.augmentation.colour import colour_jitter, contrast
 from cifar_utils.models.augmentation.geometry import (
     PAD_MODES,
+    affine,
     alternating_flip,
     crop,
     flip,
@@ -25,8 +27,8 @@ __all__ = ["AUGMENTATIONS", "PAD_MODES", "augmentation_layers"]
 AUGMENTATIONS = {
     function.__name__: function
     for function in (
-        alternating_flip, colour_jitter, contrast, crop, cutmix, cutout, flip, mixup, rotation,
-        shift,
+        affine, alternating_flip, colour_jitter, contrast, crop, cutmix, cutout, flip, mixup,
+        rotation, shift,
     )
 }  # fmt: skip
 
@@ -37,8 +39,8 @@ def augmentation_layers(text: str | None) -> list[layers.Layer]:
     Raises
     ------
     InputError
-        Where a name or an option is unknown, a value is refused, or one that changes batches is
-        there twice.
+        Where a name or an option is unknown, a value is out of range, or an augmentation of whole
+        batches is listed twice.
 
     """
     if text in (None, "", "none"):
@@ -47,6 +49,6 @@ def augmentation_layers(text: str | None) -> list[layers.Layer]:
     made = [call() for call in calls]
     kinds = [type(layer) for layer in made]
     for call, layer in zip(calls, made, strict=True):
-        if hasattr(layer, "change") and kinds.count(type(layer)) > 1:  # it would draw the same
+        if hasattr(layer, "change") and kinds.count(type(layer)) > 1:  # both would draw the same
             raise InputError(f"augmentation {text!r} has {call.name} more than once; list it once")
     return made

@@ -1,4 +1,4 @@
-"""Augmentation that moves pixels: flips, crops, shifts, rotations."""
+"""Augmentation that moves pixels: flips, crops, rotations and shifts."""
 
 import math
 
@@ -34,7 +34,7 @@ class RandomFlip(Augmentation):
 
 @keras.saving.register_keras_serializable("cifar_utils")
 class AlternatingFlip(layers.Layer):
-    """See :func:`alternating_flip`. Training changes batches by it before the model sees them."""
+    """See :func:`alternating_flip`. It changes batches before the model sees them."""
 
     mixes_labels = False
 
@@ -42,9 +42,10 @@ class AlternatingFlip(layers.Layer):
         return images
 
     def change(self, images: np.ndarray, labels, index: np.ndarray, seed: int, epoch: int) -> tuple:
-        """Mirror those of a batch ``(N, H, W, C)`` whose turn it is; ``index`` says which they are.
+        """Mirror the images of a batch ``(N, H, W, C)`` whose turn it is.
 
-        Whether an image is mirrored in the first epoch is drawn by ``(seed, index)``.
+        ``index`` holds the images' numbers. Whether an image is mirrored in the first epoch is
+        drawn by ``(seed, index)``.
         """
         first = np.random.PCG64([seed, 1]).random_raw(int(index.max(initial=0)) + 1)
         turn = (first[index] >> np.uint64(63)) % 2 != epoch % 2
@@ -91,31 +92,42 @@ def _within(place, size: int):
 
 
 def _mirrored(place, size: int, edge: int):
-    """Places outside of ``0 .. size - 1``, mirrored into it."""
+    """Mirror places outside ``0 .. size - 1`` into it."""
     place = ops.where(place < 0, -place - edge, place)
     return ops.where(place >= size, 2 * (size - 1) + edge - place, place)
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
-class RandomRotation(Augmentation):
-    """See :func:`rotation`."""
+class RandomAffine(Augmentation):
+    """See :func:`affine`."""
 
-    def __init__(self, degrees: float, **kwargs):
+    def __init__(self, degrees: float, shift: float, **kwargs):
         super().__init__(**kwargs)
-        self.degrees = degrees
+        self.degrees, self.shift = degrees, shift
 
     def draw(self, count):
-        limit = math.radians(self.degrees)
-        return (self.uniform(count, 1, 1, low=-limit, high=limit),)
+        angle, shifts = ops.zeros((count, 1, 1)), ops.zeros((2, count, 1, 1))
+        if self.degrees:
+            limit = math.radians(self.degrees)
+            angle = self.uniform(count, 1, 1, low=-limit, high=limit)
+        if self.shift:
+            shifts = self.uniform(2, count, 1, 1, low=-self.shift, high=self.shift)
+        return angle, shifts[0], shifts[1]
 
-    def transform(self, images, angle):
+    def transform(self, images, angle, down, right):
+        """Rotate by an angle in radians, then shift by shares of height and width, (N, 1, 1) each.
+
+        A positive angle turns anticlockwise.
+        """
         height, width = images.shape[1:3]
-        down = ops.arange(height, dtype="float32")[:, None] - (height - 1) / 2
-        right = ops.arange(width, dtype="float32") - (width - 1) / 2
+        # Where each pixel comes from, as distance from the centre.
+        row = ops.arange(height, dtype="float32")[:, None] - (height - 1) / 2 - down * height
+        column = ops.arange(width, dtype="float32") - (width - 1) / 2 - right * width
         cos, sin = ops.cos(angle), ops.sin(angle)
-        # Where each pixel comes from; what lies outside, from the edge.
-        row = ops.clip(cos * down + sin * right + (height - 1) / 2, 0, height - 1)
-        column = ops.clip(cos * right - sin * down + (width - 1) / 2, 0, width - 1)
+        row, column = cos * row + sin * column, cos * column - sin * row
+        # A place outside the image takes the nearest pixel's value.
+        row = ops.clip(row + (height - 1) / 2, 0, height - 1)
+        column = ops.clip(column + (width - 1) / 2, 0, width - 1)
         top, left = ops.floor(row), ops.floor(column)
         below, beside = (row - top)[..., None], (column - left)[..., None]
         top, left = ops.cast(top, "int32"), ops.cast(left, "int32")
@@ -125,43 +137,13 @@ class RandomRotation(Augmentation):
         return blend(upper, lower, below)
 
     def get_config(self):
-        return {**super().get_config(), "degrees": self.degrees}
-
-
-@keras.saving.register_keras_serializable("cifar_utils")
-class RandomShift(Augmentation):
-    """See :func:`shift`."""
-
-    def __init__(self, fraction: float, **kwargs):
-        super().__init__(**kwargs)
-        self.fraction = fraction
-
-    def build(self, input_shape):
-        size = max(input_shape[1:3])
-        if self.fraction * size <= 0.5:
-            raise InputError(
-                f"shift is {self.fraction:g} of {size} pixels, which is never one; it must be more "
-                f"than {0.5 / size:g}"
-            )
-
-    def draw(self, count):
-        share = self.uniform(2, count, 1, low=-self.fraction, high=self.fraction)
-        return share[0], share[1]
-
-    def transform(self, images, down, right):
-        places = []
-        for share, size in zip((down, right), images.shape[1:3], strict=True):
-            moved = ops.cast(ops.round(share * size), "int32")
-            places.append(ops.clip(ops.arange(size) - moved, 0, size - 1))
-        return _pixels(images, *places)
-
-    def get_config(self):
-        return {**super().get_config(), "fraction": self.fraction}
+        return {**super().get_config(), "degrees": self.degrees, "shift": self.shift}
 
 
 def _pixels(images, rows, columns):
-    """Of each image the pixels at ``rows`` and ``columns``: ``(N, h)`` and ``(N, w)`` give all that
-    they have in common, ``(N, h, w)`` each one of these.
+    """The pixels of each image at ``rows`` and ``columns``, ``(N, h, w, C)``.
+
+    Both are ``(N, h, w)``, or ``(N, h)`` and ``(N, w)``, which are crossed.
     """
     if len(rows.shape) == 2:
         rows, columns = rows[:, :, None], columns[:, None, :]
@@ -172,7 +154,7 @@ def _pixels(images, rows, columns):
 
 
 def alternating_flip() -> layers.Layer:
-    """Mirror left and right half of the images in one epoch, and the other half in the next.
+    """Mirror one half of the images, left to right, in one epoch, and the other half in the next.
 
     So two epochs show each image both ways, which :func:`flip` leaves to chance (Jordan,
     arXiv:2404.00498).
@@ -183,11 +165,11 @@ def alternating_flip() -> layers.Layer:
 def flip(
     direction: str = "horizontal", probability: float = 0.5, per_batch: bool = False
 ) -> Augmentation:
-    """Mirror each image by chance: left and right, or (``vertical``) up and down.
+    """Mirror each image with a probability: left to right (``horizontal``) or top to bottom.
 
-    For both, each drawn for itself, ask for both: ``"flip, flip('vertical')"``. Report A's "flip
-    all" is ``flip(probability=1)``, its random flip for each batch ``flip(per_batch=True)``: one
-    draw for all images of a batch.
+    ``"flip, flip('vertical')"`` does both, each drawn by itself. ``per_batch`` draws once for all
+    images of a batch. Report A's "flip all" is ``flip(probability=1)``, its random flip of batches
+    ``flip(per_batch=True)``.
     """
     known_name("flip direction", direction, DIRECTIONS)
     if not 0 < probability <= 1:
@@ -196,10 +178,10 @@ def flip(
 
 
 def crop(padding: int = 4, mode: str = "constant") -> Augmentation:
-    """Pad by ``padding`` pixels and cut the original size out at random (He et al., 2015).
+    """Pad by ``padding`` pixels and cut out the original size at random (He et al., 2015).
 
-    The padding is black (``constant``), or what the edge mirrors, with the edge (``symmetric``) or
-    without it (``reflect``).
+    The padding is black (``constant``) or mirrors the image, with the pixels at the edge
+    (``symmetric``) or without them (``reflect``).
     """
     if not (isinstance(padding, int) and padding >= 1):
         raise InputError(f"crop padding is {padding!r}; it takes a whole number of pixels >= 1")
@@ -207,18 +189,29 @@ def crop(padding: int = 4, mode: str = "constant") -> Augmentation:
     return RandomCrop(padding, mode)
 
 
+def affine(degrees: float = 30.0, shift: float = 0.1) -> Augmentation:
+    """Rotate by up to ``degrees`` either way, then shift by up to ``shift`` of height and width.
+
+    Angle and shifts are drawn for each image, uniformly; shifts are fractions of pixels, too. The
+    image is interpolated once (bilinear), and places outside it take the nearest pixel's value.
+    Keras's ImageDataGenerator, which report D uses, does the same.
+    """
+    if not 0 <= degrees <= 180:
+        raise InputError(f"affine is {degrees!r} degrees; it takes a number >= 0, <= 180")
+    if not 0 <= shift < 1:
+        raise InputError(f"affine shift is {shift!r} of the size; it takes a fraction in [0, 1)")
+    return RandomAffine(degrees, shift)
+
+
 def rotation(degrees: float = 30.0) -> Augmentation:
-    """Rotate by up to ``degrees`` either way; what comes into view repeats the nearest pixel."""
+    """Rotate by up to ``degrees`` either way, as :func:`affine` does without a shift."""
     if not 0 < degrees <= 180:
         raise InputError(f"rotation is {degrees!r} degrees; it takes a number > 0, <= 180")
-    return RandomRotation(degrees)
+    return RandomAffine(degrees, 0.0)
 
 
 def shift(fraction: float = 0.1) -> Augmentation:
-    """Shift by up to ``fraction`` of height and width; what comes into view repeats the edge.
-
-    By whole pixels, so that nothing is blurred.
-    """
+    """Shift by up to ``fraction`` of height and width, as :func:`affine` does without rotation."""
     if not 0 < fraction < 1:
         raise InputError(f"shift is {fraction!r} of the size; it takes a fraction in (0, 1)")
-    return RandomShift(fraction)
+    return RandomAffine(0.0, fraction)
