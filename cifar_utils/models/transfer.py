@@ -22,7 +22,7 @@ from cifar_utils.files import write_atomically
 from cifar_utils.parameters import InputError, known_name
 from cifar_utils.provenance import code_of
 
-# Each variant of an image, as steps along height and width.
+# The variants of an image, each as steps along height and width.
 FLIPS = {
     "none": [(1, 1)],
     "horizontal": [(1, 1), (1, -1)],
@@ -45,24 +45,28 @@ def build_transfer_model(
     It is two models in a row, ``model.get_layer("features")`` and ``model.get_layer("head")``, so
     that the head can be trained on features computed once. 26,159,370 parameters for 10 classes.
 
+    The head is report B's: a valid 3×3 convolution of 128 filters with ReLU (7×7 features to 5×5 at
+    224 pixels), global average pooling, and dense layers of 512, 256 and 128 units, each with batch
+    normalization, dropout and ReLU. Where the features have fewer than 3 places a side, for inputs
+    of at most 64 pixels, the convolution is padded ("same").
+
     Parameters
     ----------
     weights
         ``"imagenet"`` (downloaded and checked by Keras), the path of a weights file, or ``None``
-        for random ones: then the features, and so any accuracy, mean nothing.
+        for random ones, whose features and accuracy mean nothing.
     input_size
         Height and width to which images are resized, in pixels; at least 32.
     fine_tune_layers
-        How many of the base's layers with weights, counted from the top, are not frozen: what
-        training the whole model changes. Batch normalization is not counted, and stays frozen
-        whole. That keeps it in inference mode, at the statistics that the layers above it were
-        trained for, and with its scale and shift, which belong to them.
+        How many of the base's last layers with weights are trained with the head. Batch
+        normalization is not counted and stays frozen: the other layers were trained with its
+        statistics, scale and shift.
 
     Raises
     ------
     InputError
         Where ``input_size`` is too small, ``fine_tune_layers`` is more than there are, or the
-        weights can't be had or don't fit.
+        weights can't be downloaded or read or don't fit.
 
     """
     if input_size < 32:
@@ -85,7 +89,7 @@ def build_transfer_model(
 
 
 def _freeze(base: keras.Model, but: int) -> None:
-    """Freeze all layers but the last ones with weights; and batch normalization in any case."""
+    """Freeze batch normalization, and of the other layers with weights all ``but`` the last."""
     normalization = layers.BatchNormalization
     weighted = [x for x in base.layers if x.weights and not isinstance(x, normalization)]
     if not 0 <= but <= len(weighted):
@@ -101,7 +105,8 @@ def _freeze(base: keras.Model, but: int) -> None:
 
 def _head(shape, classes: int, dropout: float) -> keras.Model:
     inputs = keras.Input(shape, name="features")
-    x = layers.Conv2D(128, 3, padding="same", activation="relu")(inputs)
+    padding = "valid" if min(shape[:2]) >= 3 else "same"
+    x = layers.Conv2D(128, 3, padding=padding, activation="relu")(inputs)
     x = layers.GlobalAveragePooling2D()(x)
     for units in (512, 256, 128):
         x = layers.BatchNormalization()(layers.Dense(units)(x))
@@ -138,11 +143,10 @@ def _load_base(weights: str | None, shape: tuple[int, int, int]) -> keras.Model:
 def extract_features(
     model: keras.Model, dataset: Dataset, *, flips: str = "none", output: Path | str | None = None
 ) -> tuple[Split, Split]:
-    """What the frozen base makes of the training and the validation images, computed once and kept.
+    """Compute the base's features of the training and the validation images once, and keep them.
 
-    Of each training image every flipped variant is an input of its own; training then draws one of
-    them for each image and epoch (:func:`~cifar_utils.training.fit`), which costs no further pass
-    through the base.
+    Each flipped variant of a training image has its own features. Training draws one variant for
+    each image and epoch (:func:`~cifar_utils.training.fit`) and never runs the base.
 
     Parameters
     ----------
@@ -150,8 +154,8 @@ def extract_features(
         ``"none"`` (one variant), ``"horizontal"`` (two) or ``"both"`` (four: horizontal and
         vertical).
     output
-        A run's folder: the features stay in it, and an interrupted computation goes on. ``None``
-        keeps nothing.
+        A run's folder, in which the features are kept; an interrupted computation is continued.
+        With ``None`` they are deleted at the end of the process.
 
     Returns
     -------

@@ -57,6 +57,27 @@ def test_parameters_are_as_many_as_reported(digits, transfer):
         assert model.count_params() == 26_159_370
         head = model.get_layer("head")
         assert len(model.trainable_weights) == len(head.trainable_weights) > 0
+    convolutions = [model.get_layer("head").layers[1] for model in (large, transfer)]
+    # Report B's is valid; features of one place need padding.
+    assert [x.padding for x in convolutions] == ["valid", "same"]
+    assert [x.output.shape[1:] for x in convolutions] == [(5, 5, 128), (1, 1, 128)]
+
+
+def test_the_head_is_report_b_s_layer_by_layer(transfer):
+    layers = keras.layers
+    dense = [layers.Dense, layers.BatchNormalization, layers.Dropout, layers.ReLU]
+    expected = [layers.InputLayer, layers.Conv2D, layers.GlobalAveragePooling2D, *dense * 3]
+    found = transfer.get_layer("head").layers
+    assert [type(x) for x in found] == [*expected, layers.Dense, layers.Activation]
+    assert (found[1].filters, found[1].kernel_size) == (128, (3, 3))
+    assert found[1].activation.__name__ == "relu"
+    assert [x.units for x in found if isinstance(x, layers.Dense)] == [512, 256, 128, 10]
+    assert [x.rate for x in found if isinstance(x, layers.Dropout)] == [0.1] * 3
+    for layer in found:
+        if isinstance(layer, layers.BatchNormalization):
+            assert (layer.momentum, layer.epsilon) == (0.99, 1e-3)
+        if isinstance(layer, layers.Conv2D | layers.Dense):
+            assert type(layer.kernel_initializer).__name__ == "GlorotUniform"
 
 
 def test_raw_images_reach_the_base_resized_from_minus_one_to_one(transfer, digits):
