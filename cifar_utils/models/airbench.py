@@ -20,25 +20,25 @@ def airbench(
     identity: bool = True,
     bias_epochs: int = 3,
 ):
-    """Patch whitening and three pairs of convolutions, pooled early; 1.97 M parameters.
+    """Patch whitening and three pairs of convolutions, pooled early; 1,973,944 parameters.
 
-    Batch normalization shifts but does not scale; filters start as partial identities; logits are
-    scaled by the number of features.
+    Batch normalization shifts but does not scale. Logits are divided by the number of features.
 
     Parameters
     ----------
     width
-        Times the 64, 256 and 256 filters of the pairs.
+        Factor for the 64, 256 and 256 filters of the three pairs.
     whitening
-        Whether the first filters are those of :class:`PatchWhitening`; else they are trained.
+        Whether the first convolution is :class:`PatchWhitening`; else it is trained like the
+        others.
     identity
-        Whether filters start as partial identities; else at random.
+        Whether filters start as :class:`PartialIdentity`; else at random.
     bias_epochs
-        Epochs after which no gradient reaches the whitening's bias any more.
+        Number of epochs in which the bias of the whitening is trained.
 
     """
     random = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # as PyTorch's
-    # In float32: whitening enlarges what is rare, and with it how bfloat16 rounds.
+    # In float32: whitening also amplifies the rounding errors of bfloat16.
     first = PatchWhitening(bias_epochs=bias_epochs, dtype="float32") if whitening else Conv2D(24, 2)
     x = first(x)
     x = GELU()(x)
@@ -61,9 +61,9 @@ def airbench(
 
 @keras.saving.register_keras_serializable("cifar_utils")
 class PartialIdentity(keras.initializers.Initializer):
-    """The first filters of a convolution pass their own input channel on; others are random.
+    """Initial filters: filter i copies input channel i, as far as there are channels.
 
-    (Random ones are uniform, of variance 1 / (3 fan-in), as PyTorch's are.)
+    The other filters are random, uniform with variance 1 / (3 fan-in), as PyTorch's are.
     """
 
     def __call__(self, shape, dtype=None):
@@ -79,10 +79,10 @@ class PartialIdentity(keras.initializers.Initializer):
 class PatchWhitening(layers.Layer):
     """A frozen convolution that decorrelates patches of ``size`` × ``size`` pixels.
 
-    Its filters are the eigenvectors of the patches' covariance over the training images, each over
-    the root of its eigenvalue, and the same with the other sign: 24 for 2 × 2 pixels in colour.
-    :meth:`adapt` sets them. A bias is trained in the first ``bias_epochs`` epochs; no gradient
-    reaches it later.
+    Its filters are the eigenvectors of the patches' covariance over the training images, each
+    divided by the square root of its eigenvalue, and their negatives: 24 for 2 × 2 pixels in
+    colour. :meth:`adapt` sets them. The bias is trained in the first ``bias_epochs`` epochs and
+    constant later.
     """
 
     def __init__(self, size: int = 2, bias_epochs: int = 3, **kwargs):
@@ -91,10 +91,10 @@ class PatchWhitening(layers.Layer):
         self.trains_bias = True
 
     def begin_epoch(self, epoch: int) -> bool:
-        """Train the bias in this epoch or not; return whether that differs from the one before.
+        """Set whether this epoch trains the bias; return whether that has changed.
 
-        (Then steps are to be traced anew: without it nothing asks for the gradient of the output,
-        some tenth of a step's work.)
+        If so, the training step must be traced again. Without the bias's gradient a step takes
+        about a tenth less.
         """
         before, self.trains_bias = self.trains_bias, epoch < self.bias_epochs
         return self.trains_bias != before
@@ -107,7 +107,7 @@ class PatchWhitening(layers.Layer):
         self.bias = self.add_weight(shape=(2 * inputs,), initializer="zeros", name="bias")
 
     def adapt(self, images: np.ndarray, epsilon: float = 5e-4) -> None:
-        """Set the filters from normalized images ``(N, H, W, C)``; some thousand are enough."""
+        """Set the filters from normalized images ``(N, H, W, C)``; a few thousand are enough."""
         windows = np.lib.stride_tricks.sliding_window_view(images, (self.size,) * 2, axis=(1, 2))
         patches = np.moveaxis(windows, 3, 5).reshape(-1, np.prod(self.kernel.shape[:3]))
         values, vectors = np.linalg.eigh(patches.T.astype(np.float64) @ patches / len(patches))
@@ -131,8 +131,8 @@ class PatchWhitening(layers.Layer):
 
 @ops.custom_gradient
 def _frozen(value):
-    """A tensor whose gradient is zero, whatever comes from above (so that is never computed).
+    """The tensor, with a gradient of zero, so the gradient of the output is not computed.
 
-    ``ops.stop_gradient`` would leave none, of which Keras warns.
+    With ``ops.stop_gradient`` there would be no gradient at all, and Keras warns of that.
     """
     return value, lambda *_, upstream=None: ops.zeros_like(value)

@@ -1,9 +1,9 @@
-"""Layers that TensorFlow, left to itself, computes in many passes over the images, done in few.
+"""Keras layers that TensorFlow computes here in fewer passes over the images.
 
 On two cores with AMX, at 2,000 × 15 × 15 × 64 in bfloat16, forward and backward: batch
 normalization takes 28 ms instead of 238, GELU 38 ms instead of 266; at 128 × 16 × 16 × 100 group
 normalization and ReLU take 15 ms instead of 58 (``benchmarks/NOTES.md``).
-Other backends compute them as Keras does.
+With other backends they are Keras's own layers.
 """
 
 import math
@@ -15,7 +15,7 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable("cifar_utils")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras's layer, for images ``(N, H, W, C)`` by TensorFlow's fused kernel."""
+    """Keras's layer, computed by TensorFlow's fused kernel for images ``(N, H, W, C)``."""
 
     def call(self, inputs, training=None, mask=None):
         images = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None
@@ -37,7 +37,7 @@ class BatchNormalization(layers.BatchNormalization):
         )
         if training:
             count = tf.cast(tf.size(inputs) // channels, "float32")
-            # TensorFlow's estimates the variance of all images, Keras's is that of the batch.
+            # TensorFlow divides by count - 1 (an estimate for all images), Keras by count.
             for kept, new in zip(statistics, (mean, variance * (count - 1) / count), strict=True):
                 kept.assign(kept * self.momentum + new * (1 - self.momentum))
         return output
@@ -80,7 +80,7 @@ def _compiled_gelu():
 
 @keras.saving.register_keras_serializable("cifar_utils")
 class GroupNormReLU(layers.GroupNormalization):
-    """Keras's group normalization, then ReLU; for images ``(N, H, W, C)``, C last."""
+    """Keras's group normalization, then ReLU, for images ``(N, H, W, C)``."""
 
     def call(self, inputs):
         images = len(inputs.shape) == 4 and self.axis in (-1, 3) and inputs.shape[1] is not None
@@ -101,16 +101,16 @@ def _compiled_group_norm_relu(groups: int, epsilon: float):
     import tensorflow as tf
 
     def sums(terms, *images):
-        """Of each image's channels: sums of what ``terms`` gives for pixels, ``(N, 1, 1, C)``.
+        """Sums of ``terms`` over the pixels of each image and channel, ``(N, 1, 1, C)`` each.
 
-        Rows are added one by one: XLA makes a single pass of that, while its own sums are slow.
+        Rows are added one by one. XLA compiles that to a single pass; its own sums are slow.
         """
         rows = [tf.unstack(tf.cast(x, "float32"), axis=1) for x in images]
         totals = map(tf.add_n, zip(*(terms(*row) for row in zip(*rows, strict=True)), strict=True))
         return [tf.reduce_sum(total, 1)[:, None, None] for total in totals]
 
     def group_means(x, of):
-        """Means over the groups' channels and the pixels of ``of``, for each channel."""
+        """The mean over a channel's group and the pixels of ``of``, for each channel."""
         size = x.shape[-1] // groups
         means = tf.reduce_sum(tf.reshape(x, (-1, groups, size)), -1, keepdims=True)
         means = tf.repeat(means / (size * of.shape[1] * of.shape[2]), size, axis=-1)
@@ -156,10 +156,10 @@ def _compiled_group_norm_relu(groups: int, epsilon: float):
 
 @keras.saving.register_keras_serializable("cifar_utils")
 class SeparableConv2D(layers.SeparableConv2D):
-    """Keras's layer, in bfloat16 on the processor as one convolution with the filters' product.
+    """Keras's layer; in bfloat16 on the processor, one convolution with the product of its kernels.
 
-    With AMX products of matrices are so fast that a full convolution costs less than the passes of
-    one channel by channel, forward and backward.
+    AMX multiplies matrices so fast that a full convolution takes less time than a convolution of
+    each channel by itself, forward and backward.
     """
 
     def call(self, inputs):
@@ -179,8 +179,8 @@ class SeparableConv2D(layers.SeparableConv2D):
 class Conv2D(layers.Conv2D):
     """Keras's layer, with a faster gradient of 3×3 filters over narrow images in bfloat16.
 
-    oneDNN takes products of matrices along an image's width, and below 16 or so they are too small
-    for it. So images are laid side by side first, a column of zeros between them.
+    oneDNN multiplies matrices along an image's width; below about 16 pixels they are too small to
+    be fast. So images are first laid side by side, with a column of zeros between them.
     """
 
     def convolution_op(self, inputs, kernel):

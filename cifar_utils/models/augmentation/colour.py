@@ -1,4 +1,4 @@
-"""Augmentation of colours: contrast, and all that a camera or the light may change."""
+"""Augmentation of colours: contrast, brightness, saturation and hue."""
 
 import keras
 from keras import ops
@@ -32,8 +32,9 @@ class RandomContrast(Augmentation):
 class RandomColourJitter(Augmentation):
     """See :func:`colour_jitter`.
 
-    But for clipping, brightness, contrast and saturation give the same in any order, and brightness
-    and hue do. So what an order comes to is whether greys are those from before the turn of hue.
+    Without clipping, brightness, contrast and saturation give the same result in any order, and so
+    do brightness and hue. So the order only decides whether contrast and saturation use the grey
+    values from before or after the turn of hue.
     """
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float, **kwargs):
@@ -86,7 +87,7 @@ def _grey(colours):
 
 
 def _turn_hue(colours, turn):
-    """Turn the hues of red, green and blue by a share of the wheel; lightest and darkest stay."""
+    """Turn the hue by a share of the wheel; keep the largest and the smallest of the colours."""
     red, green, blue = colours
     lightest = ops.maximum(ops.maximum(red, green), blue)
     span = lightest - ops.minimum(ops.minimum(red, green), blue)
@@ -108,8 +109,8 @@ def _turn_hue(colours, turn):
 def contrast(lower: float = 0.25, upper: float = 0.75) -> Augmentation:
     """Multiply each image's contrast by a factor between ``lower`` and ``upper`` (report A).
 
-    That is each channel's distance from its mean over the image; the means stay, where nothing is
-    clipped.
+    Contrast is the distance of each channel from its mean over the image. The means stay the same
+    unless values are clipped.
     """
     if not 0 <= lower <= upper:
         raise InputError(
@@ -123,9 +124,9 @@ def colour_jitter(
 ) -> Augmentation:
     """Change each image's brightness, contrast, saturation and hue, in any order (report E).
 
-    As torchvision's ColorJitter: the first three by factors in ``1 - strength .. 1 + strength``,
-    hue by up to a share of the wheel either way; but clipped once, at the end. (Report E does not
-    give its strengths.)
+    As torchvision's ColorJitter: the first three change by factors between ``1 - strength`` and
+    ``1 + strength``, hue by up to a share of the wheel either way. Values are clipped once, at the
+    end. Report E does not give strengths; torchvision's defaults are 0 and change nothing.
     """
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     for name, strength in strengths.items():

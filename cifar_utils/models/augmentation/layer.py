@@ -3,19 +3,19 @@
 import keras
 from keras import layers, ops
 
-COMPILED = {}  # by kind and options, so that models after the first need not wait for it
+COMPILED = {}  # by class and options, so that each is compiled once for all models
 
 
 class Augmentation(layers.Layer):
-    """Changes training images, pixels from 0 to 255, and leaves others as they are.
+    """Changes training images, pixels from 0 to 255, and leaves other images as they are.
 
-    A subclass says what is drawn for a batch (:meth:`draw`) and what that makes of its images
-    (:meth:`transform`). TensorFlow has XLA compile the latter into one pass over the images or two,
-    where it would else take one for each operation (``benchmarks/NOTES.md``).
+    A subclass defines what is drawn for a batch (:meth:`draw`) and how the images change
+    (:meth:`transform`). With TensorFlow, XLA compiles the change into one or two passes over the
+    images instead of one for each operation (``benchmarks/NOTES.md``).
     """
 
     def __init__(self, **kwargs):
-        # In float32 whatever the model's precision: bfloat16 has three digits.
+        # Always in float32: bfloat16 has less than three digits.
         super().__init__(**{"dtype": "float32", **kwargs})
         self.seed_generator = keras.random.SeedGenerator()
 
@@ -50,5 +50,5 @@ class Augmentation(layers.Layer):
 
 
 def blend(a, b, share):
-    """``a`` and ``b``, the latter with a weight of ``share``."""
+    """The mean of ``a`` and ``b`` with weights 1 - ``share`` and ``share``."""
     return a + share * (b - a)

@@ -1,4 +1,4 @@
-"""Augmentation that hides a part of an image, or mixes it with another one and its label."""
+"""Augmentation that hides a part of an image, or mixes two images and their labels."""
 
 import keras
 import numpy as np
@@ -40,13 +40,13 @@ class Cutout(Augmentation):
 
 
 class Mixing(layers.Layer):
-    """Mixes each image of a batch, and its label, with another's before the model sees them.
+    """Mixes each image of a batch, and its label, with another before the model sees them.
 
-    What is drawn hangs on the seed, the epoch and the batch's first image alone.
+    What is drawn depends on the seed, the epoch and the number of the batch's first image alone.
     """
 
     mixes_labels = True
-    stream: int  # not the same for two kinds, so that each draws its own
+    stream: int  # a number of each subclass, so that two draw different numbers
 
     def __init__(self, alpha: float, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -56,7 +56,7 @@ class Mixing(layers.Layer):
         return images
 
     def change(self, images: np.ndarray, labels: np.ndarray, index, seed: int, epoch: int) -> tuple:
-        """Mix uint8 images ``(N, H, W, C)`` and their labels ``(N, K)``, shares that sum to 1."""
+        """Mix uint8 images ``(N, H, W, C)`` and labels ``(N, K)``, which sum to 1 for an image."""
         random = np.random.default_rng([seed, epoch, int(index[0]), self.stream])
         other = random.permutation(len(images))
         kept = random.beta(self.alpha, self.alpha, len(images))
@@ -65,7 +65,7 @@ class Mixing(layers.Layer):
         return images, kept * labels + (1 - kept) * labels[other]
 
     def mix(self, images, others, kept, random) -> tuple[np.ndarray, np.ndarray]:
-        """The mixed images, and what share of each ``(N,)`` is really kept."""
+        """The mixed images, and the share ``(N,)`` of each that is kept in the end."""
         raise NotImplementedError
 
     def get_config(self):
@@ -79,7 +79,7 @@ class MixUp(Mixing):
     stream = 1
 
     def mix(self, images, others, kept, random):
-        # In 256ths, as whole numbers of 16 bits hold the products: twice as fast as floats.
+        # In 256ths, whose products fit into 16 bits: twice as fast as floats.
         share = np.rint(256 * kept).astype(np.uint16)[:, None, None, None]
         mixed = (share * images + (256 - share) * others + np.uint16(128)) >> 8
         return mixed.astype(np.uint8), share[:, 0, 0, 0] / 256
@@ -112,10 +112,11 @@ class CutMix(Mixing):
 
 
 def cutout(size: int = 8) -> Augmentation:
-    """Hide a square of ``size`` pixels, its centre anywhere, so that a part may lie outside.
+    """Hide a square of ``size`` pixels a side; it may lie partly outside the image.
 
-    (DeVries and Taylor, arXiv:1708.04552: 16 for CIFAR-10, 8 for CIFAR-100.) What is hidden takes
-    the batch's mean colour, which normalization makes about 0, as theirs is.
+    Its centre is drawn uniformly (DeVries and Taylor, arXiv:1708.04552: size 16 for CIFAR-10, 8 for
+    CIFAR-100). It takes the batch's mean colour, which is about 0 after normalization, as in the
+    paper.
     """
     if size < 1:
         raise InputError(f"cutout size is {size!r}; it takes a whole number of pixels >= 1")
@@ -123,20 +124,20 @@ def cutout(size: int = 8) -> Augmentation:
 
 
 def mixup(alpha: float = 0.2) -> Mixing:
-    """Mix each image with another of the batch: λ of its pixels and label, 1 - λ of the other's.
+    """Mix each image and its label with another of the batch, with weights λ and 1 - λ.
 
-    λ is drawn for each by Beta(``alpha``, ``alpha``) (Zhang et al., arXiv:1710.09412).
+    λ is drawn for each image from Beta(``alpha``, ``alpha``) (Zhang et al., arXiv:1710.09412).
     """
     _check_alpha("mixup", alpha)
     return MixUp(alpha)
 
 
 def cutmix(alpha: float = 1.0, probability: float = 0.5) -> Mixing:
-    """Lay a rectangle of another image of the batch over each; labels are mixed by area.
+    """Lay a rectangle of another image of the batch over each image; mix labels by area.
 
-    Its area is 1 - λ, λ drawn for each by Beta(``alpha``, ``alpha``); its centre may be anywhere,
-    so a part of it may lie outside (Yun et al., arXiv:1905.04899; ``probability``, of an image's
-    being changed at all, as in their code for CIFAR).
+    The rectangle's share of the image is 1 - λ, with λ drawn for each image from Beta(``alpha``,
+    ``alpha``). Its centre is drawn uniformly, so a part may lie outside (Yun et al.,
+    arXiv:1905.04899). An image is changed with a ``probability``, as in their code for CIFAR.
     """
     _check_alpha("cutmix", alpha)
     if not 0 < probability <= 1:
