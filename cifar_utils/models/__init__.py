@@ -6,7 +6,20 @@ from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.models.airbench import PatchWhitening, airbench
 from cifar_utils.models.augmentation import AUGMENTATIONS, augmentation_layers
-from cifar_utils.models.resnet import RESNETS, cifarnet_worst, gn_resnet, preact, report_a
+from cifar_utils.models.resnet import (
+    cifarnet_worst,
+    gn_resnet,
+    preact,
+    preact110,
+    preact164,
+    report_a,
+    resnet18,
+    resnet20,
+    resnet34,
+    resnet50,
+    resnet56,
+    resnet110,
+)
 from cifar_utils.models.summary import ModelSummary, summarize
 from cifar_utils.models.transfer import build_transfer_model, extract_features
 from cifar_utils.models.vgg import cifarnet, fan, vgg19
@@ -23,10 +36,13 @@ __all__ = [
     "summarize",
 ]
 
-ARCHITECTURES = RESNETS | {
+ARCHITECTURES = {
     function.__name__: function
-    for function in (preact, gn_resnet, report_a, cifarnet_worst, cifarnet, fan, vgg19, airbench)
-}
+    for function in (
+        resnet18, resnet20, resnet34, resnet50, resnet56, resnet110, preact110, preact164,
+        preact, gn_resnet, report_a, cifarnet_worst, cifarnet, fan, vgg19, airbench,
+    )
+}  # fmt: skip
 
 WHITENING_IMAGES = 5000  # whose patches tell the covariance well enough
 
@@ -87,8 +103,7 @@ def build_model(
             some = normalize(dataset.train.images[:WHITENING_IMAGES])
             layer.adapt(keras.ops.convert_to_numpy(some))
     model.architecture = repr(network)
-    function = getattr(network.function, "func", network.function)
-    model.code = code_of([build_model, function, *map(type, augment)])
+    model.code = code_of([build_model, network.function, *map(type, augment)])
     return model
 
 

@@ -1,4 +1,4 @@
-"""The few groups of layers that more than one family is made of."""
+"""Groups of layers that several architectures share."""
 
 from keras import initializers, layers
 
@@ -6,10 +6,9 @@ from cifar_utils.models.fused import BatchNormalization, Conv2D
 
 
 def normal(variance: float = 2.0):
-    """Initial weights from a normal distribution of ``variance`` / fan-in.
+    """Initial weights from a normal distribution of variance ``variance`` / fan-in.
 
-    2 is He et al.'s (arXiv:1502.01852), the default; 1/3 is the variance that PyTorch's layers
-    start with.
+    2, the default, is He et al.'s (arXiv:1502.01852). PyTorch's layers start with 1/3.
     """
     return initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
 
@@ -30,16 +29,11 @@ def conv(
 
 
 def batch_norm(x):
-    """Batch normalization; its statistics follow within tens of steps, as runs can be short."""
+    """Batch normalization whose averages follow within tens of steps, as runs can be short."""
     return BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
-def conv_bn_relu(
-    x, filters: int, padding: str = "same", batch_norm: bool = True, variance: float = 2.0
-):
-    """3×3 convolution with bias, batch normalization (if asked for), ReLU."""
-    x = conv(x, filters, padding=padding, variance=variance)
-    return layers.ReLU()(_batch_norm(x) if batch_norm else x)
-
-
-_batch_norm = batch_norm
+def conv_bn_relu(x, filters: int, normalized: bool = True, variance: float = 2.0):
+    """3×3 convolution with bias, batch normalization (if ``normalized``), ReLU."""
+    x = conv(x, filters, variance=variance)
+    return layers.ReLU()(batch_norm(x) if normalized else x)

@@ -9,29 +9,30 @@ from functools import partial
 from keras import layers
 
 from cifar_utils.models.blocks import conv_bn_relu, normal
+from cifar_utils.models.fused import BatchNormalization, Conv2D
 
 
 def cifarnet(
     x, classes: int, residual: bool = True, variance: float = 2.0, pool: int = 4, deep: bool = False
 ):
-    """CifarNet, a ResNet-9 shape: eight 3×3 convolutions, 64 to 256 filters (report E).
+    """CifarNet (report E): eight 3×3 convolutions of 64 to 256 filters, as in a ResNet-9.
 
-    2,444,672 parameters for 10 classes.
+    2,444,672 parameters for 10 classes, 2,441,728 of them trained.
 
     Parameters
     ----------
     residual
-        Whether the input of each of the two pairs is added to its output; the report's printed list
-        does not show it.
+        Whether the input of each of the two pairs of convolutions is added to its output. The
+        report's printed list does not show it.
     variance
-        Initial weights have this over the fan-in: 2 is He et al.'s; the report's layers look like
-        PyTorch's, which start at 1/3. (As batch normalization follows, the scale of a filter
-        changes no output, but the smaller it is, the more a step turns it.)
+        Variance of the initial weights, times the fan-in. 2 is He et al.'s; PyTorch's layers, which
+        the report seems to use, start at 1/3. Batch normalization cancels the scale of a filter,
+        but a step turns smaller weights further.
     pool
-        Size of the last pooling. On 64×64 images the report leaves 4×4 places: 2.
+        Size of the last pooling. For 64×64 images the report leaves 4×4 places: 2.
     deep
-        Four more convolutions, of 512 filters and with three more poolings, instead of the last
-        pooling: the report's deeper network for 64×64 images.
+        The report's deeper network for 64×64 images: four more convolutions of 512 filters and
+        three more poolings take the place of the last pooling.
 
     """
     step = partial(conv_bn_relu, variance=variance)
@@ -56,15 +57,22 @@ def cifarnet(
 
 
 def fan(x, classes: int, dropout: float = 0.1):
-    """The "fan" (report B): seven valid convolutions, widening without pooling, and a large head.
+    """The "fan" (report B): seven valid 3×3 convolutions of 32 to 512 filters and a large head.
 
-    ``dropout`` follows the second to the sixth convolution, half of it the first. 87,316,426
-    parameters for 10 classes at 32×32, 85 million of them between the last convolution and the
-    first dense layer.
+    87,316,426 parameters for 10 classes at 32×32, of which 85 million lie between the last
+    convolution and the first dense layer. Initial weights and batch normalization are Keras's
+    defaults.
+
+    Parameters
+    ----------
+    dropout
+        Rate after the second to the sixth convolution. Half of it follows the first, none the
+        seventh.
+
     """
     rates = [dropout / 2, *[dropout] * 5, 0]
     for filters, rate in zip([32, 64, 128, 128, 256, 256, 512], rates, strict=True):
-        x = conv_bn_relu(x, filters, padding="valid")
+        x = layers.ReLU()(BatchNormalization()(Conv2D(filters, 3)(x)))
         x = layers.Dropout(rate)(x) if rate else x
     x = layers.Flatten()(x)
     for units in (512, 128):
@@ -80,18 +88,29 @@ def vgg19(
     units: int = 512,
     residual: bool = False,
 ):
-    """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images (report C).
+    """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images; 20,576,842 parameters.
 
-    All sixteen convolutions stay. Five poolings leave one position, so the two hidden dense layers
-    shrink from 4,096 to ``units``. Without ``batch_norm`` it is the network whose training
-    collapses in report C. ``residual`` adds to the output of each convolution, but a stage's first,
-    its input: what residual networks mend it by, and nothing else of theirs.
+    It has all sixteen convolutions. Five poolings leave one place, so the two hidden dense layers
+    are smaller than the paper's 4,096 units. Report C trains a network like it.
+
+    Parameters
+    ----------
+    batch_norm
+        Whether batch normalization follows each convolution. Report C does not tell whether its
+        network has it.
+    dropout
+        Rate after each of the two hidden dense layers.
+    units
+        Size of the hidden dense layers.
+    residual
+        Whether the input of each convolution, except the first of a stage, is added to its output.
+
     """
     for filters, depth in zip([64, 128, 256, 512, 512], [2, 2, 4, 4, 4], strict=True):
         for place in range(depth):
             adds = residual and place > 0
-            # A tenth of the weights there, so that eleven additions about keep the scale.
-            y = conv_bn_relu(x, filters, batch_norm=batch_norm, variance=0.02 if adds else 2.0)
+            # With a hundredth of the variance, eleven additions nearly keep the scale.
+            y = conv_bn_relu(x, filters, batch_norm, variance=0.02 if adds else 2.0)
             x = layers.Add()([x, y]) if adds else y
         x = layers.MaxPooling2D(2)(x)
     x = layers.Flatten()(x)

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
@@ -7,23 +8,8 @@ from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.models import ARCHITECTURES, build_model
 from cifar_utils.models.augmentation import augmentation_layers
-from cifar_utils.models.resnet import SparseGate
 from cifar_utils.parameters import InputError
 from cifar_utils.training import fit
-
-COUNTS = {
-    "fan": (87_316_426, 87_312_394),
-    "cifarnet": (2_444_672, 2_441_728),
-    "preact": (1_574_218, 1_570_378),
-    "cifarnet_worst": (7_713_874, 7_712_118),
-    "resnet18": (11_183_562, 11_173_962),
-    "resnet34": (21_299_146, 21_282_122),
-    "resnet50": (23_573_962, 23_520_842),
-    "resnet110": (1_739_002, 1_730_714),
-    "preact110": (1_738_618, 1_730_522),
-    "preact164": (1_727_482, 1_703_258),
-    "vgg19": (20_576_842, 20_565_834),
-}
 
 
 def to_numpy(tensor):
@@ -34,93 +20,9 @@ def same_weights(a, b):
     return all(map(np.array_equal, a.get_weights(), b.get_weights()))
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_parameters_are_as_many_as_reported(built, name):
-    model = built(name)
-    trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
-    assert (model.count_params(), trained) == COUNTS[name]
-
-
-def test_preact_for_100_classes_and_resnet20_are_as_large_as_reported(digits, with_images, built):
-    model = build_model("preact", with_images(digits, 32, classes=100))
-    assert model.count_params() == 1_585_828
-    assert 260_000 < built("resnet20").count_params() < 280_000
-    assert built("cifarnet").count_params() == (
-        build_model("cifarnet(residual=False)", digits).count_params()
-    )
-
-
-@pytest.mark.parametrize("width", [8, 9, 31, 32, 40, 64, 100, 200])
-def test_gn_resnet_stays_within_report_a_s_budget_and_uses_it(digits, with_images, width):
-    budget = 9 * width**2 + 30 * width + 36
-    size = build_model(f"gn_resnet(width={width})", digits).count_params()
-    assert 0.75 * budget < size <= budget
-    larger = build_model(f"gn_resnet(width={width})", with_images(digits, 32, classes=100))
-    assert larger.count_params() == size + 90 * width + 90
-
-
-def test_cifarnet_for_larger_images_has_report_e_s_heads(digits, with_images):
-    larger = with_images(digits, 64, classes=200)
-    wide = build_model("cifarnet(pool=2)", larger)
-    assert wide.layers[-2].kernel.shape == (4096, 200)
-    deep = build_model("cifarnet(deep=True)", larger)
-    assert deep.layers[-2].kernel.shape == (512, 200)
-    filters = [x.filters for x in deep.layers if isinstance(x, keras.layers.Conv2D)]
-    assert filters == [64, 128, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512]
-    # Its 2,442,112 parameters before the last layer; four more convolutions, with what goes with
-    # them, have 1,180,160 + 3 * 2,359,808 + 4 * 4 * 512.
-    counts = {wide: 2_442_112 + 4096 * 200, deep: 2_442_112 + 8_267_776 + 512 * 200}
-    for model, count in counts.items():
-        assert model.count_params() == count
-        logits = to_numpy(model(larger.test.images[:2]))
-        assert logits.shape == (2, 200)
-        assert logits.dtype == np.float32
-
-
-def test_an_initial_variance_is_that_of_the_weights_times_the_fan_in(digits):
-    for variance in (2.0, 1 / 3):
-        model = build_model(f"cifarnet(variance={variance})", digits)
-        kernel = to_numpy([x for x in model.layers if "conv" in x.name][5].kernel)
-        measured = kernel.var() * np.prod(kernel.shape[:3])
-        assert measured == pytest.approx(variance, rel=0.05)
-
-
-def layers_of(model, kind):
-    return [layer for layer in model.layers if type(layer) is kind]
-
-
-def test_vgg19_adds_the_input_of_all_convolutions_but_each_stage_s_first(digits):
-    model = build_model("vgg19(batch_norm=False, residual=True)", digits)
-    assert len(layers_of(model, keras.layers.Add)) == 16 - 5
-    plain = build_model("vgg19(batch_norm=False)", digits)
-    assert model.count_params() == plain.count_params()
-    assert not layers_of(plain, keras.layers.Add)
-
-
-def test_blocks_take_dropout_gates_and_highways(digits):
-    text = "dropout=0.5, head_dropout=0.3, spatial_dropout=0.4, gate=0.1, highway=True"
-    model = build_model(f"resnet20({text})", digits)
-    rates = [layer.rate for layer in layers_of(model, keras.layers.Dropout)]
-    assert rates == [0.5] * 9 + [0.3]
-    # Not in the first block of a stage, whose shortcut changes the image.
-    rates = [layer.rate for layer in layers_of(model, keras.layers.SpatialDropout2D)]
-    assert rates == [0.4] * 6
-    assert len(layers_of(model, SparseGate)) == len(layers_of(model, keras.layers.Multiply)) == 9
-
-
-def test_the_gate_drops_an_image_s_branch_whole_or_not_at_all():
-    y = np.zeros((3, 2, 2, 4), np.float32)
-    y[0, 1, 1, 2], y[1, 0, 0, 0], y[1, 0, 0, 1] = -0.5, 0.2, 0.1
-    kept = to_numpy(SparseGate(0.3)(y))
-    np.testing.assert_array_equal(kept, y * np.reshape([1, 0, 1], (3, 1, 1, 1)))
-
-
-def test_a_highway_starts_by_carrying_most_through(digits):
-    model = build_model("resnet20(highway=True)", digits)
-    gate = next(
-        x for x in layers_of(model, keras.layers.Conv2D) if x.activation.__name__ == "sigmoid"
-    )
-    assert to_numpy(gate(np.zeros((1, 4, 4, 16)))).max() < 0.3
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_each_architecture_s_code_can_be_shown(name):
+    assert inspect.getsource(ARCHITECTURES[name]).startswith(f"def {name}(")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -180,7 +82,7 @@ def test_images_all_the_same_are_finite(digits):
 
 
 def test_augmentation_acts_in_training_only(digits):
-    text = "crop(4), flip, rotation, shift"
+    text = "crop(4), flip, affine"
     plain = build_model("resnet20", digits, precision="float32")
     model = build_model("resnet20", digits, augmentation=text, precision="float32")
     model.set_weights(plain.get_weights())
@@ -191,7 +93,7 @@ def test_augmentation_acts_in_training_only(digits):
 
 
 def test_a_saved_model_gives_the_same_logits(digits, tmp_path):
-    text = "crop(2, 'reflect'), flip, rotation, shift"
+    text = "crop(2, 'reflect'), flip, affine"
     model = build_model("resnet20(dropout=0.1)", digits, augmentation=text, precision="auto")
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -211,6 +113,7 @@ def test_a_saved_model_gives_the_same_logits(digits, tmp_path):
         ("preact(activation='ellu')", None, "ellu"),
         ("resnet20(gate=-1)", None, "threshold above 0"),
         ("resnet20(stages=1)", None, "unknown option"),
+        ("resnet20(residual=False, highway=True)", None, "residual is False; spatial_dropout,"),
         ("gn_resnet(width=4)", None, "8 or more"),
         ("gn_resnet(dropout_in='head')", None, "known: block, convolution"),
         ("resnet20, preact", None, "exactly one of"),
@@ -221,8 +124,6 @@ def test_a_saved_model_gives_the_same_logits(digits, tmp_path):
         ("resnet20", "crop(32, 'reflect')", "less than the 32"),
         ("resnet20", "flip('up')", "flip direction 'up'; known: horizontal, vertical"),
         ("resnet20", "rotation(0)", "> 0"),
-        ("resnet20", "rotation(200)", "<= 180"),
-        ("resnet20", "shift(1)", "fraction in (0, 1)"),
     ],
 )
 def test_unknown_names_and_options_are_one_line(digits, architecture, augmentation, words):

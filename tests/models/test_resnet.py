@@ -1,0 +1,206 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from cifar_utils.backend import keras
+from cifar_utils.models import build_model
+from cifar_utils.models.resnet import SparseGate
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def layers_of(model, *kinds):
+    return [layer for layer in model.layers if isinstance(layer, kinds)]
+
+
+def trained(model):
+    return sum(np.prod(weight.shape) for weight in model.trainable_weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "trainable"),
+    [
+        ("preact", 1_574_218, 1_570_378),
+        ("cifarnet_worst", 7_713_874, 7_712_118),
+        ("resnet18", 11_183_562, 11_173_962),
+        ("resnet20", 274_042, 272_474),
+        ("resnet34", 21_299_146, 21_282_122),
+        ("resnet50", 23_573_962, 23_520_842),
+        ("resnet56", 860_026, 855_770),
+        ("resnet110", 1_739_002, 1_730_714),
+        ("preact110", 1_738_618, 1_730_522),
+        ("preact164", 1_727_482, 1_703_258),
+    ],
+)
+def test_parameters_are_as_many_as_reported(built, name, parameters, trainable):
+    model = built(name)
+    assert (model.count_params(), trained(model)) == (parameters, trainable)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "projections"),
+    [("resnet20", 20, 2), ("resnet56", 56, 2), ("resnet50", 50, 4), ("preact164", 164, 3)],
+)
+def test_a_plain_network_is_the_residual_one_without_shortcuts(
+    digits, built, name, depth, projections
+):
+    residual, plain = built(name), build_model(f"{name}(residual=False)", digits)
+    assert not layers_of(plain, keras.layers.Add)
+    kernels = [
+        [x.kernel.shape for x in layers_of(model, keras.layers.Conv2D, keras.layers.Dense)]
+        for model in (residual, plain)
+    ]
+    assert [len(shapes) for shapes in kernels] == [depth + projections, depth]
+    left = list(kernels[0])
+    for shape in kernels[1]:
+        left.remove(shape)
+    assert {shape[:2] for shape in left} == {(1, 1)}
+    assert np.isfinite(to_numpy(plain(digits.test.images[:2]))).all()
+
+
+def made_by(model, tensor):
+    return next(layer for layer in model.layers if layer.output is tensor)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "projections"),
+    [("resnet18", 8, 3), ("resnet20", 9, 2), ("resnet50", 16, 4), ("preact164", 54, 3)],
+)
+def test_sparse_dropout_follows_the_addition_of_each_identity_block(
+    digits, name, blocks, projections
+):
+    model = build_model(f"{name}(spatial_dropout=0.5)", digits)
+    dropouts = layers_of(model, keras.layers.SpatialDropout2D)
+    assert {layer.rate for layer in dropouts} == {0.5}
+    dropped = [made_by(model, layer.input) for layer in dropouts]
+    additions = layers_of(model, keras.layers.Add)
+    assert (len(additions), len(dropped)) == (blocks, blocks - projections)
+    for layer in additions:
+        shortcut = made_by(model, layer.input[0])
+        if isinstance(shortcut, keras.layers.BatchNormalization):
+            shortcut = made_by(model, shortcut.input)
+        assert (layer in dropped) != isinstance(shortcut, keras.layers.Conv2D)
+
+
+def test_blocks_take_dropout_gates_and_highways(digits):
+    text = "dropout=0.5, head_dropout=0.3, gate=0.1, highway=True"
+    model = build_model(f"resnet20({text})", digits)
+    rates = [layer.rate for layer in layers_of(model, keras.layers.Dropout)]
+    assert rates == [0.5] * 9 + [0.3]
+    assert len(layers_of(model, SparseGate)) == len(layers_of(model, keras.layers.Multiply)) == 9
+
+
+def test_the_gate_drops_an_image_s_branch_whole_or_not_at_all():
+    y = np.zeros((3, 2, 2, 4), np.float32)
+    y[0, 1, 1, 2], y[1, 0, 0, 0], y[1, 0, 0, 1] = -0.5, 0.2, 0.1
+    kept = to_numpy(SparseGate(0.3)(y))
+    np.testing.assert_array_equal(kept, y * np.reshape([1, 0, 1], (3, 1, 1, 1)))
+
+
+def test_a_highway_starts_by_carrying_most_through(digits):
+    model = build_model("resnet20(highway=True)", digits)
+    gate = next(
+        x for x in layers_of(model, keras.layers.Conv2D) if x.activation.__name__ == "sigmoid"
+    )
+    assert to_numpy(gate(np.zeros((1, 4, 4, 16)))).max() < 0.3
+
+
+def test_preact_is_report_d_s_layer_by_layer(built):
+    layers = keras.layers
+    activated = [layers.BatchNormalization, layers.Activation]
+    expected = [layers.InputLayer, layers.Normalization, layers.Conv2D]
+    for unit in range(12):
+        if unit in (4, 8):
+            expected += [layers.Conv2D, *activated, layers.Conv2D]
+        else:
+            expected += [*activated, layers.Conv2D, layers.Add]
+        expected += [*activated, layers.Conv2D, layers.Dropout, layers.Add]
+    expected += [layers.BatchNormalization, layers.AveragePooling2D, layers.Flatten, layers.Dense]
+    expected += [layers.Activation]
+    model = built("preact")
+    assert len(model.layers) == len(expected)
+    assert all(map(isinstance, model.layers, expected))
+
+    found = [(x.filters, *x.kernel_size, *x.strides) for x in layers_of(model, layers.Conv2D)]
+    units = [[(filters, 3, 3, 1, 1)] * 8 for filters in (32, 64, 128)]
+    for row in units[1:]:
+        filters = row[0][0]
+        row[:1] = [(filters, 1, 1, 1, 1), (filters, 3, 3, 2, 2)]
+    assert found == [(32, 7, 7, 1, 1), *units[0], *units[1], *units[2]]
+    for layer in layers_of(model, layers.BatchNormalization):
+        assert (layer.momentum, layer.epsilon) == (0.99, 1e-3)
+    assert {x.activation.__name__ for x in layers_of(model, layers.Activation)[:-1]} == {"relu"}
+    assert [x.rate for x in layers_of(model, layers.Dropout)] == [0.1] * 12
+    assert model.get_layer(index=-4).pool_size == (8, 8)
+
+    # What is added: the sum before, or the strided convolution that took its place.
+    trunk = model.layers[2]
+    for layer in model.layers[3:]:
+        if isinstance(layer, layers.Add):
+            assert layer.input[0] is trunk.output
+        if isinstance(layer, layers.Add) or getattr(layer, "strides", 1) == (2, 2):
+            trunk = layer
+
+
+@pytest.mark.parametrize(("text", "l2"), [("preact", 1e-6), ("preact(l2=0.0001)", 1e-4)])
+def test_preact_s_28_kernels_are_he_normal_and_penalized(digits, text, l2):
+    model = build_model(text, digits, precision="float32")
+    kernels = layers_of(model, keras.layers.Conv2D, keras.layers.Dense)
+    assert len(kernels) == 28
+    assert {type(layer.kernel_initializer).__name__ for layer in kernels} == {"HeNormal"}
+    penalty = sum(l2 * np.square(to_numpy(layer.kernel)).sum() for layer in kernels)
+    assert float(sum(model.losses)) == pytest.approx(penalty, rel=1e-4)
+    assert len(model.losses) == 28
+
+
+def test_preact_s_other_reading_and_its_classes(digits, with_images):
+    elu = build_model("preact(activation='elu')", digits)
+    found = [x.activation.__name__ for x in layers_of(elu, keras.layers.Activation)[:-1]]
+    assert found == ["elu"] * 24
+    hundred = build_model("preact", with_images(digits, 32, classes=100))
+    assert hundred.count_params() == 1_585_828
+
+
+@pytest.mark.parametrize("width", [8, 9, 31, 32, 40, 64, 100, 200])
+def test_gn_resnet_stays_within_report_a_s_budget_and_uses_it(digits, with_images, width):
+    budget = 9 * width**2 + 30 * width + 36
+    size = build_model(f"gn_resnet(width={width})", digits).count_params()
+    assert 0.75 * budget < size <= budget
+    larger = build_model(f"gn_resnet(width={width})", with_images(digits, 32, classes=100))
+    assert larger.count_params() == size + 90 * width + 90
+
+
+@pytest.mark.parametrize("dropout_in", ["block", "convolution"])
+def test_gn_resnet_s_activation_follows_each_block_s_addition(digits, dropout_in):
+    options = f"width=32, dropout=0.5, dropout_in={dropout_in!r}"
+    plain = build_model(f"gn_resnet({options})", digits)
+    model = build_model(f"gn_resnet({options}, activation=True)", digits)
+    assert not layers_of(plain, keras.layers.ReLU)
+    assert plain.count_params() == model.count_params()
+    added = [made_by(model, layer.input) for layer in layers_of(model, keras.layers.ReLU)]
+    assert added == layers_of(model, keras.layers.Add)
+    assert len(added) == 3
+    rounds = len(layers_of(model, keras.layers.SeparableConv2D))
+    dropouts = layers_of(model, keras.layers.Dropout)
+    assert len(dropouts) == (3 if dropout_in == "block" else rounds)
+
+
+def test_cifarnet_worst_is_report_e_s_layer_by_layer(built):
+    model = built("cifarnet_worst")
+    row = layers_of(model, keras.layers.Conv2D, keras.layers.MaxPooling2D)
+    found = [getattr(layer, "filters", "pool") for layer in row]
+    stages = [[filters] * 9 + ["pool"] for filters in (10, 100, 256)]
+    assert found == [*stages[0], *stages[1], *stages[2], 512, "pool"]
+    convolutions = layers_of(model, keras.layers.Conv2D)
+    assert [x.kernel_size[0] for x in convolutions] == [5, *[3] * 27]
+    assert convolutions[0].output.shape[1:3] == (34, 34)
+    assert [x.padding for x in convolutions] == ["valid", *["same"] * 26, "valid"]
+    normalized = [
+        made_by(model, x.input) for x in layers_of(model, keras.layers.BatchNormalization)
+    ]
+    assert normalized == [convolutions[place] for place in (0, 9, 18, 27)]
+    sizes = [layer.kernel.shape for layer in layers_of(model, keras.layers.Dense)]
+    assert sizes == list(itertools.pairwise([512, 512, 500, 500, 100, 100, 100, 10]))

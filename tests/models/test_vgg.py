@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+
+from cifar_utils.backend import keras
+from cifar_utils.models import build_model
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def layers_of(model, *kinds):
+    return [layer for layer in model.layers if isinstance(layer, kinds)]
+
+
+def trained(model):
+    return sum(np.prod(weight.shape) for weight in model.trainable_weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "trainable"),
+    [
+        ("fan", 87_316_426, 87_312_394),
+        ("cifarnet", 2_444_672, 2_441_728),
+        ("vgg19", 20_576_842, 20_565_834),
+    ],
+)
+def test_parameters_are_as_many_as_reported(built, name, parameters, trainable):
+    model = built(name)
+    assert (model.count_params(), trained(model)) == (parameters, trainable)
+
+
+def test_fan_is_report_b_s_layer_by_layer(built):
+    layers = keras.layers
+    expected = [layers.InputLayer, layers.Normalization]
+    for place in range(7):
+        expected += [layers.Conv2D, layers.BatchNormalization, layers.ReLU]
+        expected += [layers.Dropout] * (place < 6)
+    expected += [layers.Flatten, *[layers.Dense, layers.BatchNormalization, layers.ReLU] * 2]
+    expected += [layers.Dense, layers.Activation]
+    model = built("fan")
+    assert len(model.layers) == len(expected)
+    assert all(map(isinstance, model.layers, expected))
+    convolutions = layers_of(model, layers.Conv2D)
+    assert [x.filters for x in convolutions] == [32, 64, 128, 128, 256, 256, 512]
+    assert {(x.kernel_size, x.strides, x.padding) for x in convolutions} == {
+        ((3, 3), (1, 1), "valid")
+    }
+    assert [x.rate for x in layers_of(model, layers.Dropout)] == [0.05, *[0.1] * 5]
+    assert [x.units for x in layers_of(model, layers.Dense)] == [512, 128, 10]
+    # Keras's defaults throughout.
+    for layer in layers_of(model, layers.Conv2D, layers.Dense):
+        assert type(layer.kernel_initializer).__name__ == "GlorotUniform"
+        assert not to_numpy(layer.bias).any()
+    for layer in layers_of(model, layers.BatchNormalization):
+        assert (layer.momentum, layer.epsilon) == (0.99, 1e-3)
+
+
+def test_cifarnet_s_pairs_add_no_parameters(digits, built):
+    plain = build_model("cifarnet(residual=False)", digits)
+    assert not layers_of(plain, keras.layers.Add)
+    assert len(layers_of(built("cifarnet"), keras.layers.Add)) == 2
+    assert plain.count_params() == built("cifarnet").count_params()
+
+
+def test_cifarnet_is_report_e_s_layer_by_layer(built):
+    model = built("cifarnet")
+    row = layers_of(model, keras.layers.Conv2D, keras.layers.MaxPooling2D)
+    found = [getattr(layer, "filters", None) or layer.pool_size[0] for layer in row]
+    assert found == [64, 128, 2, 128, 128, 256, 2, 256, 2, 256, 256, 4]
+    for layer in layers_of(model, keras.layers.Conv2D):
+        assert (layer.kernel_size, layer.padding, layer.use_bias) == ((3, 3), "same", True)
+    # PyTorch's momentum of 0.1 is the share of the new batch, Keras's that of the old mean.
+    for layer in layers_of(model, keras.layers.BatchNormalization):
+        assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+    (dense,) = layers_of(model, keras.layers.Dense)
+    assert (dense.kernel.shape, dense.use_bias) == ((256, 10), False)
+
+
+def test_cifarnet_for_larger_images_has_report_e_s_heads(digits, with_images):
+    larger = with_images(digits, 64, classes=200)
+    wide = build_model("cifarnet(pool=2)", larger)
+    assert wide.layers[-2].kernel.shape == (4096, 200)
+    deep = build_model("cifarnet(deep=True)", larger)
+    assert deep.layers[-2].kernel.shape == (512, 200)
+    filters = [x.filters for x in deep.layers if isinstance(x, keras.layers.Conv2D)]
+    assert filters == [64, 128, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512]
+    # Its 2,442,112 parameters before the last layer; four more convolutions, with what goes with
+    # them, have 1,180,160 + 3 * 2,359,808 + 4 * 4 * 512.
+    counts = {wide: 2_442_112 + 4096 * 200, deep: 2_442_112 + 8_267_776 + 512 * 200}
+    for model, count in counts.items():
+        assert model.count_params() == count
+        logits = to_numpy(model(larger.test.images[:2]))
+        assert logits.shape == (2, 200)
+        assert logits.dtype == np.float32
+
+
+def test_an_initial_variance_is_that_of_the_weights_times_the_fan_in(digits):
+    for variance in (2.0, 1 / 3):
+        model = build_model(f"cifarnet(variance={variance})", digits)
+        kernel = to_numpy([x for x in model.layers if "conv" in x.name][5].kernel)
+        measured = kernel.var() * np.prod(kernel.shape[:3])
+        assert measured == pytest.approx(variance, rel=0.05)
+
+
+@pytest.mark.parametrize(("batch_norm", "count"), [(True, 16), (False, 0)])
+def test_vgg19_has_all_its_convolutions_in_both_readings(digits, batch_norm, count):
+    model = build_model(f"vgg19(batch_norm={batch_norm})", digits)
+    filters = [x.filters for x in layers_of(model, keras.layers.Conv2D)]
+    assert filters == [64] * 2 + [128] * 2 + [256] * 4 + [512] * 8
+    assert len(layers_of(model, keras.layers.BatchNormalization)) == count
+
+
+def test_vgg19_adds_the_input_of_all_convolutions_but_each_stage_s_first(digits):
+    model = build_model("vgg19(batch_norm=False, residual=True)", digits)
+    assert len(layers_of(model, keras.layers.Add)) == 16 - 5
+    plain = build_model("vgg19(batch_norm=False)", digits)
+    assert model.count_params() == plain.count_params()
+    assert not layers_of(plain, keras.layers.Add)
