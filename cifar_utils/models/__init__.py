@@ -1,4 +1,4 @@
-"""Architectures by name; :func:`build_model` makes one a model from raw images to logits."""
+"""Architectures by name, and :func:`build_model`: a model of one, from raw images to logits."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from cifar_utils.models.resnet import (
 from cifar_utils.models.summary import ModelSummary, summarize
 from cifar_utils.models.transfer import build_transfer_model, extract_features
 from cifar_utils.models.vgg import cifarnet, fan, vgg19
-from cifar_utils.parameters import InputError, parse_call
+from cifar_utils.parameters import InputError, known_name, parse_call
 from cifar_utils.provenance import code_of
 
 __all__ = [
@@ -44,7 +44,9 @@ ARCHITECTURES = {
     )
 }  # fmt: skip
 
-WHITENING_IMAGES = 5000  # whose patches tell the covariance well enough
+NORMALIZATIONS = ("channels", "pixels", "half")
+
+WHITENING_IMAGES = 5000  # enough for the covariance of their patches
 
 
 def build_model(
@@ -52,14 +54,14 @@ def build_model(
     dataset: Dataset,
     *,
     augmentation: str | None = None,
+    normalization: str = "channels",
     precision: str = "auto",
     seed: int = 0,
 ) -> keras.Model:
     """A model from uint8 images ``(N, H, W, 3)`` to float32 logits ``(N, classes)``.
 
-    Its weights are drawn by ``seed``. Augmentation (in training only) and normalization are layers
-    inside it. Images are normalized by mean and standard deviation of each channel over the
-    dataset's training split, and no other.
+    Augmentation (in training only) and normalization are layers inside it. ``seed`` determines the
+    initial weights.
 
     Parameters
     ----------
@@ -67,6 +69,10 @@ def build_model(
         A name in :data:`ARCHITECTURES`, options allowed: ``"cifarnet(residual=False)"``.
     augmentation
         Names in :data:`AUGMENTATIONS`: ``"crop(padding=4), flip"``; ``None`` for none.
+    normalization
+        ``"channels"``: each channel by its mean and standard deviation over the training images.
+        ``"pixels"``: all channels by one mean and deviation over all pixels of the training images
+        (report D). ``"half"``: (x / 255 - 0.5) / 0.5, from -1 to 1 (report E).
     precision
         ``"float32"``, ``"mixed_bfloat16"`` or ``"auto"``; see
         :func:`~cifar_utils.backend.choose_precision`.
@@ -79,13 +85,14 @@ def build_model(
     """
     network = parse_call("architecture", architecture, ARCHITECTURES, given=2)
     augment = augmentation_layers(augmentation)
+    known_name("normalization", normalization, NORMALIZATIONS)
     set_random_seed(seed)
     with dtype_policy(precision):
         images = keras.Input(dataset.image_shape, dtype="uint8", name="images")
         x = images
         for layer in augment:
             x = layer(x)
-        normalize = normalization(dataset.train.images)
+        normalize = normalization_layer(normalization, dataset.train.images)
         x = normalize(x)
         try:
             x = network(x, len(dataset.class_names))
@@ -107,11 +114,15 @@ def build_model(
     return model
 
 
-def normalization(images: np.ndarray) -> keras.Layer:
-    """A layer that gives each channel mean 0 and deviation 1 over ``images`` ``(N, H, W, C)``."""
+def normalization_layer(kind: str, images: np.ndarray) -> keras.Layer:
+    """The layer that ``build_model`` calls ``kind``, for training ``images`` ``(N, H, W, C)``."""
+    if kind == "half":
+        return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")
     channels = images.reshape(-1, images.shape[-1])
     # A histogram of 256 values is exact, and needs no copy of the images in floats.
     counts = np.stack([np.bincount(channel, minlength=256) for channel in channels.T])
+    if kind == "pixels":
+        counts = np.broadcast_to(counts.mean(axis=0), counts.shape)
     values = np.arange(256)
     mean = counts @ values / len(channels)
     variance = counts @ values**2 / len(channels) - mean**2

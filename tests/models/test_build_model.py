@@ -57,22 +57,45 @@ def test_the_seed_gives_the_weights(digits):
     assert not same_weights(models[0], models[2])
 
 
-def test_images_are_normalized_by_the_training_split_alone(digits):
-    def normalized(dataset, images):
-        model = build_model("resnet20", dataset, precision="float32")
-        (layer,) = [x for x in model.layers if isinstance(x, keras.layers.Normalization)]
-        return to_numpy(layer(images))
+def normalized(dataset, images, normalization="channels"):
+    """Images as they enter the first convolution."""
+    model = build_model("resnet20", dataset, normalization=normalization, precision="float32")
+    first = next(x for x in model.layers if isinstance(x, keras.layers.Conv2D))
+    return to_numpy(keras.Model(model.input, first.input)(images))
 
+
+@pytest.fixture
+def coloured(digits):
+    """Digits with other images to train on, whose channels differ in mean and deviation."""
+    images = np.random.default_rng(0).integers(0, [40, 150, 256], digits.train.images.shape)
+    return dataclasses.replace(digits, train=Split(images.astype(np.uint8), digits.train.labels))
+
+
+@pytest.mark.parametrize(("normalization", "axes"), [("channels", (0, 1, 2)), ("pixels", None)])
+def test_images_are_normalized_by_the_training_split_alone(digits, coloured, normalization, axes):
+    images = coloured.train.images
+    found = normalized(coloured, images, normalization)
+    expected = (images - images.mean(axes)) / images.std(axes)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
     noise = Split(np.full_like(digits.test.images, 200), digits.test.labels)
-    train = np.random.default_rng(0).integers(0, [40, 150, 256], digits.train.images.shape)
-    split = Split(train.astype(np.uint8), digits.train.labels)
-    dataset = dataclasses.replace(digits, train=split)
-    measured = normalized(dataset, split.images)
-    np.testing.assert_allclose(measured.mean((0, 1, 2)), 0, atol=1e-3)
-    np.testing.assert_allclose(measured.std((0, 1, 2)), 1, atol=1e-3)
-    other = dataclasses.replace(dataset, validation=noise, test=noise)
-    np.testing.assert_array_equal(normalized(other, split.images), measured)
-    assert not np.allclose(normalized(digits, split.images), measured, atol=0.1)
+    other = dataclasses.replace(coloured, validation=noise, test=noise)
+    np.testing.assert_array_equal(normalized(other, images, normalization), found)
+    assert not np.allclose(normalized(digits, images, normalization), found, atol=0.1)
+
+
+def test_half_is_from_minus_one_to_one_for_any_training_images(digits, coloured):
+    images = digits.test.images
+    for dataset in (digits, coloured):
+        found = normalized(dataset, images, "half")
+        np.testing.assert_allclose(found, (images / 255 - 0.5) / 0.5, atol=1e-6)
+
+
+def test_an_unknown_normalization_is_one_line(digits):
+    words = (
+        r"^unknown normalization 'pixel'; did you mean 'pixels'\? known: channels, pixels, half$"
+    )
+    with pytest.raises(InputError, match=words):
+        build_model("resnet20", digits, normalization="pixel")
 
 
 def test_images_all_the_same_are_finite(digits):
