@@ -52,7 +52,7 @@ def describe_environment(precision: str) -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores,
         "accelerators": _accelerators(backend),
-        "git": git_commit(Path(__file__)),
+        "git": _own_commit(),
     }
 
 
@@ -190,6 +190,11 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
+@cache  # the code that runs is that of the first time, whatever is committed later
+def _own_commit() -> str | None:
+    return git_commit(Path(__file__))
+
+
 def _accelerators(backend: str) -> list[str]:
     """Names of the devices other than processors that the backend computes on."""
     import keras
@@ -202,7 +207,6 @@ def _accelerators(backend: str) -> list[str]:
     return names.splitlines() if names else devices
 
 
-@cache
 def git_commit(file: Path) -> str | None:
     """The commit a file is of, ``+changes`` where tracked files differ; None where it has none.
 

@@ -125,7 +125,7 @@ def test_intervals_hold_the_difference_and_turn_with_the_runs(counts):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"right": None}, r"no paired test with .*two: it has no predictions.npz; run it again"),
+        ({"right": None}, r"no paired test with .*two: it has no predicted.npz; run it again"),
         ({"dataset": "cifar10"}, r"images differ \(200 of cifar10, 200 of digits\)"),
         ({"labels": LABELS[:100], "right": range(50)}, r"differ \(100 of digits, 200 of digits\)"),
         ({"labels": LABELS[::-1]}, r"no paired test of two against one: their test images differ"),

@@ -14,6 +14,7 @@ from cifar_utils.evaluation import (
     evaluate,
     evaluate_views,
     percent,
+    read_predicted,
     read_scores,
     wilson_interval,
 )
@@ -93,10 +94,16 @@ def test_dict_holds_plain_fractions():
     kept = BY_HAND.to_dict()
     assert kept.keys() == {
         "n", "loss", "top1", "top1_interval", "top5", "top5_interval", "calibration_error",
-        "per_class",
+        "per_class", "top_k",
     }  # fmt: skip
     assert all(type(kept[key]) is float for key in ("loss", "top1", "top5"))
     assert kept["top1_interval"] == list(BY_HAND.top1_interval)
+    assert kept["top_k"] == [BY_HAND.top_k(k) for k in (1, 2, 3)]
+
+
+def test_the_smallest_k_that_reaches_a_share():
+    assert [BY_HAND.top_k(k) for k in (1, 2, 3)] == [0.5, 0.75, 1.0]
+    assert [BY_HAND.k_reaching(share) for share in (0.5, 0.51, 0.75, 1.0)] == [1, 2, 2, 3]
 
 
 def test_words_give_intervals_and_leave_out_a_trivial_top5():
@@ -166,7 +173,12 @@ def test_scores_read_are_the_ones_written(folder, scores):
     for name in ("labels", "probabilities"):
         np.testing.assert_array_equal(getattr(read, name), getattr(scores, name), strict=True)
     assert read.to_dict() == scores.to_dict()
-    assert [file.name for file in folder.iterdir()] == ["predictions.npz"]
+    assert {file.name for file in folder.iterdir()} == {"predictions.npz", "predicted.npz"}
+    predicted = read_predicted(folder / "predicted.npz")
+    np.testing.assert_array_equal(predicted.classes, scores.predictions)
+    np.testing.assert_array_equal(predicted.labels, scores.labels)
+    assert predicted.right.mean() == pytest.approx(scores.top1)
+    np.testing.assert_allclose(predicted.probabilities, scores.probabilities.max(1), atol=1e-3)
 
 
 @pytest.fixture(scope="module")

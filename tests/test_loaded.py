@@ -104,11 +104,11 @@ def test_a_run_says_what_is_there(folder):
     assert run.page == folder / "report.html"
     assert repr(run) == (
         "made: tiny on digits (01_vgg_like), 1 epoch, test top-1 50.0%; "
-        f"in {folder}: record, no page, no predictions, no model"
+        f"in {folder}: record, no page, no predicted classes, no predictions, no model"
     )
     run.page.touch()
     Scores(("a", "b"), np.array([0, 1]), np.eye(2, dtype=np.float32)).write(folder)
-    assert repr(run).endswith("record, page, predictions, no model")
+    assert repr(run).endswith("record, page, predicted classes, predictions, no model")
     assert run.scores.top1 == 1.0
 
 
