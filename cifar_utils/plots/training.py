@@ -29,12 +29,12 @@ MARKERS = "os^DvPX*"
 def plot_history(
     history: History, reported: pd.DataFrame | None = None, title: str | None = None
 ) -> CaptionedFigure:
-    """Loss and accuracy of training and validation by epoch, the best one marked; learning rate.
+    """Loss and accuracies of training and validation by epoch, the best one marked; learning rate.
 
     Parameters
     ----------
     history
-        One epoch or more; ``val_loss`` and ``val_accuracy`` may be missing.
+        One epoch or more; ``top5`` and what was taken on validation images may be missing.
     reported
         A training curve to draw behind, as far as the run goes:
         :func:`cifar_utils.reported.reported_curve`.
@@ -43,12 +43,17 @@ def plot_history(
 
     """
     epochs = [row["epoch"] for row in history.epochs]
+    names = {"loss": "loss (nats)", "accuracy": "accuracy", "top5": "top-5 accuracy"}
+    shown = [key for key in names if key in history.epochs[0] or key != "top5"]
+    keys = [f"{prefix}{key}" for key in names for prefix in ("", "val_")]
     columns = {
         key: np.array([row.get(key) for row in history.epochs], float)  # None becomes NaN
-        for key in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate")
+        for key in (*keys, "learning_rate")
     }
-    figure = Figure(figsize=(WIDTH, 8))
-    panels = figure.subplots(3, sharex=True, height_ratios=[3, 3, 1.3])
+    figure = Figure(figsize=(WIDTH, 2 * len(shown) + 4))
+    *panels, rate = figure.subplots(
+        len(shown) + 1, sharex=True, height_ratios=[*[3] * len(shown), 1.3]
+    )
     dots = {"marker": "o", "markersize": 4 if len(epochs) > 3 else 8} if len(epochs) <= 40 else {}
     caption = (
         "Training figures are means over an epoch, with augmentation and dropout on; validation "
@@ -58,21 +63,22 @@ def plot_history(
     if history.stopped:
         caption += f" Training stopped: {history.stopped}."
     source = None if reported is None else reported.attrs.get("source", "reported")
-    for panel, metric in zip(panels, ("loss", "accuracy"), strict=False):
-        if reported is not None:
+    for panel, metric in zip(panels, shown, strict=True):
+        column = {"top5": "top_5_accuracy"}.get(metric, metric)
+        if reported is not None and column in reported:
             behind = reported[reported["epoch"] <= max(epochs)]
-            column = metric if metric in reported else f"top_5_{metric}"
-            name = f"{source}, training" + (" (top-5)" if column != metric else "")
-            panel.plot(behind["epoch"], behind[column], color=GREY, lw=3, alpha=0.6, label=name)
+            look = {"color": GREY, "lw": 3, "alpha": 0.6}
+            panel.plot(behind["epoch"], behind[column], label=f"{source}, training", **look)
         panel.plot(epochs, columns[metric], color=BLUE, ls="--", label="training", **dots)
         validation = columns[f"val_{metric}"]
         if not np.isnan(validation).all():
             panel.plot(epochs, validation, color=VERMILION, label="validation", **dots)
-    lines = panels[1].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside upper center", ncols=3, title=title)
-    panels[0].set_ylabel("loss (nats)")
-    panels[1].set_ylabel("accuracy")
-    panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        panel.set_ylabel(names[metric])
+        if metric != "loss":
+            panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, title=title
+    )
     if reported is not None:
         last = reported.iloc[-1]
         caption += f" Grey: {source}, whose training loss is {last['loss']:.3f} "
@@ -81,18 +87,18 @@ def plot_history(
 
     rates = columns["learning_rate"]
     cuts = len(set(rates)) < len(rates) / 2  # a factor now and then, rather than a smooth course
-    panels[2].plot(epochs, rates, color=GREEN, drawstyle="steps-mid" if cuts else "default", **dots)
-    panels[2].set(xlabel="epoch", ylabel="learning rate")
+    rate.plot(epochs, rates, color=GREEN, drawstyle="steps-mid" if cuts else "default", **dots)
+    rate.set(xlabel="epoch", ylabel="learning rate")
     if cuts and rates.min() > 0 and rates.max() > 30 * rates.min():
-        panels[2].set_yscale("log")
+        rate.set_yscale("log")
     else:
-        panels[2].margins(y=0.15)
-        panels[2].set_ylim(bottom=0)
-    for panel in panels:
+        rate.margins(y=0.15)
+        rate.set_ylim(bottom=0)
+    for panel in (*panels, rate):
         panel.axvline(history.best_epoch, color="#333333", lw=1.2, ls=":")
-    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    panels[2].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-    figure.align_ylabels(panels)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    rate.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    figure.align_ylabels([*panels, rate])
     return CaptionedFigure(figure, caption, _history_in_words(history, columns))
 
 
