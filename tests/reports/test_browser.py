@@ -4,8 +4,11 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from cifar_utils.reports.export import export_page
 from cifar_utils.reports.site import build_index
 
 sync_api = pytest.importorskip(
@@ -18,6 +21,7 @@ AXE = (Path(axe.__file__).parent / "axe.min.js").read_text("utf-8")
 PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
 EVIL = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>"
 PAGES = ["index.html", "curves.html", "second/report.html", "deep/first/report.html"]
+WHAT = ["interactive output", "picture", "interactive output", "iframe", "picture"]
 A4 = 673, 1001  # px at 96 dpi within margins of 16 mm
 
 
@@ -54,6 +58,33 @@ def published(tmp_path_factory):
             shutil.copy(record.with_name(name), folder / record.parent.name)
     build_index(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory):
+    """The page of a notebook with formulas and with outputs that need a script or the network."""
+    long = " + ".join(rf"\frac{{{i}}}{{n}}" for i in range(60))
+    html = [
+        '<div style="height: 500px"></div><script>plot()</script>',
+        f'<p onclick="x()">{EVIL}</p>',
+    ]
+    html += [
+        '<iframe src="https://example.org/"></iframe>',
+        '<img src="https://example.org/a.png">',
+    ]
+    outputs = [new_output("display_data", {"text/html": piece}) for piece in html]
+    outputs += [new_output("display_data", {"text/latex": r"$\displaystyle \sqrt{\epsilon}$"})]
+    cells = [
+        new_markdown_cell(
+            rf"# On $\epsilon$"
+            "\n\n"
+            rf"Costs $5 and $6. $\mathbf{{w}}$ $$\frac{{1}}{{2}}$$ $${long}$$"
+        ),
+        new_code_cell("draw()", outputs=outputs, execution_count=1),
+    ]
+    folder = tmp_path_factory.mktemp("others")
+    nbformat.write(new_notebook(cells=cells), folder / "notebook.ipynb")
+    return export_page(folder / "notebook.ipynb", folder / "page.html")
 
 
 @pytest.fixture
@@ -186,9 +217,9 @@ def test_a_figure_s_colours_are_those_of_the_mode(visit, site):
     assert light != line.evaluate(colour) != "none"
 
 
-def test_no_page_scrolls_sideways(visit, site, published):
+def test_no_page_scrolls_sideways(visit, site, published, others):
     page = visit(site / "index.html")
-    for file in [*(site / name for name in PAGES), *published.rglob("*.html")]:
+    for file in [*(site / name for name in PAGES), *published.rglob("*.html"), others]:
         page.goto(file.as_uri())
         unfold(page)
         for width in (360, 768, 1920):
@@ -263,10 +294,10 @@ def test_runs_are_read_one_after_the_other(visit, site):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(visit, site, published, scheme):
+def test_axe_finds_nothing_serious(visit, site, published, others, scheme):
     run = next(published.glob("*/report.html"))
     page = visit(site / "index.html", color_scheme=scheme)
-    for file in [*(site / name for name in PAGES[:3]), run]:
+    for file in [*(site / name for name in PAGES[:3]), run, others]:
         page.goto(file.as_uri())
         unfold(page)
         page.evaluate(AXE)
@@ -325,4 +356,22 @@ def test_without_scripts_everything_is_read_and_no_switch_is_dead(visit, site):
 
 def test_pages_are_small(site, published):
     files = [*site.rglob("*.html"), *published.rglob("*.html")]
-    assert [file for file in files if file.stat().st_size > 1.5e6] == []
+    assert [file for file in files if file.stat().st_size > 600_000] == []
+
+
+def test_formulas_are_set_as_formulas(visit, others):
+    page = visit(others)
+    over, under = (part.bounding_box() for part in page.locator("mfrac").first.locator("> *").all())
+    assert over["y"] + over["height"] <= under["y"] + 1
+    root = page.locator(".outputs msqrt").bounding_box()
+    assert root["width"] > 0
+    assert root["height"] > 0
+    assert page.locator("h1 math").text_content() == "ϵ"
+    assert "Costs $5 and $6." in page.locator("main").inner_text()
+
+
+def test_what_a_page_can_t_show_is_named_in_a_line(visit, others):
+    page = visit(others)
+    names = [note.split(":")[0] for note in shown(page, ".outputs em")]
+    assert names == [f"[{what} not in this page" for what in WHAT]
+    assert max(note.bounding_box()["height"] for note in page.locator(".outputs em").all()) < 60

@@ -1,3 +1,6 @@
+import base64
+import io
+import json
 import re
 
 import nbformat
@@ -6,10 +9,11 @@ from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from cifar_utils.parameters import InputError
 from cifar_utils.record import RunRecord
-from cifar_utils.reports.export import export_page, render_page
+from cifar_utils.reports.export import export_page
 
 FETCHING = re.compile(
     r"<(script|link|img|iframe|source|video|audio|embed|object|image)\b[^>]*"
@@ -28,7 +32,7 @@ FIGURE = (
 
 def result(**data):
     names = {"html": "text/html", "text": "text/plain", "markdown": "text/markdown"}
-    names |= {"png": "image/png", "svg": "image/svg+xml"}
+    names |= {"png": "image/png", "svg": "image/svg+xml", "latex": "text/latex"}
     return new_output("execute_result", {names[key]: value for key, value in data.items()})
 
 
@@ -60,15 +64,29 @@ def record(**changes):
     return RunRecord(**facts | changes)
 
 
+def exported(folder, *cells, metadata=None):
+    """The page of a notebook file of these cells (dicts of any shape) and an executed one."""
+    content = {"nbformat": 4, "nbformat_minor": 5, "metadata": {} if metadata is None else metadata}
+    content["cells"] = [*cells, {"cell_type": "code", "execution_count": 1, "source": "last()"}]
+    (folder / "notebook.ipynb").write_text(json.dumps(content))
+    html = export_page(folder / "notebook.ipynb", folder / "page.html").read_text("utf-8")
+    assert not FETCHING.search(html), FETCHING.search(html)[0]
+    return BeautifulSoup(html, "html.parser")
+
+
 @pytest.fixture
 def render(tmp_path):
     def render(*cells, record=None, metadata=None):
-        nb = new_notebook(cells=list(cells), metadata=metadata or {})
-        html = render_page(nb, tmp_path / "notebook.ipynb", record)
-        assert not FETCHING.search(html), FETCHING.search(html)[0]
-        return BeautifulSoup(html, "html.parser")
+        if record:
+            record.write(tmp_path)
+        return exported(tmp_path, *cells, metadata=metadata)
 
     return render
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("notebooks")
 
 
 def test_the_page_of_a_run(render):
@@ -143,7 +161,9 @@ def test_what_outputs_would_fetch_is_taken_out(render):
 
 def test_a_picture_left_out_is_named(render):
     page = render(new_markdown_cell("![a cat](https://example.org/cat.png)"), executed())
-    assert page.main.em.get_text() == "[picture not in this page: a cat]"
+    assert (
+        page.main.em.get_text() == "[picture not in this page: a cat, https://example.org/cat.png]"
+    )
 
 
 def test_a_picture_beside_the_notebook_is_put_in(render, tmp_path):
@@ -161,7 +181,7 @@ def test_each_kind_of_output(render):
         executed(result(text="   \n")),
         executed(result(html="<table><tr><td>1</td></tr></table>", text="1")),
     )
-    first, second, third, fourth, fifth, sixth = page.select(".cell")
+    first, second, third, fourth, fifth, sixth, _ = page.select(".cell")
     assert first.select_one(".outputs pre").get_text() == "red <b>"
     messages = second.select_one("details.stderr")
     assert not messages.has_attr("open")
@@ -173,7 +193,6 @@ def test_each_kind_of_output(render):
     assert fourth.p.strong.get_text() == "bold"
     assert "<p>" not in fourth.get_text()
     assert not fourth.find("script")
-    assert "<script>" in fourth.get_text(), "it shows as text"
     assert not fifth.select(".outputs pre")
     assert "scroll" in sixth.table.parent["class"]
     assert sixth.table.parent["tabindex"] == "0"
@@ -201,7 +220,7 @@ def test_cells_after_an_error_say_that_they_were_not_executed(render):
     banner = new_markdown_cell("papermill", metadata={"tags": ["papermill-error-cell-tag"]})
     page = render(banner, executed(error, source="fail()"), new_code_cell("later()"))
     assert "papermill" not in page.get_text()
-    failed, later = page.select(".cell")
+    failed, later, _ = page.select(".cell")
     assert failed.select_one("details.code").has_attr("open")
     assert failed.select_one(".error p").get_text() == "ValueError: <bad>"
     assert failed.select_one(".error pre").get_text() == "Trace\nx"
@@ -220,7 +239,7 @@ TAGGED = {"tags": ["parameters"]}
 
 @settings(max_examples=20, deadline=None)
 @given(st.text(), st.text(min_size=1))
-def test_any_text_of_a_parameter_or_an_error_shows_as_text(value, message):
+def test_any_text_of_a_parameter_or_an_error_shows_as_text(folder, value, message):
     source = 'note: str = ""  # what <b>you</b> like\nepochs: int = 2  # passes'
     error = new_output("error", ename="ValueError", evalue=message, traceback=[message])
     cells = [
@@ -228,8 +247,7 @@ def test_any_text_of_a_parameter_or_an_error_shows_as_text(value, message):
         executed(error, source=f"note = {value!r}", metadata={"tags": ["injected-parameters"]}),
     ]
     metadata = {"papermill": {"parameters": {"note": value}}}
-    nb = new_notebook(cells=cells, metadata=metadata)
-    page = BeautifulSoup(render_page(nb, nb_path), "html.parser")
+    page = exported(folder, *cells, metadata=metadata)
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tr")]
     assert rows[1:] == [["note", repr(value), "what <b>you</b> like"], ["epochs", "2", "passes"]]
     assert bool(page.select("tr.changed")) == (value != "")
@@ -237,17 +255,11 @@ def test_any_text_of_a_parameter_or_an_error_shows_as_text(value, message):
     assert not page.main.find_all(["b", "i", "img"])
 
 
-@pytest.fixture(autouse=True)
-def _path(tmp_path):
-    global nb_path
-    nb_path = tmp_path / "notebook.ipynb"
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1)))
-def test_each_heading_has_an_address_of_its_own(headings):
+def test_each_heading_has_an_address_of_its_own(folder, headings):
     cells = [new_markdown_cell(f"## {heading}") for heading in headings]
-    page = BeautifulSoup(render_page(new_notebook(cells=cells), nb_path), "html.parser")
+    page = exported(folder, *cells)
     ids = [heading["id"] for heading in page.main.find_all(["h2", "h3"])]
     assert len(set(ids)) == len(ids)
     assert [a["href"] for a in page.select("nav a")] == [f"#{id_}" for id_ in ids]
@@ -276,3 +288,325 @@ def test_a_notebook_that_was_not_executed_is_refused(tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "a.ipynb")
     with pytest.raises(InputError, match="has not been executed; run it"):
         export_page(tmp_path / "a.ipynb", tmp_path / "a.html")
+
+
+def encoded(form, size=(8, 8), **options):
+    """A picture's file as text: grey noise where it is large."""
+    image = Image.effect_noise(size, 50)
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def display(data, **changes):
+    return {"output_type": "display_data", "data": data, "metadata": {}} | changes
+
+
+def code(*outputs, **changes):
+    """A code cell of outputs of any shape."""
+    return {"cell_type": "code", "source": "draw()", "outputs": list(outputs)} | changes
+
+
+ODD = [1, None, "text", [], {}, [{}], "\ud800"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_no_odd_part_of_a_notebook_keeps_its_page_from_being_written(render, odd):
+    text = {"cell_type": "markdown", "source": "kept text"}
+    outputs = [{**display({}), key: odd} for key in ("data", "metadata", "output_type")]
+    outputs += [display({kind: odd, "image/png": odd}) for kind in ("text/html", "text/latex")]
+    outputs += [{"output_type": "stream", "text": odd, "name": odd}, odd]
+    outputs += [{"output_type": "error", "ename": odd, "evalue": odd, "traceback": odd}]
+    page = render(
+        *[text | {key: odd} for key in ("cell_type", "metadata", "attachments", "source")],
+        *[text | {"metadata": {"tags": odd}}, text | {"attachments": {"net.png": odd}}],
+        *[code(output) for output in outputs],
+        *[code() | {key: odd} for key in ("outputs", "metadata", "source", "execution_count")],
+        odd,
+        code({"output_type": "stream", "name": "stdout", "text": "the end"}),
+        metadata={"papermill": odd, "kernelspec": odd, "language_info": odd},
+    )
+    assert page.main.get_text().count("kept text") >= 4
+    assert page.select(".outputs pre")[-1].get_text() == "the end"
+
+
+@pytest.mark.parametrize(
+    "papermill", [None, {"end_time": "soon"}, {"end_time": 5}, {"parameters": 1}]
+)
+def test_odd_facts_of_a_run_are_left_out(render, papermill):
+    page = render(code(), metadata={"papermill": papermill})
+    assert page.select_one(".kicker") is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(), max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["tags", "parameters", "data", "text/html", "text"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+MARKUP = st.lists(
+    st.sampled_from(
+        [
+            "$",
+            "$$",
+            "\\frac",
+            "{",
+            "}",
+            "<b",
+            ">",
+            "</div>",
+            "<![",
+            "<!--",
+            "![a](",
+            ")",
+            "`",
+            "# ",
+            "\n",
+            "|-|",
+            "\r\b",
+            "\ud800",
+        ]
+    )
+    | st.text(max_size=3),
+    max_size=12,
+).map("".join)
+
+
+@settings(max_examples=40, deadline=None)
+@given(JSON, MARKUP, st.sampled_from(["text/html", "text/markdown", "text/latex", "image/png"]))
+def test_any_values_and_any_markup_make_a_page(folder, value, markup, kind):
+    page = exported(
+        folder,
+        {"cell_type": "markdown", "source": markup, "metadata": value, "attachments": value},
+        code(display({kind: markup}, metadata=value), value, metadata=value),
+        code(display({"text/html": "<b>after</b>"})),
+        metadata=value,
+    )
+    after = page.select(".cell")[-2]
+    assert after.parent is page.main, "no markup opens what it does not close"
+    assert after.b.get_text() == "after"
+
+
+def test_a_lone_half_of_a_character_is_replaced(render):
+    page = render(
+        code({"output_type": "stream", "name": "stdout", "text": "half \ud83d, whole \U0001f600"})
+    )
+    assert page.select_one(".outputs pre").get_text() == "half �, whole \U0001f600"
+
+
+def test_attachments_are_put_in_and_missing_ones_named(render):
+    page = render(
+        {
+            "cell_type": "markdown",
+            "source": "![net](attachment:net.png) ![gone](attachment:gone.png) ![a](.)",
+            "attachments": {"net.png": {"image/png": PIXEL}},
+        }
+    )
+    assert page.main.img["src"] == f"data:image/png;base64,{PIXEL}"
+    assert [em.get_text() for em in page.main.find_all("em")] == [
+        "[picture not in this page: gone, attachment:gone.png]",
+        "[picture not in this page: a, .]",
+    ]
+
+
+def test_a_picture_outside_of_the_notebook_s_folder_stays_out(tmp_path):
+    (tmp_path / "secret.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "link.svg").symlink_to(tmp_path / "secret.svg")
+    source = "![up](../secret.svg) ![link](link.svg)"
+    page = exported(inner, {"cell_type": "markdown", "source": source})
+    assert not page.main.find("img")
+    assert len(page.main.find_all("em")) == 2
+
+
+@pytest.mark.parametrize("form", ["gif", "webp", "png", "jpeg"])
+def test_a_picture_of_each_form_is_put_in(render, form):
+    content = encoded(form)
+    page = render(code(display({f"image/{form}": content, "text/plain": "<IPython object>"})))
+    assert page.main.img["src"] == f"data:image/{form};base64,{content}"
+    assert "IPython" not in page.main.get_text()
+
+
+def test_a_picture_that_can_t_be_read_is_named(render):
+    page = render(code(display({"image/png": "bm8gcGljdHVyZQ=="})))
+    assert page.main.em.get_text() == "[picture not in this page: it can't be read]"
+
+
+SCRIPT = "<div style='height: 500px'></div><script>plot()</script>"
+INTERACTIVE = "[interactive output not in this page: it needs JavaScript]"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"text/html": SCRIPT, "text/plain": "Figure()"},
+        {"application/javascript": "plot()", "text/plain": "<IPython…Javascript object>"},
+        {"application/vnd.plotly.v1+json": {"data": []}, "text/html": SCRIPT},
+        {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "Slider()"},
+    ],
+    ids=lambda data: next(iter(data)),
+)
+def test_what_needs_a_script_is_named_and_leaves_no_empty_box(render, data):
+    page = render(code(display(data)))
+    assert page.select_one(".outputs").get_text(strip=True) == INTERACTIVE
+    assert not page.select("[style]")
+
+
+def test_an_animation_of_matplotlib_is_named(render):
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1, 1))
+    html = FuncAnimation(figure, lambda frame: [], frames=2).to_jshtml()
+    page = render(code(display({"text/html": html})))
+    assert page.select_one(".outputs").get_text(strip=True) == INTERACTIVE
+    assert not page.main.find_all(["input", "form", "img"])
+    assert not page.main.select(".outputs button")
+
+
+@pytest.mark.parametrize(
+    ("html", "named"),
+    [
+        ("<iframe src='https://example.org/a?b&c'></iframe>", "iframe"),
+        ("<video controls><source src='https://example.org/a?b&c'></video>", "video"),
+        ("<img src='https://example.org/a?b&c'>", "picture"),
+    ],
+)
+def test_what_lies_elsewhere_keeps_its_address(render, html, named):
+    page = render(code(display({"text/html": html})))
+    address = "https://example.org/a?b&c"
+    assert page.main.em.get_text() == f"[{named} not in this page: {address}]"
+    assert page.main.em.a["href"] == address
+
+
+def test_handlers_and_links_that_run_code_are_taken_out(render):
+    html = '<a href="javascript:steal()">a</a><b onclick="steal()">b</b><a href="#x">c</a>'
+    page = render(code(display({"text/html": html})), code(display({"text/markdown": html})))
+    links = page.select(".outputs a")
+    assert [link.get("href") for link in links] == [None, "#x"] * 2
+    assert not page.select("[onclick]")
+
+
+def test_updates_of_a_progress_bar_are_one_line(render):
+    bars = [f"\r{i}0%|{'█' * i}" for i in range(1, 4)]
+    stream = {"output_type": "stream", "name": "stderr"}
+    typed = {
+        "output_type": "stream",
+        "name": "stdout",
+        "text": "1/9\b\b\b3/9\r\nlong word\rshort\n",
+    }
+    page = render(
+        code(*[stream | {"text": bar} for bar in bars], typed, stream | {"text": "\r \r"})
+    )
+    folds = page.select("details.stderr")
+    assert [fold.pre.get_text() for fold in folds] == ["30%|███"]
+    assert page.select_one(".outputs > pre").get_text() == "3/9\nshortword\n"
+
+
+def test_a_figure_without_a_text_is_told_by_its_section(render):
+    figure = display({"image/png": PIXEL, "text/plain": "<Figure size 640x480 with 1 Axes>"})
+    page = render(
+        {"cell_type": "markdown", "source": "# Title\n\n## Which classes are *hard*"},
+        code(figure),
+        code(figure | {"metadata": {"image/png": {"alt": "Cats are hard"}}}),
+        code(display({"text/html": f'<img src="data:image/png;base64,{PIXEL}">'})),
+        {"cell_type": "markdown", "source": f"![](data:image/png;base64,{PIXEL})"},
+    )
+    assert [img["alt"] for img in page.main.find_all("img")] == [
+        "Figure size 640x480 with 1 Axes in section 'Which classes are hard'",
+        "Cats are hard",
+        "Figure in section 'Which classes are hard'",
+        "Figure in section 'Which classes are hard'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "tex"),
+    [
+        (r"so $\epsilon$ is", "ϵ"),
+        (r"so $ \epsilon $ is", "ϵ"),
+        (r"$$\frac{1}{2}$$", "12"),
+        ("\\begin{equation}\nx^2\n\\label{eq:a}\n\\end{equation}", "x2"),
+        (r"| a |" "\n|-|\n| $x_i$ |", "xi"),
+    ],
+)
+def test_tex_becomes_mathml(render, source, tex):
+    page = render(
+        {"cell_type": "markdown", "source": source}, code(display({"text/markdown": source}))
+    )
+    assert [math.get_text().strip() for math in page.main.find_all("math")] == [tex, tex]
+    assert "$" not in page.main.get_text()
+
+
+def test_what_ipython_displays_as_tex_becomes_mathml(render):
+    from IPython.display import Latex, Math
+
+    outputs = [
+        display({"text/latex": shown._repr_latex_(), "text/plain": "<IPython object>"})
+        for shown in (
+            Math(r"\epsilon"),
+            Latex("\n    where $x$ is\n    \\begin{align} y \\end{align}"),
+        )
+    ]
+    page = render(code(*outputs))
+    assert page.main.math.get_text() == "ϵ"
+    assert len(page.main.find_all("math")) == 3
+    assert "where" in page.main.get_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["costs $5 and $6", "from $5 to CA$6", "$5-$10", "$HOME and $PATH", r"\$x\$", "5 $ and 6 $"],
+)
+def test_plain_dollar_signs_stay(render, text):
+    page = render({"cell_type": "markdown", "source": text})
+    assert page.select_one(".markdown").get_text(strip=True) == text.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    "tex",
+    [
+        r"\nosuchcommand{x}",
+        r"\frac{1}",
+        "x_",
+        r"\begin{tabular}{cc} a & b \end{tabular}",
+        r"\sqrt" * 2000,
+    ],
+)
+def test_tex_that_can_t_be_read_stays_as_code(render, tex):
+    page = render({"cell_type": "markdown", "source": f"${tex}$"})
+    assert page.main.code.get_text() == tex
+    assert page.main.em.get_text() == "[formula not in this page: its TeX can't be read]"
+
+
+def test_a_large_drawing_becomes_smaller_without_loss(render):
+    image = Image.effect_noise((300, 300), 40)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    content = base64.b64encode(file.getvalue()).decode()
+    page = render(code(display({"image/png": content})))
+    head, _, shown = page.main.img["src"].partition(",")
+    assert head == "data:image/webp;base64"
+    assert len(shown) < len(content)
+    with Image.open(io.BytesIO(base64.b64decode(shown))) as smaller:
+        assert smaller.convert("L").tobytes() == image.tobytes()
+
+
+def test_a_large_photograph_becomes_much_smaller(render):
+    image = Image.merge("RGB", [Image.effect_noise((300, 300), spread) for spread in (40, 50, 60)])
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    page = render(code(display({"image/png": base64.b64encode(file.getvalue()).decode()})))
+    head, _, shown = page.main.img["src"].partition(",")
+    assert head == "data:image/webp;base64"
+    assert len(base64.b64decode(shown)) < len(file.getvalue()) / 2
+
+
+def test_a_number_and_its_unit_stay_on_one_line(render):
+    page = render({"cell_type": "markdown", "source": "| loss |\n|-|\n| 13.3 % (12.1 to 14 %) |"})
+    assert page.td.get_text() == "13.3\xa0% (12.1\xa0to\xa014\xa0%)"

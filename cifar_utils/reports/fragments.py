@@ -1,0 +1,313 @@
+"""Pieces of HTML for a page: Markdown, formulas, pictures and tables, each standing alone.
+
+A browser fetches nothing for a piece and runs nothing of it. A note in its place names each
+thing that is left out.
+"""
+
+import base64
+import io
+import mimetypes
+import re
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import latex2mathml.converter
+from bs4 import BeautifulSoup, Tag
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathInlineParser
+from PIL import Image
+
+PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP")  # what every browser shows
+LARGE = 60_000  # bytes of a PNG that is worth to be made smaller
+PHOTOGRAPHIC = 20_000  # colours; a drawing has fewer
+PIXELS = 20_000_000  # more take seconds to encode
+SIDE = 16_384  # pixels; WebP holds no picture as wide or high
+
+SCRIPTED = ("script", "form")
+DROPPED = (*SCRIPTED, "link", "base", "meta")
+CONTROLS = ("button", "input", "select", "textarea")  # of a script
+FETCHING = ("iframe", "object", "embed", "video", "audio", "img")
+ADDRESSES = ("src", "srcset", "poster", "background", "data", "xlink:href", "ping")
+ELSEWHERE = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.IGNORECASE)
+HARMLESS = re.compile(r"(?!\s*(javascript|vbscript|data):)", re.IGNORECASE)
+NUMBER = re.compile(r"[-+−]?\d[\d,.]*(e[-+]?\d+)?\s?[%kMGT]?(\s*\([^()]*\))?")
+BREAK = re.compile(r"(?<=\S) (?!\()")  # within a number; its interval may go to the next line
+NOTHING = {"", "NaN", "None", "nan", "–", "—"}
+# Children of each MathML element; TeX such as \frac{1} makes an element with fewer.
+ARITY = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2}
+ALIGNED = "align|aligned|split|gather|gathered|multline|eqnarray"
+ARITY |= {"msubsup": 3, "munderover": 3}
+
+
+@dataclass
+class Outline:
+    """The headings of a page so far."""
+
+    title: str = ""  # HTML
+    section: str = ""  # the last heading's text
+    entries: list[tuple[str, str, str]] = field(default_factory=list)  # level, address, text
+    taken: set[str] = field(default_factory=lambda: {"content", "error"})  # addresses
+
+
+def note(what: str, why: str, address: str = "") -> str:
+    """One line (HTML) in place of what a page can't show; an address on the web is linked."""
+    shown = escape(address if len(address) < 200 else address[:200] + "…")
+    if address.startswith(("http://", "https://")):
+        shown = f'<a href="{escape(address)}">{shown}</a>'
+    said = ", ".join(part for part in (escape(why), shown) if part)
+    return f"<em>[{what} not in this page: {said}]</em>"
+
+
+def figure_in(section: str, plain: str = "") -> str:
+    """Text that stands for a picture without one: what matplotlib says of it, and where it is."""
+    matplotlib = re.fullmatch(r"<(Figure size [^<>\n]{,80})>", plain)
+    what = matplotlib[1] if matplotlib else "Figure"
+    return f"{what} in section '{section}'" if section else what
+
+
+class _Inline(MathInlineParser):
+    r"""Markdown's inline markup, where ``costs $5 and $6`` holds no formula.
+
+    As in Pandoc, a formula touches its dollar signs and no digit follows. One with spaces at
+    both ends, ``$ \epsilon $``, is known by a command of TeX in it.
+    """
+
+    _INNER = r"(?:\\.|[^$\\])"
+    SPECIFICATION = MathInlineParser.SPECIFICATION | {
+        "inline_math_tex": rf"(?s:(?<![$\\])\$(?P<math_inline_tex>(?=\S){_INNER}+?(?<!\s)"
+        rf"|\s(?=[^$]*\\[A-Za-z]){_INNER}+?\s)\$(?![\d$]))"
+    }
+
+
+class _Renderer(IPythonRenderer):
+    """nbconvert's Markdown with formulas as MathML; pictures are embedded when it is cleaned."""
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        return super(IPythonRenderer, self).image(text, url, title)
+
+    def inline_math(self, body: str) -> str:
+        return _formula(body, "inline")
+
+    def block_math(self, body: str) -> str:
+        return _formula(body, "block")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return _formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+    def block_mermaidjs(self, code: str) -> str:
+        return self.block_code(code) + note("diagram", "it needs JavaScript")
+
+
+def markdown_html(source: str) -> str:
+    """Markdown as HTML, to be cleaned; its formulas are MathML."""
+    renderer = _Renderer(escape=False, exclude_anchor_links=True)
+    return MarkdownWithMath(renderer, inline=_Inline()).render(source)
+
+
+def _formula(tex: str, display: str) -> str:
+    """A formula as MathML, or as code where the TeX can't be read."""
+    # The library aligns and breaks lines in align* alone, and reads no labels.
+    read = re.sub(rf"\\(begin|end)\{{({ALIGNED})\*?\}}", r"\\\1{align*}", tex)
+    read = re.sub(r"\\label\s*\{[^}]*\}", "", read)
+    try:
+        for element in latex2mathml.converter.convert_to_element(read).iter():
+            unknown = re.search(r"\\[A-Za-z]|^&$", element.text or "")
+            if unknown or len(element) < ARITY.get(element.tag, 0):
+                raise ValueError(element.tag)
+        html = latex2mathml.converter.convert(read, display=display)
+    except Exception:  # each mistake in TeX raises another one
+        return f"<code>{escape(tex)}</code> " + note("formula", "its TeX can't be read")
+    return f'<span class="formula" tabindex="0">{html}</span>' if display == "block" else html
+
+
+def clean(
+    html: str,
+    folder: Path,
+    outline: Outline,
+    alt: str = "",
+    attached: dict[str, Any] | None = None,
+) -> str:
+    """A piece of HTML without what a browser would fetch or run, its pictures embedded.
+
+    Parameters
+    ----------
+    html
+        Markup of any quality; an element that it leaves open is closed.
+    folder
+        Pictures are looked for in here.
+    outline
+        The headings above this piece; its own are added.
+    alt
+        Stands for pictures that have no alternative text.
+    attached
+        A Markdown cell's attachments.
+
+    """
+    soup = BeautifulSoup(html, "html.parser")
+    tags = soup.find_all(True)
+    scripted = any(tag.name in SCRIPTED for tag in tags)
+    for tag in tags:
+        if tag.decomposed:  # with the one around it
+            continue
+        dead = scripted and (tag.name in CONTROLS or (tag.name == "img" and not tag.get("src")))
+        if tag.name in DROPPED or dead or _styles_elsewhere(tag):
+            tag.decompose()
+            continue
+        if tag.name in FETCHING:
+            _embed(tag, folder, alt or figure_in(outline.section), attached or {})
+        for key in [key for key in tag.attrs if _acts(tag, key)]:
+            del tag[key]
+    if scripted:
+        if not soup.get_text(strip=True) and not soup.find(["img", "svg", "table"]):
+            soup.clear()  # a box that a script would have filled
+        soup.append(_parsed(note("interactive output", "it needs JavaScript")))
+    for heading in soup.find_all(re.compile("^h[1-6]$")):
+        _enter(heading, outline)
+    for table in soup.find_all("table"):
+        _align_numbers(table)
+        _name_columns(table)
+        for head in table.select("thead th:empty"):  # the corner, which heads nothing
+            head.name = "td"
+        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
+    return str(soup)
+
+
+def _parsed(html: str) -> BeautifulSoup:
+    return BeautifulSoup(html, "html.parser")
+
+
+def _styles_elsewhere(tag: Tag) -> bool:
+    """Whether a style sheet fetches something, or is pandas' own, which would undo the page's."""
+    return tag.name == "style" and (
+        tag.has_attr("scoped") or bool(ELSEWHERE.search(tag.get_text()))
+    )
+
+
+def _enter(heading: Tag, outline: Outline) -> None:
+    """Give a heading an address of its own; the first of level 1 becomes the page's title."""
+    text = outline.section = heading.get_text(" ", strip=True)
+    if heading.name == "h1" and not outline.title:
+        outline.title = heading.extract().decode_contents()
+    elif heading.name in ("h2", "h3"):
+        slug = re.sub(r"\W+", "-", text.lower()).strip("-") or "section"
+        while slug in outline.taken:
+            slug += "-"
+        outline.taken.add(slug)
+        heading["id"] = slug
+        outline.entries.append((heading.name, slug, text))
+
+
+def _acts(tag: Tag, key: str) -> bool:
+    """Whether a browser fetches or runs what an attribute says."""
+    value = str(tag[key])
+    if key == "href" and tag.name in ("a", "area"):
+        return not HARMLESS.match(value)
+    fetches = key == "href" or key in ADDRESSES
+    here = value.startswith(("#", "data:"))
+    return (
+        key.startswith("on")
+        or (fetches and not here)
+        or (key == "style" and bool(ELSEWHERE.search(value)))
+    )
+
+
+def _embed(tag: Tag, folder: Path, alt: str, attached: dict[str, Any]) -> None:
+    """Put a picture's content into its tag; name what can't be put in."""
+    inner = tag.find("source")
+    address = str(tag.get("src") or tag.get("data") or (inner and inner.get("src")) or "")
+    said = str(tag.get("alt") or tag.get("title") or "")
+    what = "picture" if tag.name == "img" else tag.name
+    reason = ""
+    if tag.name == "img":
+        try:
+            kind, content = _content(address, folder, attached)
+            tag["src"] = _picture(kind, content)
+            tag["alt"] = said or alt
+            if tag.parent.name == "figure":
+                tag.wrap(Tag(name="div", attrs={"class": "frame"}))
+            return
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            Image.DecompressionBombError,
+        ):
+            reason = "it can't be read" if not said and address.startswith("data:") else ""
+    address = "" if address.startswith("data:") else address
+    named = note(what, said or reason or ("" if address else "it has no address"), address)
+    tag.replace_with(_parsed(named))
+
+
+def _content(address: str, folder: Path, attached: dict[str, Any]) -> tuple[str, bytes]:
+    """Type and bytes of a picture that a notebook brings: attached, in its folder, or in place."""
+    if address.startswith("attachment:"):
+        forms = attached[unquote(address.removeprefix("attachment:"))]
+        kind = next(kind for kind in [*forms, ""] if kind.startswith("image/") or not kind)
+        return kind, base64.b64decode(forms[kind])
+    if address.startswith("data:"):
+        head, _, content = address.removeprefix("data:").partition(",")
+        kind, *options = head.split(";")
+        data = content if "base64" in options else base64.b64encode(unquote(content).encode())
+        return kind, base64.b64decode(data)
+    file = (folder / unquote(address)).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        raise ValueError(f"{address} is outside of the notebook's folder")
+    return mimetypes.guess_type(file)[0] or "", file.read_bytes()
+
+
+def _picture(kind: str, content: bytes) -> str:
+    """A picture as a data URI; a large PNG becomes WebP, lossless but for photographs.
+
+    Raises
+    ------
+    OSError, ValueError
+        Where a browser could not show it.
+
+    """
+    if kind != "image/svg+xml":
+        with Image.open(io.BytesIO(content), formats=PICTURES) as image:
+            kind = Image.MIME[image.format]
+            still = image.format == "PNG" and not image.is_animated
+            eight_bits = image.mode in ("L", "LA", "P", "RGB", "RGBA")
+            fits = image.width * image.height < PIXELS and max(image.size) < SIDE
+            if len(content) > LARGE and still and eight_bits and fits:
+                smaller = io.BytesIO()
+                if image.getcolors(PHOTOGRAPHIC) is None:
+                    image.save(smaller, "WEBP", quality=90, method=0)
+                else:  # little effort: more of it takes ten times as long for a tenth of the bytes
+                    image.save(smaller, "WEBP", lossless=True, quality=0, method=1)
+                if smaller.tell() < len(content):
+                    kind, content = "image/webp", smaller.getvalue()
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _align_numbers(table: Tag) -> None:
+    """Mark the columns of a table that hold numbers alone, to be set flush right."""
+    rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
+    body = [row for row in rows if any(cell.name == "td" for cell in row)]
+    for column in range(max(map(len, rows), default=0)):
+        texts = {row[column].get_text(strip=True) for row in body if len(row) > column}
+        if texts - NOTHING and all(NUMBER.fullmatch(text) for text in texts - NOTHING):
+            for row in rows:
+                if len(row) > column:
+                    row[column]["class"] = [*row[column].get("class", []), "number"]
+                    for text in row[column].find_all(string=True):  # 13.3 % stays on one line
+                        text.replace_with(BREAK.sub("\N{NO-BREAK SPACE}", text))
+
+
+def _name_columns(table: Tag) -> None:
+    """Give the cells of a wide, short table their column's name, for a phone to stack them."""
+    heads = [head.get_text(" ", strip=True) for head in table.select("thead tr:last-child > *")]
+    rows = table.select("tbody tr")
+    if len(heads) > 3 and len(rows) <= 8:
+        table["class"] = [*table.get("class", []), "stack"]
+        for row in rows:
+            for cell, head in zip(row.find_all(["th", "td"]), heads, strict=False):
+                if cell.get_text(strip=True) in NOTHING:
+                    cell["class"] = [*cell.get("class", []), "nothing"]
+                elif head:
+                    cell["data-column"] = head
