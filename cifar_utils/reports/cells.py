@@ -34,7 +34,7 @@ def read_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
     try:
         content = json.loads(notebook.read_bytes())
         content = json.loads(without_surrogates(json.dumps(content, ensure_ascii=False)))
-        if content["nbformat"] != 4:
+        if mapping(content).get("nbformat") != 4:
             content = nbformat.reads(json.dumps(content), as_version=4)
         cells = [mapping(cell) for cell in content["cells"]]
     except Exception as error:  # each way of being no notebook raises another one
@@ -80,7 +80,7 @@ def _ready(cell: dict[str, Any], folder: Path, outline: Outline) -> dict[str, An
     if kind == "code":
         outputs = cell.get("outputs")
         outputs = _coalesced(outputs if isinstance(outputs, list) else [])
-        shown = [_ready_output(mapping(output), folder, outline) for output in outputs]
+        shown = [_ready_output(output, folder, outline) for output in outputs]
         return ready | {"outputs": shown, "execution_count": cell.get("execution_count")}
     if kind == "raw":
         return ready | {"html": f'<pre tabindex="0">{escape(source)}</pre>'}
@@ -95,21 +95,19 @@ def _ready(cell: dict[str, Any], folder: Path, outline: Outline) -> dict[str, An
     return ready | {"html": html}
 
 
-def _coalesced(outputs: list[Any]) -> list[Any]:
+def _coalesced(outputs: list[Any]) -> list[dict[str, Any]]:
     """Outputs, adjacent streams of one name made one, with their control characters applied."""
     done = []
-    for output in outputs:
-        if mapping(output).get("output_type") != "stream":
-            done.append(output)
-            continue
-        name = "stderr" if output.get("name") == "stderr" else "stdout"
-        if done and mapping(done[-1]).get("output_type") == "stream" and done[-1]["name"] == name:
-            done[-1]["text"] += text_of(output.get("text"))
-        else:
+    for output in map(mapping, outputs):
+        if output.get("output_type") == "stream":
+            name = "stderr" if output.get("name") == "stderr" else "stdout"
             text = text_of(output.get("text"))
-            done.append({"output_type": "stream", "name": name, "text": text})
+            output = {"output_type": "stream", "name": name, "text": text}
+            if done and done[-1].get("output_type") == "stream" and done[-1]["name"] == name:
+                output["text"] = done.pop()["text"] + text
+        done.append(output)
     for output in done:
-        if mapping(output).get("output_type") == "stream":
+        if output.get("output_type") == "stream":
             lines = strip_ansi(output["text"]).replace("\r\n", "\n").split("\n")
             output["text"] = "\n".join(map(_typed, lines))
     return done

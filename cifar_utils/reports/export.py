@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bs4 import BeautifulSoup
 from nbconvert.exporters import TemplateExporter
 from nbconvert.filters import Highlight2HTML
 from nbformat import NotebookNode
@@ -55,14 +54,9 @@ def page_digest(notebook: Path) -> str:
 
     A page tells its own, so that one of an earlier template is known whatever its date.
     """
-    sources = [
-        TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")
-    ]
-    sources += [
-        Path(__file__),
-        *map(Path(__file__).with_name, ("cells.py", "fragments.py", "facts.py")),
-    ]
-    files = [*sources, notebook, notebook.with_name("record.json")]
+    looks = [TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")]
+    code = map(Path(__file__).with_name, ("export.py", "cells.py", "fragments.py", "facts.py"))
+    files = [*looks, *code, notebook, notebook.with_name("record.json")]
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes() if file.exists() else b"")
@@ -102,12 +96,11 @@ def page_look() -> dict[str, str]:
 def render_page(notebook: Path, record: RunRecord | None = None) -> str:
     """The page's HTML; raises as :func:`export_page` does."""
     nb, outline = read_cells(notebook)
-    title = outline.title or escape(notebook.stem)
     run = mapping(nb.metadata.get("papermill"))
     page = {
         "address": quote(os.fsencode(notebook.name)),
-        "title": title,
-        "name": BeautifulSoup(title, "html.parser").get_text(" ", strip=True),
+        "title": outline.title or escape(notebook.stem),
+        "name": outline.name or notebook.stem,
         "contents": outline.entries,
         "date": _date(run.get("end_time")),
         "failed": _mark_failed(nb),

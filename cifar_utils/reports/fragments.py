@@ -37,8 +37,8 @@ BREAK = re.compile(r"(?<=\S) (?!\()")  # within a number; its interval may go to
 NOTHING = {"", "NaN", "None", "nan", "–", "—"}
 # Children of each MathML element; TeX such as \frac{1} makes an element with fewer.
 ARITY = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2}
-ALIGNED = "align|aligned|split|gather|gathered|multline|eqnarray"
 ARITY |= {"msubsup": 3, "munderover": 3}
+ALIGNED = "align|aligned|split|gather|gathered|multline|eqnarray"
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Outline:
     """The headings of a page so far."""
 
     title: str = ""  # HTML
+    name: str = ""  # the title's text
     section: str = ""  # the last heading's text
     entries: list[tuple[str, str, str]] = field(default_factory=list)  # level, address, text
     taken: set[str] = field(default_factory=lambda: {"content", "error"})  # addresses
@@ -145,7 +146,8 @@ def clean(
         A Markdown cell's attachments.
 
     """
-    soup = BeautifulSoup(html, "html.parser")
+    # Beautiful Soup warns of a line without markup, which might be meant as a file's name.
+    soup = BeautifulSoup(f"{html}\n", "html.parser")
     tags = soup.find_all(True)
     scripted = any(tag.name in SCRIPTED for tag in tags)
     for tag in tags:
@@ -180,16 +182,15 @@ def _parsed(html: str) -> BeautifulSoup:
 
 def _styles_elsewhere(tag: Tag) -> bool:
     """Whether a style sheet fetches something, or is pandas' own, which would undo the page's."""
-    return tag.name == "style" and (
-        tag.has_attr("scoped") or bool(ELSEWHERE.search(tag.get_text()))
-    )
+    elsewhere = tag.name == "style" and ELSEWHERE.search(tag.get_text())
+    return bool(elsewhere) or (tag.name == "style" and tag.has_attr("scoped"))
 
 
 def _enter(heading: Tag, outline: Outline) -> None:
     """Give a heading an address of its own; the first of level 1 becomes the page's title."""
     text = outline.section = heading.get_text(" ", strip=True)
     if heading.name == "h1" and not outline.title:
-        outline.title = heading.extract().decode_contents()
+        outline.title, outline.name = heading.extract().decode_contents(), text
     elif heading.name in ("h2", "h3"):
         slug = re.sub(r"\W+", "-", text.lower()).strip("-") or "section"
         while slug in outline.taken:
@@ -204,13 +205,10 @@ def _acts(tag: Tag, key: str) -> bool:
     value = str(tag[key])
     if key == "href" and tag.name in ("a", "area"):
         return not HARMLESS.match(value)
+    if key == "style":
+        return bool(ELSEWHERE.search(value))
     fetches = key == "href" or key in ADDRESSES
-    here = value.startswith(("#", "data:"))
-    return (
-        key.startswith("on")
-        or (fetches and not here)
-        or (key == "style" and bool(ELSEWHERE.search(value)))
-    )
+    return key.startswith("on") or (fetches and not value.startswith(("#", "data:")))
 
 
 def _embed(tag: Tag, folder: Path, alt: str, attached: dict[str, Any]) -> None:
@@ -228,14 +226,7 @@ def _embed(tag: Tag, folder: Path, alt: str, attached: dict[str, Any]) -> None:
             if tag.parent.name == "figure":
                 tag.wrap(Tag(name="div", attrs={"class": "frame"}))
             return
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            Image.DecompressionBombError,
-        ):
+        except Exception:  # an address of any text, a file of any bytes
             reason = "it can't be read" if not said and address.startswith("data:") else ""
     address = "" if address.startswith("data:") else address
     named = note(what, said or reason or ("" if address else "it has no address"), address)
@@ -264,7 +255,7 @@ def _picture(kind: str, content: bytes) -> str:
 
     Raises
     ------
-    OSError, ValueError
+    OSError
         Where a browser could not show it.
 
     """
