@@ -168,8 +168,9 @@ def clean(
     for heading in soup.find_all(re.compile("^h[1-6]$")):
         _enter(heading, outline)
     for table in soup.find_all("table"):
-        _align_numbers(table)
-        _name_columns(table)
+        if table.find("table") is None:  # one of tables is a layout
+            _align_numbers(table)
+            _name_columns(table)
         for head in table.select("thead th:empty"):  # the corner, which heads nothing
             head.name = "td"
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
