@@ -149,10 +149,19 @@ def test_a_history_says_why_it_stopped():
 def test_a_reported_curve_is_drawn_as_far_as_the_run_goes():
     curve = reported_curve("preact", "cifar100")
     figure = plot_history(history_of(20), reported=curve)
-    assert "report D, training (top-5)" in labels_of(figure)
+    assert "report D, training" in labels_of(figure)
     assert len(figure.figure.axes[0].lines[0].get_xdata()) == 20
     assert "report D" in figure.caption
     assert "100 epochs" in figure.caption
+
+
+def test_a_reported_top_5_curve_stands_beside_top_5_and_not_top_1():
+    rows = [row | {"top5": 0.9, "val_top5": 0.8} for row in history_of(4).epochs]
+    loss, top1, top5, _ = plot_history(
+        History(rows, 4), reported_curve("preact", "cifar100")
+    ).figure.axes
+    assert [len(axes.lines) for axes in (loss, top1, top5)] == [4, 3, 4]
+    assert (top1.get_ylabel(), top5.get_ylabel()) == ("accuracy", "top-5 accuracy")
 
 
 def test_a_history_with_missing_values_renders():
