@@ -1,4 +1,4 @@
-"""Figures of a search: its trials as lines across what was tuned, and the best one so far."""
+"""Figures of a search: its trials by their values, and the best one so far."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def plot_parallel_coordinates(
     trials: Sequence[Trial], space: Mapping[str, Range]
 ) -> CaptionedFigure:
-    """A line for each trial of a search, from value to value, coloured by its accuracy.
+    """A line for each training of a search, through its values, coloured by its accuracy.
 
-    Trials that another one continues are left to that one; trials that diverged are dotted.
+    A training that Hyperband continued is drawn once; those that diverged are dotted.
 
     Parameters
     ----------
@@ -85,9 +85,9 @@ def plot_parallel_coordinates(
     best = shown[-1]
     values = ", ".join(f"{name.replace('_', ' ')} {best.values[name]:g}" for name in space)
     caption = (
-        "Each line is a set of values, each upright a parameter from its lower bound to its upper "
-        "one; colour is validation accuracy; the thick line is the best. Where lines of one "
-        "colour keep to a part of an upright, that parameter matters."
+        "Each line is a set of values. Each vertical axis is a parameter between its bounds. "
+        "Colour is validation accuracy; the thick line is the best. A parameter matters where "
+        "lines of one colour meet its axis in one part."
     )
     alt = f"Parallel coordinates of {len(shown)} sets of values for {', '.join(space)}. "
     if accuracies:
@@ -100,7 +100,7 @@ def plot_parallel_coordinates(
 
 
 def _height(value: float, low: float, high: float, log: bool) -> float:
-    """Where on its upright a value is, from 0 to 1."""
+    """Where on its axis a value is, from 0 to 1."""
     if log:
         value, low, high = math.log(value), math.log(low), math.log(high)
     return (value - low) / (high - low)
@@ -142,8 +142,8 @@ def plot_best_so_far(trials: Sequence[Trial]) -> CaptionedFigure:
     figure.legend(loc="outside upper center", ncols=2)
 
     caption = (
-        "Each dot is a trial's validation accuracy after its best epoch; the line is the best of "
-        "those so far. The more trials are compared, the more the best one owes to luck."
+        "Each dot is a trial's validation accuracy after its best epoch. The line is the best so "
+        "far. The more trials are compared, the more often the best one is best by luck."
     )
     if len(diverged):
         caption += " Crosses: trials whose loss diverged."

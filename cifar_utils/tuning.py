@@ -1,0 +1,449 @@
+"""Tuning: :func:`tune` trains a network with values that keras-tuner chooses, and compares."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from cifar_utils.backend import keras  # before keras-tuner imports it, less quietly
+from cifar_utils.data.dataset import Dataset
+from cifar_utils.events import display_line, write_event
+from cifar_utils.files import write_atomically
+from cifar_utils.models import ARCHITECTURES, build_model
+from cifar_utils.parameters import Call, InputError, known_name, parse_call, parse_calls
+from cifar_utils.training import History, TrainingDiverged, fit
+from cifar_utils.training.history import best_epoch
+from cifar_utils.words import duration, percent, slug
+
+import keras_tuner as kt  # isort: skip
+
+TRAINED = ("learning_rate", "weight_decay")  # options of fit; all others are the network's
+OBJECTIVE, DONE = "val_accuracy", "trials.json"
+WAY_OUT = "delete {} to start from the beginning, or choose another folder"
+# With 1,000 images, the standard error of an accuracy of 50% is 1.6 percentage points.
+ENOUGH_IMAGES, ENOUGH_TRIALS = 1000, 5
+
+
+@dataclass(frozen=True, repr=False)
+class Range:
+    """The values that a parameter may take, bounds included."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False  # drawn evenly on a logarithmic scale rather than a linear one
+    step: int = 0  # between whole numbers; 0 for numbers of any kind
+
+    def __repr__(self) -> str:
+        scale = ", on a logarithmic scale" if self.log else ""
+        steps = f", in steps of {self.step}" if self.step > 1 else ""
+        return f"{self.name} from {self.low:g} to {self.high:g}{scale}{steps}"
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise InputError(f"space: {self} is empty; give the lower bound first")
+        if self.log and self.low <= 0:
+            raise InputError(f"space: {self} needs bounds above 0")
+
+    def value(self, drawn: float) -> float:
+        """The drawn number in three digits; keras-tuner's chief sends its workers 32 bits."""
+        return round(drawn) if self.step else float(f"{drawn:.3g}")
+
+
+def learning_rate(low: float, high: float) -> Range:
+    """The peak of the learning rate."""
+    return Range("learning_rate", low, high, log=True)
+
+
+def weight_decay(low: float, high: float) -> Range:
+    """See :func:`~cifar_utils.training.make_optimizer`."""
+    return Range("weight_decay", low, high, log=True)
+
+
+def dropout(low: float, high: float) -> Range:
+    """The architecture's option of that name, a rate."""
+    if not 0 <= low < high < 1:
+        raise InputError(f"space: dropout({low:g}, {high:g}) is no range in [0, 1)")
+    return Range("dropout", low, high)
+
+
+def width(low: int, high: int, step: int = 1) -> Range:
+    """The architecture's option of that name, a number of channels."""
+    if not (low >= 1 and step >= 1):
+        raise InputError(f"space: width({low}, {high}, {step}) takes whole numbers from 1 on")
+    return Range("width", low, high, step=step)
+
+
+RANGES = {function.__name__: function for function in (learning_rate, weight_decay, dropout, width)}
+
+
+def parse_space(text: str) -> dict[str, Range]:
+    """The ranges by name that a text such as ``"learning_rate(0.01, 1), dropout(0, 0.5)"`` gives.
+
+    Raises InputError where it does not parse, a name is unknown or there twice, a range is empty.
+    """
+    calls = parse_calls("space", text, RANGES)
+    names = [call.name for call in calls]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"space is {text!r}; it takes one or more of {', '.join(RANGES)}, once")
+    for call in calls:
+        if not {"low", "high"} <= call.options.keys():
+            raise InputError(f"space: {call} lacks a bound; write {call.name}(low, high)")
+    return {call.name: call() for call in calls}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training with values of its own; a record's ``trials`` are these, as dicts.
+
+    Attributes
+    ----------
+    name
+        Its number, from 1, as text.
+    continues
+        The trial whose training it continues (Hyperband), or None.
+    values
+        What it was trained with, by name.
+    val_accuracy, val_loss
+        Of its best epoch, the accuracy a fraction; None where its loss diverged.
+    epochs
+        Passes over the training images, those of the trials it continues included.
+    seconds
+        Time of its own epochs.
+
+    """
+
+    name: str
+    continues: str | None
+    values: dict[str, float]
+    val_accuracy: float | None
+    val_loss: float | None
+    epochs: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a record keeps of it."""
+        return asdict(self)
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """Greater for the better of two trials: accuracy counts, then loss, then epochs."""
+        accuracy = -1.0 if self.val_accuracy is None else self.val_accuracy
+        return (accuracy, -(self.val_loss or 0.0), self.epochs)
+
+
+def _words(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Search:
+    """What came of a search.
+
+    Attributes
+    ----------
+    trials
+        All trials, in the order in which they began.
+    model, history
+        Of the best trial: the model has the weights of its best epoch.
+    images
+        The number of validation images.
+
+    """
+
+    trials: list[Trial]
+    model: keras.Model
+    history: History
+    images: int
+
+    @property
+    def best(self) -> Trial:
+        """The trial of the highest validation accuracy; of equals, the one of the lowest loss."""
+        return max(self.trials, key=lambda trial: trial.rank)
+
+    def table(self, count: int = 10) -> pd.DataFrame:
+        """The best trials, the best first, as a page shows them."""
+        continued = any(trial.continues for trial in self.trials)
+        ranked = sorted(self.trials, key=lambda trial: trial.rank, reverse=True)
+        rows = {
+            trial.name: {
+                "validation accuracy": "diverged"
+                if trial.val_accuracy is None
+                else percent(trial.val_accuracy),
+                **{name: f"{value:g}" for name, value in trial.values.items()},
+                "epochs": trial.epochs,
+                "time": duration(trial.seconds),
+                **({"continues": trial.continues or ""} if continued else {}),
+            }
+            for trial in ranked[:count]
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
+
+    def __repr__(self) -> str:
+        """The best values, and their gain over the median of the trials of as many epochs."""
+        best = self.best
+        peers = [t.val_accuracy for t in self.trials if t.epochs == best.epochs]
+        peers = [accuracy for accuracy in peers if accuracy is not None]
+        trials = f"{len(peers)} trial{'s' * (len(peers) != 1)}"
+        if self.images < ENOUGH_IMAGES or len(peers) < ENOUGH_TRIALS:
+            return (
+                f"This run is too small to tell which values are best. It compares {trials} on "
+                f"{self.images:,} validation images; it takes {ENOUGH_TRIALS} trials and "
+                f"{ENOUGH_IMAGES:,} images."
+            )
+        gain = 100 * (best.val_accuracy - statistics.median(peers))
+        return (
+            f"The best of {trials} has {_words(best.values)}. It classifies "
+            f"{percent(best.val_accuracy)} of {self.images:,} validation images correctly, "
+            f"{gain:.1f} percentage points more than the median trial."
+        )
+
+
+class _Bayesian(kt.oracles.BayesianOptimizationOracle):
+    def populate_space(self, trial_id):
+        # Matrices of a few trials: threads wait longer than they work, and fits are often flat.
+        with threadpool_limits(1), warnings.catch_warnings(action="ignore"):
+            return super().populate_space(trial_id)
+
+
+TUNERS = {
+    "random": kt.oracles.RandomSearchOracle,
+    "hyperband": kt.oracles.HyperbandOracle,
+    "bayesian": _Bayesian,
+}
+
+
+def tune(
+    data: Dataset,
+    space: str,
+    *,
+    architecture: str,
+    tuner: str = "random",
+    trials: int = 10,
+    epochs: int = 10,
+    seed: int = 0,
+    output: Path | str | None = None,
+    **settings,
+) -> Search:
+    """Train a network with different values; find those of the highest validation accuracy.
+
+    The same search comes to the same trials, also where it was killed and goes on.
+
+    Several processes or machines can share a search, by keras-tuner's own chief and workers. Run
+    the same program in each, with the same ``output`` on a shared disk, and these variables:
+    ``KERASTUNER_ORACLE_IP`` and ``KERASTUNER_ORACLE_PORT``, the address of the chief;
+    ``KERASTUNER_TUNER_ID``, which is ``chief`` in one of them, and a name of its own in each other
+    one. The chief hands out trials, the others train them, and each returns the whole search.
+    Which values are tried next then depends on which trial ends first, so such a search can't be
+    repeated exactly. A process that was killed is started again with the same variables.
+
+    Parameters
+    ----------
+    space
+        What is tuned: see :func:`parse_space`. It overrides ``architecture`` and ``settings``.
+    tuner
+        How the next values are chosen. ``"random"`` draws them. ``"hyperband"`` (Li et al.,
+        arXiv:1603.06560) trains many for few epochs and the best third of them for three times as
+        many, up to ``epochs``. ``"bayesian"`` goes by a Gaussian process over the trials so far.
+    trials
+        At most; a space of few values is exhausted sooner. With Hyperband, a training that is
+        continued is one trial more.
+    seed
+        Of the values drawn and of all trainings: trials differ by their values alone.
+    output
+        A run's folder for the search, and the best trial's checkpoints; ``None`` keeps nothing.
+    **settings
+        ``augmentation`` and ``precision`` as for :func:`~cifar_utils.models.build_model`, the
+        others as for :func:`~cifar_utils.training.fit`.
+
+    Raises
+    ------
+    InputError
+        Where an argument is out of range, ``output`` holds another search, or an architecture
+        can't be built with a trial's values.
+    TrainingDiverged
+        Where the loss of all trials diverged.
+
+    """
+    ranges = parse_space(space)
+    known_name("", tuner, TUNERS, label="tuner")
+    for name, value in {"trials": trials, "epochs": epochs}.items():
+        if value < 1:
+            raise InputError(f"{name} is {value!r}; it must be >= 1")
+    if not len(data.validation.labels):
+        raise InputError("a search chooses by validation images; hold some out")
+    if _shared() and output is None:
+        raise InputError("output is None; processes that share a search need a common folder")
+    _network(architecture, {name: row.value(row.low) for name, row in ranges.items()})
+    study = {
+        "images": data.fingerprint, "space": space, "architecture": architecture, "tuner": tuner,
+        "trials": trials, "epochs": epochs, "seed": seed, **settings,
+    }  # fmt: skip
+    built = {key: settings.pop(key) for key in ("augmentation", "precision") if key in settings}
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(output or scratch)
+        folder = output / "tuning"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"output {output} can't be written ({error.strerror})") from error
+        _check(folder, study)
+
+        def train(values: dict[str, float], until: int) -> tuple[keras.Model, History]:
+            keras.utils.clear_session()  # else the graphs of all trials stay in memory
+            own = {name: values[name] for name in TRAINED if name in values}
+            model = build_model(_network(architecture, values), data, seed=seed, **built)
+            return model, fit(
+                model, data.train, data.validation, **settings | own, epochs=epochs, until=until,
+                seed=seed, output=output, trial=_words(values),
+            )  # fmt: skip
+
+        if not (folder / DONE).exists():
+            oracle = _oracle(tuner, ranges, trials, epochs, seed)
+            _Tuner(oracle, ranges, train, epochs, output, scratch).search_all()
+        found = [Trial(**row) for row in _read(folder / DONE)]
+        best = max(found, key=lambda trial: trial.rank)
+        if best.val_accuracy is None:
+            raise TrainingDiverged(
+                f"all {len(found)} trials diverged: lower learning_rate in space"
+            )
+        return Search(found, *train(best.values, best.epochs), len(data.validation.labels))
+
+
+def _network(architecture: str, values: dict[str, float]) -> str:
+    """The architecture with these values as its options: ``"gn_resnet(width=24)"``."""
+    call = parse_call("architecture", architecture, ARCHITECTURES, given=2)
+    own = {name: value for name, value in values.items() if name not in TRAINED}
+    text = repr(Call(call.name, call.function, call.options | own))
+    return repr(parse_call("architecture", text, ARCHITECTURES, given=2))
+
+
+def _check(folder: Path, study: dict[str, Any]) -> None:
+    """Raise InputError where a folder holds another search; else note this one there."""
+    file = folder / "study.json"
+    if not file.exists():
+        write_atomically(file, json.dumps(study, indent=1))
+    found = _read(file)
+    for name in study | found:
+        if found.get(name) != study.get(name):
+            raise InputError(
+                f"{folder} holds a search with {name} {found.get(name)!r}, not "
+                f"{study.get(name)!r}; {WAY_OUT.format(folder)}"
+            )
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is damaged ({error}); {WAY_OUT.format(file.parent)}") from error
+
+
+def _shared() -> bool:
+    return "KERASTUNER_ORACLE_IP" in os.environ
+
+
+def _oracle(tuner: str, ranges: dict[str, Range], trials: int, epochs: int, seed: int) -> kt.Oracle:
+    space = kt.HyperParameters()
+    for row in ranges.values():
+        add = space.Int if row.step else space.Float
+        scale = "log" if row.log else "linear"
+        add(row.name, row.low, row.high, step=row.step or None, sampling=scale)
+    own = {
+        "hyperband": {"max_epochs": epochs, "hyperband_iterations": None},
+        # By itself it would draw three for each dimension before it begins to choose.
+        "bayesian": {"num_initial_points": len(ranges) + 1},
+    }
+    oracle = TUNERS[tuner](
+        objective=kt.Objective(OBJECTIVE, "max"),
+        hyperparameters=space,
+        # To keras-tuner a seed of 0 is none, and seeds n apart share values in a space of n.
+        seed=int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1) or 1,
+        **own.get(tuner, {}),
+    )
+    oracle.max_trials, oracle.verbose = trials, 0
+    return oracle
+
+
+class _Tuner(kt.Tuner):
+    """Trains an oracle's trials, and keeps what came of each in a file.
+
+    keras-tuner overwrites its files in place, so a kill between two of them loses a trial. Its
+    project folder is therefore a temporary one. A search goes on by asking the oracle again from
+    the start: it gives the same trials for the same seed and outcomes, and a trial whose outcome is
+    in a file is not trained again.
+    """
+
+    def __init__(self, oracle, ranges, train, epochs, output, scratch):
+        self.ranges, self.train, self.epochs = ranges, train, epochs
+        self.output, self.folder = output, output / "tuning"
+        self.best, self.line = 0.0, display_line("the search starts")
+        super().__init__(oracle, directory=scratch, project_name="keras-tuner")
+
+    def pre_create_trial(self) -> None:
+        if _shared():
+            time.sleep(1)  # a worker that is told to wait asks again at once
+
+    def run_trial(self, trial) -> dict[str, float]:
+        try:
+            accuracy = self.outcome(trial).val_accuracy or 0.0
+        except Exception as error:  # after any but a FatalError, keras-tuner tries the next trial
+            raise kt.errors.FatalError(str(error)) from error
+        self.best = max(self.best, accuracy)
+        return {OBJECTIVE: accuracy}
+
+    def outcome(self, drawn) -> Trial:
+        """What came of keras-tuner's trial; it is trained unless that is known."""
+        own, number = drawn.hyperparameters.values, int(drawn.trial_id) + 1
+        values = {name: row.value(own[name]) for name, row in self.ranges.items()}
+        until, before = own.get("tuner/epochs", self.epochs), own.get("tuner/trial_id")
+        file = self.folder / f"{slug(_words(values))}-{until}.json"
+        if not file.exists():
+            best = {"best": self.best} if self.best else {}
+            facts = {"trial": number, "trials": self.oracle.max_trials, "epoch": 0, "epochs": until}
+            write_event(self.output, "trial", **facts, **best)
+            so_far = [f"best so far {percent(accuracy)}" for accuracy in best.values()]
+            self.line(", ".join([f"trial {number} of {self.oracle.max_trials}", *so_far]))
+            try:
+                # A training is named by its values: one that Hyperband continues has a checkpoint.
+                rows = self.train(values, until)[1].epochs[:until]
+            except TrainingDiverged:
+                rows = []
+            score = rows[best_epoch(rows) - 1] if rows else {}
+            scores = {key: score.get(key) for key in ("val_accuracy", "val_loss")}
+            first = own.get("tuner/initial_epoch", 0)
+            seconds = sum(row["seconds"] for row in rows[first:])
+            scores |= {"epochs": len(rows) or first, "seconds": seconds}
+            write_atomically(file, json.dumps(scores))
+        continues = str(int(before) + 1) if before else None
+        return Trial(name=str(number), continues=continues, values=values, **_read(file))
+
+    def search_all(self) -> None:
+        """Search; remove the checkpoints of all trials but the best, and list the trials."""
+        try:
+            self.search()
+        except kt.errors.FatalError as error:
+            raise (cause := error.__cause__) from cause.__cause__
+        finally:
+            self.line("")
+        if _shared() and "chief" not in os.environ["KERASTUNER_TUNER_ID"]:
+            while not (self.folder / DONE).exists():  # the chief waits for the other workers too
+                time.sleep(1)
+            return
+        trials = [self.outcome(drawn) for drawn in self.oracle.trials.values()]
+        best = max(trials, key=lambda trial: trial.rank)
+        for name in {_words(trial.values) for trial in trials} - {_words(best.values)}:
+            shutil.rmtree(self.output / "checkpoint" / slug(name), ignore_errors=True)
+        write_atomically(self.folder / DONE, json.dumps([trial.to_dict() for trial in trials]))

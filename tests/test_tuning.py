@@ -1,0 +1,402 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import pytest
+from keras import layers, ops
+
+from cifar_utils import tuning
+from cifar_utils.data import load_dataset
+from cifar_utils.models import ARCHITECTURES
+from cifar_utils.parameters import InputError
+from cifar_utils.training import History, TrainingDiverged, fit
+from cifar_utils.tuning import RANGES, TUNERS, Search, Trial, parse_space, tune
+
+SPACE = "learning_rate(0.001, 0.1), weight_decay(0.0001, 0.01), dropout(0, 0.5), width(8, 32, 8)"
+SETTINGS = {
+    "architecture": "tiny", "trials": 4, "epochs": 3, "batch_size": 32, "optimizer": "adam",
+    "schedule": "cosine(0.1)", "augmentation": "crop(2)",
+}  # fmt: skip
+# A search in a process of its own: its folder, then what differs from SMALL.
+SMALL = {
+    "architecture": "gn_resnet", "space": "learning_rate(0.001, 0.1), width(8, 16, 8)",
+    "trials": 2, "epochs": 4, "batch_size": 32, "optimizer": "adam",
+}  # fmt: skip
+PROGRAM = """
+import json, sys
+from cifar_utils.data import load_dataset
+from cifar_utils.tuning import tune
+data = load_dataset("digits", train_limit=200, test_limit=20, validation_fraction=0.3)
+print(tune(data, output=sys.argv[1], **json.loads(sys.argv[2])).best.name)
+"""
+
+
+def tiny(x, classes: int, width: int = 16, dropout: float = 0.0):
+    """A network that learns digits in a second, but not at a width of 9."""
+    x = layers.Conv2D(width, 5, strides=4)(x)
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    x = ops.zeros_like(x) if width == 9 else x
+    return layers.Dense(classes)(layers.Dropout(dropout)(layers.Flatten()(x)))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("digits", train_limit=200, test_limit=20, validation_fraction=0.3)
+
+
+@pytest.fixture
+def search(monkeypatch, data):
+    """Tune the tiny network, or another one."""
+    monkeypatch.setitem(ARCHITECTURES, "tiny", tiny)
+
+    def search(space=SPACE, **change):
+        return tune(data, space, **SETTINGS | change)
+
+    return search
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """Train in no time: accuracy depends on the values, and rises by epoch. Return the calls."""
+    calls = []
+
+    def played(*_, epochs, until, trial, **__):
+        calls.append((trial, until))
+        values = {"dropout": 0.2, "learning_rate": 0.01}
+        values |= {name: float(value) for name, value in map(str.split, trial.split(", "))}
+        top = 0.9 - abs(values["dropout"] - 0.2) - abs(values["learning_rate"] - 0.01)
+        rows = [
+            {"epoch": n, "val_accuracy": top * n / (n + 1), "val_loss": 1 / n, "seconds": 1.0}
+            for n in range(1, until + 1)
+        ]
+        return History(rows, len(rows))
+
+    monkeypatch.setattr(tuning, "fit", played)
+    monkeypatch.setattr(tuning, "build_model", lambda *_, **__: None)
+    monkeypatch.setattr("keras.utils.clear_session", lambda: None)  # it takes half a second
+    return calls
+
+
+def facts(trials):
+    return [{k: v for k, v in asdict(trial).items() if k != "seconds"} for trial in trials]
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_a_search_makes_its_trials_the_same_ones_each_time(search, played, tuner):
+    once = search(tuner=tuner, trials=6)
+    again = search(tuner=tuner, trials=6)
+    other = search(tuner=tuner, trials=6, seed=4)
+    assert [trial.name for trial in once.trials] == list("123456")
+    assert once.trials == again.trials
+    drawn = [{json.dumps(trial.values) for trial in each.trials} for each in (once, other)]
+    assert drawn[0] & drawn[1] == set()
+    assert all(0.001 <= trial.values["learning_rate"] <= 0.1 for trial in once.trials)
+    assert {trial.values["width"] for trial in once.trials} <= {8, 16, 24, 32}
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_wherever_a_search_is_cut_it_goes_on(search, played, tmp_path, monkeypatch, tuner):
+    change = {"space": "learning_rate(0.001, 0.1), dropout(0, 0.5)", "tuner": tuner, "trials": 4}
+    whole = search(**change)
+    write = tuning.write_atomically
+    for cut in range(1, 100):
+        writes = 0
+
+        def until(path, content, cut=cut):
+            nonlocal writes
+            writes += 1
+            if writes == cut:
+                raise KeyboardInterrupt
+            write(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tuning, "write_atomically", until)
+            try:
+                search(**change, output=tmp_path / str(cut))
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        assert search(**change, output=tmp_path / str(cut)).trials == whole.trials
+    assert cut == 1 + 4 + 1 + 1  # after the study, the trials and their list, there is nothing left
+
+
+def test_trials_that_are_known_are_not_trained_again(search, played, tmp_path):
+    whole = search(output=tmp_path)
+    assert len(played) == 4 + 1  # the best one is read back
+    (tmp_path / "tuning" / "trials.json").unlink()
+    played.clear()
+    assert search(output=tmp_path).trials == whole.trials
+    assert len(played) == 1
+
+
+def test_hyperband_trains_the_best_further(search, played):
+    trials = search(tuner="hyperband", trials=23, epochs=9).trials
+    assert [trial.epochs for trial in trials] == [1] * 9 + [3] * 3 + [9] + [3] * 5 + [9] * 5
+    first = sorted(trials[:9], key=lambda trial: -trial.val_accuracy)[:3]
+    assert [trial.continues for trial in trials[9:12]] == [trial.name for trial in first]
+    assert trials[9].values == first[0].values
+    assert [trial.seconds for trial in trials[9:13]] == [2.0, 2.0, 2.0, 6.0]
+
+
+def test_a_trial_that_diverges_counts_as_no_image_right(search, played, monkeypatch):
+    play = tuning.fit
+
+    def diverging(*args, learning_rate, **options):
+        if learning_rate > 0.01:
+            raise TrainingDiverged("the loss became nan")
+        return play(*args, **options)
+
+    monkeypatch.setattr(tuning, "fit", diverging)
+    trials = search(trials=12).trials
+    assert len(trials) == 12
+    diverged = [trial for trial in trials if trial.val_accuracy is None]
+    assert 3 < len(diverged) < 12
+    assert all(trial.values["learning_rate"] > 0.01 for trial in diverged)
+    with pytest.raises(TrainingDiverged, match="all 2 trials diverged: lower"):
+        search("learning_rate(0.02, 0.1)", trials=2)
+
+
+def test_any_other_error_ends_the_search(search, played, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr(tuning, "fit", broken)
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        search()
+
+
+def test_a_space_that_is_exhausted_ends_the_search(search, played):
+    assert sorted(t.values["width"] for t in search("width(8, 9)", trials=5).trials) == [8, 9]
+
+
+def test_keras_tuner_says_nothing_and_leaves_tensorboard_alone(search, played, capfd):
+    search(tuner="bayesian", trials=6)
+    assert capfd.readouterr() == ("", "")
+    assert "tensorboard" not in sys.modules
+
+
+def test_the_better_of_two_is_found(search):
+    found = search("width(9, 10)", learning_rate=0.01, trials=2)
+    assert sorted(trial.values["width"] for trial in found.trials) == [9, 10]
+    worse = min(trial.val_accuracy for trial in found.trials)
+    assert found.best.values == {"width": 10}
+    assert found.best.val_accuracy > worse + 0.2
+    assert found.history.best["val_accuracy"] == found.best.val_accuracy
+
+
+def test_a_training_that_hyperband_continues_is_one_without_a_break(search, data, tmp_path):
+    found = search("learning_rate(0.001, 0.1)", tuner="hyperband", trials=4, output=tmp_path)
+    assert [trial.epochs for trial in found.trials] == [1, 1, 1, 3]
+    assert found.trials[-1].continues in ("1", "2", "3")
+    assert found.best is found.trials[-1]
+    model = tuning.build_model("tiny", data, augmentation="crop(2)")
+    # Adam's moments, the schedule's place and the seeds of each epoch are all in these.
+    alone = fit(
+        model, data.train, data.validation, epochs=3, batch_size=32, optimizer="adam",
+        schedule="cosine(0.1)", **found.best.values,
+    )  # fmt: skip
+    assert [{**row, "seconds": 0} for row in found.history.epochs] == [
+        {**row, "seconds": 0} for row in alone.epochs
+    ]
+    assert len(list((tmp_path / "checkpoint").iterdir())) == 1
+
+
+def start(folder, variables=None, **change):
+    """Search in a process of its own."""
+    command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps(SMALL | change)]
+    return subprocess.Popen(
+        command, env=os.environ | (variables or {}), stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_a_search_killed_in_a_trial_ends_in_the_same_trials(data, tmp_path):
+    whole = tune(data, **SMALL)
+    process = start(tmp_path)
+    states = []
+    while len(states) < 2:
+        assert process.poll() is None
+        states = sorted(tmp_path.glob("checkpoint/*/state.json"), key=lambda p: p.stat().st_mtime)
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert len(json.loads(states[-1].read_text())["epochs"]) < 4
+    again = start(tmp_path)
+    assert again.communicate()[0].split() == [whole.best.name]
+    found = tune(data, output=tmp_path, **SMALL)  # reads it back
+    assert facts(found.trials) == facts(whole.trials)
+    assert len(found.history.epochs) == 4
+    assert len(list((tmp_path / "checkpoint").iterdir())) == 1
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    told = [event for event in events if event["event"] == "trial"]
+    assert (told[-1]["trial"], told[-1]["trials"], told[-1]["epochs"]) == (2, 2, 4)
+    assert told[-1]["best"] == found.trials[0].val_accuracy
+
+
+@pytest.mark.slow
+def test_a_chief_and_two_workers_share_a_search(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    shared["no_grpc_proxy"] = "127.0.0.1"
+    processes = [
+        start(tmp_path, shared | {"KERASTUNER_TUNER_ID": name}, trials=6, epochs=2)
+        for name in ("chief", "worker0", "worker1")
+    ]
+    best = {process.communicate(timeout=300)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(best) == 1
+    trials = json.loads((tmp_path / "tuning" / "trials.json").read_text())
+    assert [trial["name"] for trial in trials] == list("123456")
+    assert all(trial["epochs"] == 2 for trial in trials)
+
+
+def test_bad_input_that_a_trial_meets_is_one_line(data):
+    words = r"^gn_resnet\(width=\d\) can't be built .*: width is \d; gn_resnet takes 8 or more$"
+    with pytest.raises(InputError, match=words):
+        tune(data, **SMALL | {"space": "width(4, 7)"})
+
+
+def test_another_search_s_folder_is_refused_and_left_alone(search, played, tmp_path):
+    search(output=tmp_path)
+    text = (tmp_path / "tuning" / "study.json").read_text()
+    for change in ({"trials": 5}, {"tuner": "bayesian"}, {"space": "width(8, 16)"}, {"seed": 1}):
+        ((name, value),) = change.items()
+        with pytest.raises(InputError) as error:
+            search(**change, output=tmp_path)
+        assert f"tuning holds a search with {name} " in str(error.value)
+        assert f"not {value!r}; delete {tmp_path}/tuning" in str(error.value)
+        assert "\n" not in str(error.value)
+    assert (tmp_path / "tuning" / "study.json").read_text() == text
+    for file in ("trials.json", "study.json"):
+        (tmp_path / "tuning" / file).write_text("{")
+        with pytest.raises(InputError, match=rf"{file} is damaged \(.*delete "):
+            search(output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tuner": "randm"}, "tuner is 'randm'; did you mean 'random'?"),
+        ({"trials": 0}, "trials is 0; it must be >= 1"),
+        ({"epochs": 0}, "epochs is 0; it must be >= 1"),
+        ({"space": "width(8)"}, "lacks a bound"),
+        ({"architecture": "tinny"}, "did you mean 'tiny'?"),
+        ({"architecture": "resnet20"}, "unknown option of architecture 'resnet20' 'width'"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_one_line(search, tmp_path, change, words):
+    with pytest.raises(InputError) as error:
+        search(**change, output=tmp_path / "search")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_search_needs_validation_images_and_a_folder_to_write(search, tmp_path, monkeypatch):
+    none = load_dataset("digits", train_limit=20, test_limit=20, validation_fraction=0)
+    with pytest.raises(InputError, match="hold some out"):
+        tune(none, SPACE, architecture="gn_resnet")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"output .*file can't be written"):
+        search(output=tmp_path / "file")
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    with pytest.raises(InputError, match="need a common folder"):
+        search()
+
+
+def trial(name="1", **change):
+    facts = {
+        "name": name, "continues": None, "values": {"width": 8, "learning_rate": 0.0123},
+        "val_accuracy": 0.5, "val_loss": 1.0, "epochs": 3, "seconds": 61.0,
+    }  # fmt: skip
+    return Trial(**facts | change)
+
+
+def test_a_search_prints_as_a_table():
+    trials = [trial("1"), trial("2", val_loss=0.5), trial("3", val_accuracy=None, val_loss=None)]
+    found = Search(trials, None, None, 1000)
+    assert found.best.name == "2"
+    table = found.table()
+    assert list(table.index) == ["2", "1", "3"]
+    assert list(table["validation accuracy"]) == ["50.0%", "50.0%", "diverged"]
+    assert list(found.table(1).columns) == [
+        "validation accuracy", "width", "learning_rate", "epochs", "time",
+    ]  # fmt: skip
+    further = Search([*trials, trial("4", continues="2")], None, None, 1000)
+    assert list(further.table()["continues"]) == ["", "", "2", ""]
+
+
+def test_the_answer_compares_the_best_with_the_median_of_trials_as_long():
+    short = trial("1", epochs=1, val_accuracy=0.1)
+    long = [trial(str(n), val_accuracy=n / 10) for n in range(2, 7)]
+    diverged = trial("7", val_accuracy=None, val_loss=None)
+    assert repr(Search([short, *long, diverged], None, None, 5000)) == (
+        "The best of 5 trials has width 8, learning_rate 0.0123. It classifies 60.0% of 5,000 "
+        "validation images correctly, 20.0 percentage points more than the median trial."
+    )
+    for few, images in ((long[1:], 5000), (long, 999)):
+        assert f"{len(few)} trials on {images:,} validation images" in repr(
+            Search(few, None, None, images)
+        )
+        assert "too small to tell" in repr(Search(few, None, None, images))
+
+
+def test_a_space_is_read_from_text():
+    space = parse_space("learning_rate(0.01, 1), width(8, 32, step=8), dropout(0, 0.5)")
+    assert list(map(repr, space.values())) == [
+        "learning_rate from 0.01 to 1, on a logarithmic scale",
+        "width from 8 to 32, in steps of 8",
+        "dropout from 0 to 0.5",
+    ]
+    assert (space["width"].low, space["width"].high, space["width"].step) == (8, 32, 8)
+    assert parse_space("weight_decay(1e-5, 1e-2)")["weight_decay"].log
+
+
+def test_values_are_those_that_a_table_shows():
+    space = parse_space("learning_rate(0.01, 1), width(8, 32)")
+    assert space["learning_rate"].value(0.012345678) == 0.0123
+    assert space["learning_rate"].value(0.012345679104328156) == 0.0123
+    assert repr(space["width"].value(17.0)) == "17"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "takes one or more of learning_rate, weight_decay, dropout, width"),
+        ("width(8, 16), width(16, 32)", "once"),
+        ("width", "width(low, high)"),
+        ("width(8)", "lacks a bound"),
+        ("width(8, 8)", "is empty"),
+        ("width(16, 8)", "lower bound first"),
+        ("width(0, 8)", "from 1 on"),
+        ("width(8, 16, 0)", "from 1 on"),
+        ("width(8.5, 16)", "a whole number"),
+        ("wdith(8, 16)", "did you mean 'width'?"),
+        ("learning_rate(0, 1)", "bounds above 0"),
+        ("weight_decay(-1, 1)", "bounds above 0"),
+        ("dropout(0, 1)", "no range in [0, 1)"),
+        ("dropout(-0.1, 0.5)", "no range in [0, 1)"),
+        ("dropout('a', 0.5)", "a number"),
+        ("dropout(0, 0.5", "is not of the form"),
+    ],
+)
+def test_a_space_that_is_none_is_one_line(text, words):
+    with pytest.raises(InputError) as error:
+        parse_space(text)
+    assert words in str(error.value)
+    assert "space" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_range_is_named_as_it_is_written():
+    assert all(
+        function(1e-3, 0.5).name == name for name, function in RANGES.items() if name != "width"
+    )
+    assert RANGES["width"](1, 2).name == "width"
