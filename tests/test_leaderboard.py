@@ -141,12 +141,6 @@ def test_one_run_is_a_configuration_with_wilson_s_interval():
     [
         {"epochs": 2},
         {"notebook": "01_vgg_like"},
-        {"by": [BY | {"git": "b2"}]},
-        {"by": [BY | {"processor": "another"}]},
-        {"by": [BY | {"precision": "mixed_bfloat16"}]},
-        {"by": [BY | {"cores": 1}]},
-        {"by": []},
-        {"by": [BY, BY | {"git": "b2", "first": 2, "last": 2}]},
         {"seed": 0},  # the same run again is no second seed
     ],
 )
@@ -155,10 +149,19 @@ def test_what_differs_in_more_than_the_seed_is_apart(other):
     assert [len(group.runs) for group in configurations(runs)] == [1, 1]
 
 
-def test_a_kill_the_output_and_another_kernel_set_nothing_apart():
-    again = [BY, BY | {"first": 2, "last": 5, "platform": "Linux-7"}]
-    runs = [found("one"), found("two", seed=1, by=again, output="elsewhere")]
-    assert [len(group.runs) for group in configurations(runs)] == [2]
+@pytest.mark.parametrize(
+    "by",
+    [
+        [BY | {"git": "b2"}],
+        [BY | {"processor": "another"}],
+        [],
+        [BY, BY | {"git": "b2", "first": 2, "last": 2}],
+    ],
+)
+def test_seeds_of_several_commits_and_machines_are_together_and_tell_of_each(by):
+    (group,) = configurations([found("one"), found("two", seed=1, by=by, output="elsewhere")])
+    assert len(group.runs) == 2
+    assert len(set(group.board["commit"] + group.board["processor"])) == 2
 
 
 def test_configurations_come_best_mean_first_whatever_their_best_seed():
