@@ -1,4 +1,7 @@
-"""Named datasets: ``load_dataset("cifar10")`` gives images and labels, split for a model."""
+"""Datasets: ``load_dataset("cifar10")`` gives images and labels, split for a model.
+
+``load_dataset("folder:/path")`` reads pictures of one's own.
+"""
 
 import hashlib
 from pathlib import Path
@@ -11,6 +14,8 @@ from cifar_utils.data.archive import Archive
 from cifar_utils.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.data.download import download, find, keras_datasets
+from cifar_utils.data.folder import PREFIX, SIZE, decode_pictures, folder_of, read_folder
+from cifar_utils.data.pictures import resize
 from cifar_utils.data.splits import held_out, limited
 from cifar_utils.data.tiny_imagenet import TINY_IMAGENET
 from cifar_utils.parameters import InputError, known_name
@@ -34,7 +39,9 @@ def load_dataset(
     seed: int = 0,
     train_limit: int | None = None,
     test_limit: int | None = None,
+    image_size: int | None = None,
     folder: Path | str | None = None,
+    offline: bool = False,
 ) -> Dataset:
     """Read a named dataset into memory, and hold out a stratified validation split.
 
@@ -45,9 +52,11 @@ def load_dataset(
     Parameters
     ----------
     name
-        One of :data:`DATASETS`.
+        One of :data:`DATASETS`; or ``folder:/path``, for pictures of any size (PNG, JPEG, WebP or
+        BMP) in ``/path/train/<class>/`` and ``/path/test/<class>/``. Without ``test/``, a
+        stratified sixth of them is to test on, whatever the seed.
     validation_fraction
-        Share of the training images to hold out, above 0 and below 1.
+        Share of the training images to hold out, at least 0 and below 1.
     seed
         What the held-out images, and those within ``train_limit``, are drawn by; and by their
         labels, in the proportions of the classes.
@@ -55,8 +64,12 @@ def load_dataset(
         Images to use for training and validation together; None for all.
     test_limit
         Test images to use, in the same proportions, whatever the seed; None for all.
+    image_size
+        Height and width to resize images to, in pixels; None for their own, and for 32 of a folder.
     folder
         Where to look instead of ``CIFAR_DATA_DIR``; nothing is downloaded then.
+    offline
+        Whether to raise rather than download.
 
     Returns
     -------
@@ -69,22 +82,41 @@ def load_dataset(
         Where an argument is none of the above or leaves a class without images; where the data
         are not there, not whole, not what they should be, or can't be downloaded.
     """
-    archive = DATASETS[known_name("dataset", name, DATASETS)]
     if not 0 <= validation_fraction < 1:
         raise InputError(f"validation_fraction is {validation_fraction}; it must be >= 0, < 1")
     if seed < 0:
         raise InputError(f"seed is {seed}; it must be >= 0")
-    if archive is None:
-        names, train, test, source, note = *digits.read_digits(), "embedded", ""
-    else:
-        path = find(archive, folder)
-        source = "download" if path is None else "folder" if path.is_dir() else "archive"
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image_size is {image_size}; it must be >= 1, or None")
+    archive, path = _found(name, folder)
+    if path is None and offline:
+        raise InputError(f"{name} is not on this machine; run 'cifar-reports data fetch {name}'")
+    source = "download" if path is None else "folder" if path.is_dir() else "archive"
+    if archive:
         names, train, test, note = archive.read(path or download(archive))
+    elif name.startswith(PREFIX):
+        names, train, test, note = read_folder(path)
+    else:
+        names, train, test, source, note = *digits.read_digits(), "embedded", ""
     sizes = [np.bincount(split.labels, minlength=len(names)) for split in (train, test)]
     kept, held = held_out(train.labels, sizes[0], validation_fraction, seed, train_limit)
     tested = limited(test.labels, sizes[1], test_limit, 0, "test_limit")
     splits = [_take(train, kept), _take(train, held), _take(test, tested)]
+    if name.startswith(PREFIX):
+        name = f"{PREFIX}{path.name}"  # a record has no paths
+        size = image_size or SIZE
+        splits = [Split(decode_pictures(path, files, size), labels) for files, labels in splits]
+    elif image_size is not None:
+        splits = [Split(resize(images, image_size), labels) for images, labels in splits]
     return Dataset(name, names, *splits, source, _fingerprint(names, splits), note)
+
+
+def _found(name: str, folder: Path | str | None = None) -> tuple[Archive | None, Path | None]:
+    """The archive that a dataset is read from, if from one, and where its data are, if here."""
+    if name.startswith(PREFIX):
+        return None, folder_of(name)
+    archive = DATASETS[known_name("dataset", name, [*DATASETS, f"{PREFIX}/path"])]
+    return archive, find(archive, folder) if archive else digits.location()
 
 
 def _take(split: Split, chosen: np.ndarray) -> Split:
@@ -108,12 +140,8 @@ def fetch(name: str) -> Path:
     InputError
         As :func:`load_dataset`.
     """
-    archive = DATASETS[known_name("dataset", name, DATASETS)]
-    if archive is None:
-        return digits.location()
-    path = find(archive) or download(archive)
-    archive.read(path)
-    return path
+    load_dataset(name, validation_fraction=0.0)
+    return _found(name)[1]
 
 
 def describe_dataset(name: str) -> dict[str, Any]:
@@ -131,13 +159,9 @@ def describe_dataset(name: str) -> dict[str, Any]:
     InputError
         As :func:`load_dataset`, but for what concerns a download.
     """
-    archive = DATASETS[known_name("dataset", name, DATASETS)]
-    path = find(archive) if archive else digits.location()
-    known = {
-        "name": name,
-        "present": path is not None,
-        "path": str(path or keras_datasets() / archive.published),
-    }
+    archive, path = _found(name)
+    where = str(path or keras_datasets() / archive.file)
+    known = {"name": name, "present": path is not None, "path": where}
     if path is None:
         return known | {
             "train": archive.train_images,
@@ -147,13 +171,16 @@ def describe_dataset(name: str) -> dict[str, Any]:
             "citation": archive.citation,
         }
     dataset = load_dataset(name)
-    return known | {
+    known |= {
+        "name": dataset.name,
         "train": len(dataset.train.labels) + len(dataset.validation.labels),
         "test": len(dataset.test.labels),
         "classes": len(dataset.class_names),
         "image_shape": dataset.image_shape,
-        "citation": archive.citation if archive else digits.CITATION,
         "class_names": dataset.class_names,
         "fingerprint": dataset.fingerprint,
         "note": dataset.note,
     }
+    if not name.startswith(PREFIX):
+        known["citation"] = archive.citation if archive else digits.CITATION
+    return known

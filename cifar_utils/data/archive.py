@@ -2,24 +2,31 @@
 
 import glob
 import gzip
+import os
 import re
 import stat
 import tarfile
 import textwrap
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import NamedTuple
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.events import in_notebook
 from cifar_utils.parameters import InputError
 
 NOTE_FILE = "SOURCE.txt"
-LARGEST = 2**29  # bytes in all; the largest official archive unpacks to 250 million
+LARGEST = 300_000_000  # bytes in all; the largest official archive unpacks to 250 million
+# Members of a tar that are passed over: folders, and what says more of the next member. tarfile
+# would read that whole into memory and believe it; no member of an official archive needs it.
+PASSED_OVER = {
+    tarfile.DIRTYPE,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+}
 
 
 class Contents(NamedTuple):
@@ -40,22 +47,19 @@ class Archive(ABC):
 
     Attributes
     ----------
-    url, file, size, md5
-        Where it comes from, its name there, its bytes and their checksum.
+    url, file, md5
+        Where it comes from, its name there and its checksum.
     folder
         The folder in it.
     classes, train_images, test_images, image_shape
         What it holds.
     citation
         Whose it is.
-    extracted
-        Whether a download leaves the folder, or else the archive as it is.
 
     """
 
     url: str
     file: str
-    size: int
     md5: str
     folder: str
     classes: int
@@ -63,22 +67,16 @@ class Archive(ABC):
     test_images: int
     image_shape: tuple[int, int, int]
     citation: str
-    extracted: ClassVar[bool] = True
 
     @property
     @abstractmethod
     def members(self) -> tuple[str, ...]:
-        """Files by which a folder is known to be it, in the order in which they are extracted."""
+        """Files by which a folder is known to be it."""
 
     @property
     @abstractmethod
     def files(self) -> tuple[str, ...]:
         """All files that are read of it, below its folder; ``*`` stands for any name."""
-
-    @property
-    def published(self) -> str:
-        """What a download leaves, by its name."""
-        return self.folder if self.extracted else self.file
 
     @abstractmethod
     def read(self, path: Path) -> Contents:
@@ -103,72 +101,76 @@ def first_line(text: bytes) -> str:
     return text.partition(b"\n")[0][:1000].decode("utf-8", "replace").strip()
 
 
-def progress_bar(label: str, total: int | None, **options: Any):
-    """A bar on a terminal or below a notebook's cell; silent where nobody looks on."""
-    from tqdm import tqdm
+def read_files(path: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file of an extracted folder, or of an archive as it is.
 
-    # A notebook's output is no terminal, but is looked at.
-    quiet = False if in_notebook() else None
-    return tqdm(desc=label, total=total, leave=False, disable=quiet, **options)
-
-
-def names_within(folder: Path, archive: Archive) -> Iterator[str]:
-    """The name, as the archive has it, of each file of an extracted folder."""
-    for pattern in archive.files:
-        yield from glob.iglob(pattern, root_dir=folder)  # noqa: PTH207 (names, not paths)
-
-
-def read_files(path: Path, archive: Archive) -> Iterator[tuple[str, BinaryIO]]:
-    """Name and open content of each file of an extracted folder, or of an archive as it is.
+    An archive is read in memory: nothing is extracted.
 
     Raises
     ------
     ValueError
         Where a member leads out of the archive, or all are larger than they can be.
     Exception
-        Whatever a damaged archive makes :mod:`tarfile` or :mod:`zipfile` raise.
+        Whatever a damaged archive makes :mod:`gzip`, :mod:`tarfile` or :mod:`zipfile` raise.
 
     """
     if path.is_dir():
-        for name in names_within(path, archive):
-            with (path / name).open("rb") as file:
-                yield name, file
+        yield from _folder_files(path, archive)
         return
     patterns = (re.escape(pattern).replace(r"\*", "[^/]*") for pattern in archive.files)
     known = re.compile(rf"(?:.*/)?({'|'.join(patterns)})")
+    yield from (_zip_files if archive.file.endswith(".zip") else _tar_files)(path, known)
+
+
+def _room_after(room: int, name: str, size: int, plain: bool) -> int:
+    """The bytes that may still follow a member; one that is no plain file or folder is refused."""
+    if name.startswith("/") or ".." in name.split("/") or not plain:
+        raise ValueError(f"its member {name!r} is no plain file, or leads elsewhere")
+    if not 0 <= size <= room:
+        raise ValueError(f"its member {name!r} of {size:,} bytes is too much for it")
+    return room - size
+
+
+def _folder_files(path: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
     room = LARGEST
-    for member in (_zip_members if archive.file.endswith(".zip") else _tar_members)(path):
-        name = member.name
-        if name.startswith("/") or ".." in name.split("/") or not (member.file or member.folder):
-            raise ValueError(f"its member {name!r} is a link, or leads elsewhere")
-        room -= member.size
-        if room < 0:
-            raise ValueError(f"its member {name!r} of {member.size:,} bytes is too much for it")
-        if member.file and (found := known.fullmatch(name)):
-            with member.open() as file:
-                yield found[1], file
+    for pattern in archive.files:
+        for name in glob.iglob(pattern, root_dir=path):  # noqa: PTH207 (names, not paths)
+            try:
+                known = (path / name).stat()
+                room = _room_after(room, name, known.st_size, stat.S_ISREG(known.st_mode))
+                content = (path / name).read_bytes()
+            except OSError as error:
+                raise ValueError(f"{name} can't be read ({error.strerror})") from error
+            yield name, content
 
 
-class _Member(NamedTuple):
-    name: str
-    size: int
-    file: bool
-    folder: bool
-    open: Callable[[], BinaryIO]
+def _tar_files(path: Path, known: re.Pattern) -> Iterator[tuple[str, bytes]]:
+    room = LARGEST
+    with gzip.open(path) as stream:
+        while any(block := stream.read(tarfile.BLOCKSIZE)):
+            member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            plain = member.isfile() or member.type in PASSED_OVER
+            # A header counts for more than its 512 bytes, as a million of them take their time.
+            room = _room_after(room - 2**14, member.name, member.size, plain)
+            padding = -member.size % tarfile.BLOCKSIZE
+            if member.isfile() and (found := known.fullmatch(member.name)):
+                yield found[1], stream.read(member.size)
+                stream.seek(padding, os.SEEK_CUR)
+            else:
+                stream.seek(member.size + padding, os.SEEK_CUR)
+        while chunk := stream.read(2**20):  # gzip's checksum stands at the very end
+            room = _room_after(room, "after the end", len(chunk), True)
 
 
-def _tar_members(path: Path) -> Iterator[_Member]:
-    with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
-        for member in tar:
-            kind = member.isreg(), member.isdir()
-            yield _Member(member.name, member.size, *kind, partial(tar.extractfile, member))
-        while unpacked.read(2**20):  # the checksum stands at the very end, behind what tar reads
-            continue
-
-
-def _zip_members(path: Path) -> Iterator[_Member]:
+def _zip_files(path: Path, known: re.Pattern) -> Iterator[tuple[str, bytes]]:
+    room = LARGEST
     with zipfile.ZipFile(path) as packed:
         for member in packed.infolist():
             mode = stat.S_IFMT(member.external_attr >> 16)  # 0 where no Unix has written it
-            kind = mode in (0, stat.S_IFREG) and not member.is_dir(), member.is_dir()
-            yield _Member(member.filename, member.file_size, *kind, partial(packed.open, member))
+            # Other methods unpack without a limit, whatever the size that the member has by name.
+            plain = mode in (0, stat.S_IFREG, stat.S_IFDIR)
+            plain &= member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            room = _room_after(room, member.filename, member.file_size, plain)
+            if found := known.fullmatch(member.filename):
+                with packed.open(member) as file:
+                    yield found[1], file.read(member.file_size)  # all of it at most: sizes may lie

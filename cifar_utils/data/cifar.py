@@ -1,19 +1,36 @@
 """The official archives of CIFAR-10 and CIFAR-100: layout, and a reader that trusts nothing."""
 
+import io
 import pickle
+import pickletools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from cifar_utils.data.archive import NOTE_FILE, Archive, Contents, first_line, read_files, wrong
+from cifar_utils.data.archive import (
+    NOTE_FILE,
+    Archive,
+    Contents,
+    first_line,
+    read_files,
+    wrong,
+)
 from cifar_utils.data.dataset import Split
 
 CITATION = (
     "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, "
     "https://www.cs.toronto.edu/~kriz/cifar.html (no licence given; it asks to be cited)"
 )
+MOST_OPCODES = 2**20  # of a pickle; CIFAR-100's training images take 0.4 million
+LONGEST_NAME = 100  # bytes
+MOST_AGAIN = 2**24  # characters of text used a second time
+# What makes a value that a pickle of CIFAR may use a second time.
+USED_AGAIN = {
+    "GLOBAL", "STACK_GLOBAL", "REDUCE", "BINSTRING", "SHORT_BINSTRING", "BINUNICODE",
+    "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +64,6 @@ CIFAR10 = CifarArchive(
     file="cifar-10-python.tar.gz",
     folder="cifar-10-batches-py",
     md5="c58f30108f718f92721af3b95e74349a",
-    size=170_498_071,
     train=tuple(f"data_batch_{i}" for i in range(1, 6)),
     test="test_batch",
     meta="batches.meta",
@@ -60,7 +76,6 @@ CIFAR100 = CifarArchive(
     file="cifar-100-python.tar.gz",
     folder="cifar-100-python",
     md5="eb9058c3a382ffc7106e4002c42a8d85",
-    size=169_001_437,
     train=("train",),
     test="test",
     meta="meta",
@@ -99,12 +114,45 @@ class _CifarUnpickler(pickle.Unpickler):
             return _Parts
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in protocol 2
             return lambda text, _: text.encode("latin1")
-        asked = f"{module}.{name}"
+        asked = f"{module[:50]}.{name[:50]}"
         raise pickle.UnpicklingError(f"it asks for {asked!r}, which no CIFAR file needs")
 
 
-def _unpickle(file: BinaryIO) -> dict[bytes, Any]:
-    content = _CifarUnpickler(file, encoding="bytes").load()
+class _Lines(io.BytesIO):
+    """A pickle whose lines (the names of classes, say) are short, or have no end."""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return super().readline(1000)
+
+
+def _check_opcodes(pickled: bytes) -> None:
+    """Raise where a pickle is small and what it makes is not.
+
+    A million opcodes make less than 200 MB, unless they name a far place in the memo; or use again
+    what is in there: tuples of the same tuples over and over have no end for who prints, compares
+    or hashes them. What a pickle of CIFAR uses again is short text and reduced objects.
+    """
+    memo, made, again = {}, None, 0  # sizes of texts, or None of what can't be used again
+    for count, (opcode, arg, _) in enumerate(pickletools.genops(_Lines(pickled))):
+        name = opcode.name
+        if count > MOST_OPCODES:
+            raise ValueError(f"more than {MOST_OPCODES:,} opcodes of pickle")
+        if name == "MEMOIZE":
+            memo[len(memo)] = made
+        elif name.endswith("PUT"):
+            if arg > MOST_OPCODES:
+                raise ValueError(f"place {arg:,} in a pickle's memo")
+            memo[arg] = made
+        elif name == "DUP" or name.endswith("GET"):
+            size = memo.get(arg)
+            if size is None or (again := again + size) > MOST_AGAIN:
+                raise ValueError("it uses a list, a tuple or a long text more than once")
+        made = len(arg or "") if name in USED_AGAIN else None
+
+
+def _unpickle(pickled: bytes) -> dict[bytes, Any]:
+    _check_opcodes(pickled)
+    content = _CifarUnpickler(_Lines(pickled), encoding="bytes").load()
     if not isinstance(content, dict):
         raise ValueError(f"a {type(content).__name__} where a dict should be")
     return content
@@ -112,32 +160,39 @@ def _unpickle(file: BinaryIO) -> dict[bytes, Any]:
 
 def _pixels(parts: Any) -> np.ndarray:
     """The array ``(N, 3072)`` of uint8 that ``parts`` describe; anything else raises."""
+    if not isinstance(parts, _Parts):
+        raise ValueError(f"a {type(parts).__name__} where an array should be")
     _, shape, dtype, fortran, data = parts.state
     if dtype.args[0] not in (b"u1", "u1"):
-        raise ValueError(f"pixels of type {dtype.args[0]!r}, not uint8")
-    if len(shape) != 2 or shape[0] < 1 or shape[1] != 3072 or len(data) != shape[0] * 3072:
+        raise ValueError("pixels that are not uint8")
+    if not isinstance(shape, tuple) or [type(part) for part in shape] != [int, int]:
+        raise ValueError("pixels that are not of the shape (images, 3072)")
+    if shape[0] < 1 or shape[1] != 3072 or len(data) != shape[0] * 3072:
         raise ValueError(f"{len(data):,} bytes of pixels for the shape {shape}, not (images, 3072)")
     return np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
 def _batch(content: dict[bytes, Any], archive: CifarArchive) -> Split:
-    planes = _pixels(content[b"data"])
-    labels = np.array(content[archive.labels])
-    if labels.shape != planes.shape[:1] or labels.dtype.kind != "i":
+    planes, labels = _pixels(content[b"data"]), content[archive.labels]
+    if not isinstance(labels, list) or [type(label) for label in labels] != [int] * len(planes):
         raise ValueError(f"{len(planes):,} images, but labels that are not as many whole numbers")
-    if labels.min() < 0 or labels.max() >= archive.classes:
-        raise ValueError(f"labels {labels.min()} to {labels.max()} for {archive.classes} classes")
+    if min(labels) < 0 or max(labels) >= archive.classes:
+        raise ValueError(f"labels {min(labels)} to {max(labels)} for {archive.classes} classes")
     images = np.empty((len(planes), 32, 32, 3), np.uint8)
     for channel in range(3):  # three strided copies take a third of the time of one transposed copy
         images[..., channel] = planes[:, channel * 1024 : (channel + 1) * 1024].reshape(-1, 32, 32)
-    return Split(images, labels)
+    return Split(images, np.array(labels, np.int64))
 
 
 def _names(content: dict[bytes, Any], archive: CifarArchive) -> tuple[str, ...]:
-    names = tuple(name.decode() for name in content[archive.names])
-    if len(set(names)) != archive.classes:
+    names = content[archive.names]
+    if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
+        raise ValueError("class names that are no list of bytes")
+    if len(set(names)) != len(names) or len(names) != archive.classes:
         raise ValueError(f"{len(set(names))} class names for {archive.classes} classes")
-    return names
+    if max(map(len, names)) > LONGEST_NAME:
+        raise ValueError(f"a class name of more than {LONGEST_NAME} bytes")
+    return tuple(name.decode() for name in names)
 
 
 def read_cifar(path: Path, archive: CifarArchive) -> Contents:
@@ -154,12 +209,12 @@ def read_cifar(path: Path, archive: CifarArchive) -> Contents:
     found: dict[str, Any] = {NOTE_FILE: ""}
     where = str(path)
     try:
-        for name, file in read_files(path, archive):
+        for name, data in read_files(path, archive):
             where = f"{path}: {name}"
             if name == NOTE_FILE:
-                found[name] = first_line(file.readline(1000))
+                found[name] = first_line(data)
             else:
-                content = _unpickle(file)
+                content = _unpickle(data)
                 found[name] = (_names if name == archive.meta else _batch)(content, archive)
             where = str(path)
     except KeyError as error:

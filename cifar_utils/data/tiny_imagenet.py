@@ -12,22 +12,19 @@ from cifar_utils.data.archive import (
     Archive,
     Contents,
     first_line,
-    progress_bar,
     read_files,
     wrong,
 )
 from cifar_utils.data.dataset import Split
-from cifar_utils.data.decoded import kept_decoded
+from cifar_utils.data.pictures import decoded, progress_bar
 
 CLASSES, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
-PATIENCE = 5  # seconds without a progress bar
 
 
 @dataclass(frozen=True, kw_only=True)
 class TinyImageNetArchive(Archive):
-    """110,000 small files, so it stays packed; what they decode to is kept."""
+    """110,000 small files, decoded each time: half a minute on two cores."""
 
-    extracted = False
     members = (CLASSES, WORDS, ANNOTATIONS)
     # The images in test/ have no labels: those in val/ take their place.
     files = (
@@ -36,7 +33,7 @@ class TinyImageNetArchive(Archive):
     )  # fmt: skip
 
     def read(self, path: Path) -> Contents:
-        return kept_decoded(path, self, read_tiny_imagenet)
+        return read_tiny_imagenet(path, self)
 
 
 TINY_IMAGENET = TinyImageNetArchive(
@@ -44,7 +41,6 @@ TINY_IMAGENET = TinyImageNetArchive(
     file="tiny-imagenet-200.zip",
     folder="tiny-imagenet-200",
     md5="90528d7ca1a48142e341f4ef8d21d0de",
-    size=248_100_043,
     classes=200,
     train_images=100_000,
     test_images=10_000,
@@ -99,14 +95,9 @@ def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
     counts, expected = (len(train), len(test)), (archive.train_images, archive.test_images)
     if counts != expected:
         raise wrong(path, "{:,} and {:,} images, not {:,} and {:,}".format(*counts, *expected))
-    with progress_bar(f"decoding {archive.folder}", len(images), delay=PATIENCE) as bar:
-        splits = [
-            Split(_decode(found, names, archive, path, bar), np.array(labels, np.int64))
-            for names, labels in (
-                (list(train), list(train.values())),
-                (list(test), [wnids.index(wnid) for wnid in test.values()]),
-            )
-        ]
+    labels = [*train.values(), *(wnids.index(wnid) for wnid in test.values())]
+    images = _decode(found, [*train, *test], archive, path)
+    splits = map(Split, np.split(images, [len(train)]), np.split(np.array(labels), [len(train)]))
     return Contents(_class_names(wnids, words), *splits, first_line(found.get(NOTE_FILE, b"")))
 
 
@@ -114,32 +105,34 @@ def _read(path: Path, archive: Archive) -> dict[str, bytes]:
     """All that is read of it, by name."""
     found = {}
     try:
-        with progress_bar(f"reading {archive.folder}", None, unit=" files", delay=PATIENCE) as bar:
-            for name, file in read_files(path, archive):
-                found[name] = file.read()
+        with progress_bar(f"reading {archive.folder}", None, unit=" files") as bar:
+            for name, data in read_files(path, archive):
+                found[name] = data
                 bar.update()
     except Exception as error:  # a damaged archive may raise nearly anything
         raise wrong(path, str(error) or type(error).__name__) from error
     return found
 
 
-def _decode(found: Mapping[str, bytes], names: list[str], archive: Archive, path: Path, bar):
+def _decode(
+    found: Mapping[str, bytes], names: list[str], archive: Archive, path: Path
+) -> np.ndarray:
     """The images of these names, uint8 ``(N, H, W, 3)``: those in grey get three channels too."""
     from PIL import Image, UnidentifiedImageError
 
     height, width, _ = archive.image_shape
-    images = np.empty((len(names), *archive.image_shape), np.uint8)
-    for image, name in zip(images, names, strict=True):
+
+    def decode(name: str) -> np.ndarray:
         try:
             with Image.open(BytesIO(found[name]), formats=["JPEG"]) as opened:
                 if opened.size != (width, height):
                     raise ValueError("{}x{} pixels, not {}x{}".format(*opened.size, width, height))
-                image[:] = opened.convert("RGB")
+                return np.asarray(opened.convert("RGB"))
         except Exception as error:  # a damaged image may raise nearly anything
             known = not isinstance(error, UnidentifiedImageError)
             raise wrong(f"{path}: {name}", str(error) if known else "no JPEG image") from error
-        bar.update()
-    return images
+
+    return decoded(f"decoding {archive.folder}", names, decode, archive.image_shape)
 
 
 def _class_names(wnids: list[str], words: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@ import contextlib
 import gzip
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -111,7 +113,7 @@ def test_a_member_too_large_is_not_read(official, refused):
     path, _ = official(pack=True)
     huge = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
     huge.size = 2**40
-    path.write_bytes(gzip.compress(huge.tobuf() + bytes(1024)))
+    path.write_bytes(gzip.compress(huge.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
     with refused("1,099,511,627,776"):
         read_cifar(path, CIFAR10)
 
@@ -160,20 +162,20 @@ WRONG = {
     "fewer labels": (lambda batch: batch | {b"labels": [1, 2]}, "not as many"),
     "no images": (with_data(lambda data: data[:0]), "shape (0, 3072)"),
     "other shape": (with_data(lambda data: data[:, :3071].copy()), "shape (40, 3071)"),
-    "one dimension": (with_data(lambda data: data.ravel()), "shape (122880,)"),
-    "floats": (with_data(lambda data: data.astype(float)), "'f8'"),
-    "objects": (with_data(lambda data: data.astype(object)), "'O"),
+    "one dimension": (with_data(lambda data: data.ravel()), "shape (images, 3072)"),
+    "floats": (with_data(lambda data: data.astype(float)), "not uint8"),
+    "objects": (with_data(lambda data: data.astype(object)), "not uint8"),
     "a list": (with_data(lambda data: data[:, 0].tolist()), "list"),
     "label too large": (with_labels(10), "0 to 10 for 10 classes"),
     "negative label": (with_labels(-1), "-1 to 9"),
     "fraction for a label": (with_labels(1.5), "whole numbers"),
     "text for a label": (with_labels("cat"), "whole numbers"),
-    "list for a label": (with_labels([1]), "inhomogeneous"),
+    "list for a label": (with_labels([1]), "whole numbers"),
     "labels of True": (lambda batch: batch | {b"labels": [True] * 40}, "whole numbers"),
     "no dict": (lambda batch: [1, 2], "a list"),
-    "half a pickle": (lambda batch: pickle.dumps(batch, protocol=2)[:-1000], "truncated"),
-    "empty": (lambda batch: b"", "Ran out of input"),
-    "text": (lambda batch: b"<html>\n\nNot found</html>", "invalid load key"),
+    "half a pickle": (lambda batch: pickle.dumps(batch, protocol=2)[:-1000], "remain"),
+    "empty": (lambda batch: b"", "before seeing STOP"),
+    "text": (lambda batch: b"<html>\n\nNot found</html>", "opcode b'<' unknown"),
     "missing": (None, "data_batch_2 missing"),
 }
 
@@ -188,7 +190,13 @@ def test_a_batch_that_is_not_what_it_should_be(official, refused, change, words,
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [([b"a", b"b"], "2 class names"), ([b"a"] * 10, "1 class names"), (["x"], "str"), (7, "int")],
+    [
+        ([b"a", b"b"], "2 class names"),
+        ([b"a"] * 10, "1 class names"),
+        (["x"], "no list of bytes"),
+        ([b"x" * 101, *(b"%d" % i for i in range(9))], "more than 100 bytes"),
+        (7, "no list"),
+    ],
 )
 def test_wrong_class_names(official, refused, names, words):
     meta = {b"label_names": names}
@@ -202,6 +210,86 @@ def test_a_cifar100_file_is_no_cifar10_batch(official, refused):
     path.rename(path.with_name(CIFAR10.folder))
     with refused("batches.meta"):
         read_cifar(path.with_name(CIFAR10.folder), CIFAR10)
+
+
+def nested(kind, depth):
+    """The opcodes of a list or tuple of ten that hold ten each, and so on: 10**depth leaves."""
+    opcodes = b"Nq\x00"
+    for level in range(depth):
+        ten = b"h%c" % level * 10
+        opcodes += b"](" + ten + b"e" if kind is list else b"(" + ten + b"t"
+        opcodes += b"q%c" % (level + 1)
+    return opcodes
+
+
+def small_batch(shape=b"K\x01M\x00\x0c\x86", kind=b"U\x02u1", labels=b"](K\x01e"):
+    """A pickled batch of no pixels, of these opcodes."""
+    dtype = b"cnumpy\ndtype\n(" + kind + b"K\x00K\x01tR"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+    data = array + b"(K\x01" + shape + dtype + b"\x89U\x00tb"
+    return b"\x80\x02}(U\x04data" + data + b"U\x06labels" + labels + b"u."
+
+
+def zeros_after(header):
+    """A .tar.gz of a few MB: a header, and 3 GB of zeros."""
+    return gzip.compress(header) + 48 * gzip.compress(bytes(2**26), 1)
+
+
+def header_of(kind):
+    member = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    member.type, member.size = kind, 3 * 10**9
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+TEXT = b"X\x00\x00\x00\x01" + b"a" * 2**24  # a text of 16 MiB
+EXPANDING = {
+    "tuples for a shape": (small_batch(shape=nested(tuple, 8)), "more than once"),
+    "tuples for a dtype": (small_batch(kind=nested(tuple, 8)), "more than once"),
+    "lists for labels": (small_batch(labels=nested(list, 9)), "more than once"),
+    "tuples for a key": (b"\x80\x02}" + nested(tuple, 40) + b"Ns.", "more than once"),
+    "a far place in the memo": (b"\x80\x02Nr\x00\x00\x00\x08.", "134,217,728"),
+    "a text encoded again and again": (
+        b"\x80\x02(c_codecs\nencode\nq\x00" + TEXT + b"q\x01" + 99 * b"h\x00(h\x01Ntre" + b"t.",
+        "more than once",
+    ),
+    "many empty lists": (b"\x80\x02(" + b"]" * 10**8 + b"t.", "opcodes"),
+    "a long name for a class": (b"\x80\x02c" + bytes(2**28), "newline"),
+    "a header of pax": (zeros_after(header_of(tarfile.XHDTYPE)), "3,000,000,000 bytes"),
+    "a long name": (zeros_after(header_of(tarfile.GNUTYPE_LONGNAME)), "3,000,000,000 bytes"),
+    "zeros after the end": (zeros_after(bytes(1024)), "after the end"),
+    "headers without end": (
+        gzip.compress(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT) * 2**20),
+        "too much",
+    ),
+}
+
+
+@pytest.mark.slow
+def test_what_expands_is_refused_in_little_memory_and_time(tmp_path):
+    for name, (content, _) in EXPANDING.items():
+        packed = content.startswith(b"\x1f\x8b")
+        path = tmp_path / name / (CIFAR10.file if packed else "cifar-10-batches-py/batches.meta")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    code = """\
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+from cifar_utils.data import load_dataset
+for folder in sys.argv[1:]:
+    try:
+        load_dataset("cifar10", folder=folder)
+    except ValueError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *(tmp_path / name for name in EXPANDING)],
+        capture_output=True, text=True, check=True, timeout=600,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    for (name, (_, words)), line in zip(EXPANDING.items(), lines, strict=True):
+        assert str(tmp_path / name) in line
+        assert words in line
 
 
 @settings(max_examples=60)

@@ -58,6 +58,7 @@ def test_limits_are_stratified_and_the_test_images_are_those_of_every_seed():
         ({"test_limit": 9}, ["test_limit is 9", "the smallest that works is 10"]),
         ({"test_limit": 361}, ["test_limit is 361", "360"]),
         ({"test_limit": 0}, ["test_limit is 0"]),
+        ({"image_size": 0}, ["image_size is 0"]),
     ],
 )
 def test_bad_input(refused, options, words):
@@ -78,23 +79,20 @@ def test_a_dataset_says_what_it_is_in_words(official, tmp_path):
     assert repr(dataset.train) == "180 images of 32x32x3 (uint8), labels of 10 classes"
 
 
-def test_fetch_and_load_download_what_is_not_there(official, site, tmp_path, monkeypatch):
+def test_fetch_and_load_download_what_is_not_there(official, site, tmp_path, monkeypatch, refused):
     path, _ = official(pack=True, at=tmp_path / "site")
     site.content = path.read_bytes()
-    known = replace(
-        DATASETS["cifar10"],
-        url=site.url,
-        size=len(site.content),
-        md5=hashlib.md5(site.content).hexdigest(),
-    )
+    known = replace(DATASETS["cifar10"], url=site.url, md5=hashlib.md5(site.content).hexdigest())
     monkeypatch.setitem(DATASETS, "cifar10", known)
     absent = describe_dataset("cifar10")
     assert (absent["present"], absent["train"], absent["classes"]) == (False, 50_000, 10)
-    assert site.asked == []
+    with refused("cifar10 is not on this machine", "cifar-reports data fetch cifar10"):
+        load_dataset("cifar10", offline=True)
+    assert site.asked == 0
     assert load_dataset("cifar10").source == "download"
-    assert load_dataset("cifar10").source == "folder"
-    assert fetch("cifar10") == keras_datasets() / "cifar-10-batches-py"
-    assert len(site.asked) == 1
+    assert load_dataset("cifar10", offline=True).source == "archive"
+    assert fetch("cifar10") == keras_datasets() / "cifar-10-python.tar.gz"
+    assert site.asked == 1
     present = describe_dataset("cifar10")
     assert present["path"] == absent["path"] == str(fetch("cifar10"))
     assert (present["present"], present["train"], present["test"]) == (True, 200, 40)
@@ -109,6 +107,18 @@ def test_fetch_refuses_what_is_there_but_broken(official, refused, monkeypatch):
         fetch("cifar10")
     with refused(path, "data_batch_1"):
         describe_dataset("cifar10")
+
+
+def test_images_of_another_size_are_averages_and_those_of_their_own_are_left_alone():
+    own = load_dataset("digits", train_limit=100, test_limit=20)
+    same = load_dataset("digits", train_limit=100, test_limit=20, image_size=32)
+    assert same.fingerprint == own.fingerprint
+    small = load_dataset("digits", train_limit=100, test_limit=20, image_size=8)
+    assert small.image_shape == (8, 8, 3)
+    assert [len(s.images) for s in (small.train, small.validation, small.test)] == [90, 10, 20]
+    averages = own.train.images.reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4))
+    assert np.abs(small.train.images - averages).mean() < 5  # of 255
+    assert load_dataset("digits", image_size=48).image_shape == (48, 48, 3)
 
 
 def test_digits_need_no_download():

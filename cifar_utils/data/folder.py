@@ -1,0 +1,127 @@
+"""Pictures of one's own: ``train/<class>/*.png`` in a folder, and perhaps ``test/<class>/``."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cifar_utils.data.archive import NOTE_FILE, Contents, first_line
+from cifar_utils.data.dataset import Split
+from cifar_utils.data.download import what_is_at
+from cifar_utils.data.pictures import decoded, read_picture
+from cifar_utils.data.splits import stratified
+from cifar_utils.parameters import InputError
+
+PREFIX = "folder:"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SIZE = 32  # pixels, unless asked for another
+TEST_SHARE = 6  # one in six is to test on, as of CIFAR, where there is no test/
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a dataset's name: of ``"folder:~/pets"``, the folder ``pets`` at home.
+
+    Raises
+    ------
+    InputError
+        Where there is none, or one without ``train/``.
+    """
+    given = name.removeprefix(PREFIX)
+    try:
+        path = Path(given).expanduser()
+        if not given or not (path / "train").is_dir():
+            raise InputError(
+                f"dataset {name!r} {what_is_at(path) if given else 'names no folder'}; give a "
+                "folder with pictures in train/CLASS/, and in test/CLASS/ if some are to test on"
+            )
+    except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"dataset {name!r} can't be read ({reason})") from error
+    return path.resolve()
+
+
+def read_folder(path: Path) -> Contents:
+    """Class names, in order, and as images the paths of their files, not yet decoded.
+
+    Without ``test/``, a stratified sixth of the pictures is to test on: always the same ones.
+
+    Raises
+    ------
+    InputError
+        Where there are fewer than two classes, one has no pictures, or those to test on are of
+        other classes.
+    """
+    names, train = _pictures(path, "train")
+    if len(names) < 2:
+        raise InputError(
+            f"{PREFIX}{path.name}: train/ has one class, {names[0]!r}; it takes two or more"
+            if names
+            else f"{PREFIX}{path.name}: train/ has no folders; put pictures into train/CLASS/"
+        )
+    if (path / "test").is_dir():
+        test_names, test = _pictures(path, "test")
+        if odd := sorted(set(test_names) ^ set(names)):
+            lacks = "train/" if odd[0] in test_names else "test/"
+            raise InputError(
+                f"{PREFIX}{path.name}: {lacks} has no class {odd[0]!r}; train/ and test/ must have "
+                "the same ones"
+            )
+    else:
+        chosen = stratified(train.labels, round(len(train.labels) / TEST_SHARE), seed=0)
+        left = np.bincount(train.labels[chosen], minlength=len(names))
+        if not left.all():
+            raise InputError(
+                f"{PREFIX}{path.name}: train/{names[left.argmin()]}/ has too few pictures to test "
+                "on one in six of them; add pictures, or a folder test/"
+            )
+        train, test = Split(*(a[~chosen] for a in train)), Split(*(a[chosen] for a in train))
+    note = path / NOTE_FILE
+    return Contents(names, train, test, first_line(note.read_bytes()) if note.is_file() else "")
+
+
+def _pictures(path: Path, part: str) -> tuple[tuple[str, ...], Split]:
+    """The classes of ``train/`` or ``test/``, and the paths and labels of their pictures."""
+    where = f"{PREFIX}{path.name}: {part}/"
+    paths, labels = [], []
+    try:
+        folders = [f for f in sorted((path / part).iterdir()) if f.is_dir() and f.name[0] != "."]
+        for label, folder in enumerate(folders):
+            if not folder.name.isprintable():
+                raise InputError(f"{where}{folder.name!r} is no name for a class; rename it")
+            files = [f for f in sorted(folder.iterdir()) if f.name[0] != "."]
+            files = [f for f in files if f.suffix.lower() in SUFFIXES]
+            if not files:
+                raise InputError(
+                    f"{where}{folder.name}/ holds no pictures ({', '.join(SUFFIXES)}); put some "
+                    "there or remove the folder"
+                )
+            paths += files
+            labels += [label] * len(files)
+    except OSError as error:
+        raise InputError(f"{where} can't be read ({error.strerror}); make it readable") from error
+    names = tuple(folder.name for folder in folders)
+    return names, Split(np.array(paths, object), np.array(labels, np.int64))
+
+
+def decode_pictures(path: Path, paths: np.ndarray, size: int) -> np.ndarray:
+    """The pictures of a folder, uint8 ``(N, size, size, 3)``.
+
+    Raises
+    ------
+    InputError
+        Where one is damaged, by its name.
+    """
+
+    def decode(file: Path) -> np.ndarray:
+        try:
+            return read_picture(file, size)
+        except Exception as error:  # a damaged picture may raise nearly anything
+            from PIL import UnidentifiedImageError
+
+            known = not isinstance(error, UnidentifiedImageError)
+            reason = str(error) if known else "it is none of these formats"
+            raise InputError(
+                f"{PREFIX}{path.name}: {file.relative_to(path)} can't be read as a picture "
+                f"({reason}); replace or remove it"
+            ) from error
+
+    return decoded(f"decoding {path.name}", paths, decode, (size, size, 3))
