@@ -11,8 +11,8 @@ what is allowed and what it means::
 
 A parameter whose default is ``None`` may be ``None``. A choice may carry options, written as a
 call: ``"resnet18(dropout=0.5)"``; :func:`parse_calls` reads such text and the registry it names
-checks the options. (The equals sign of the assignment is the only one in a line: papermill reads no
-line with two.)
+checks the options. It may carry a place too: ``"folder:/path"``. (The equals sign of the assignment
+is the only one in a line: papermill reads no line with two.)
 """
 
 import ast
@@ -84,7 +84,7 @@ class Parameter:
         if not all(COMPARISONS[words](value, bound) for words, bound in self.bounds):
             raise InputError(f"{self.name} is {value!r}; it must be {self.allowed}")
         if self.choices:
-            known_name("", str(value).split("(")[0].strip(), self.choices, label=self.name)
+            known_name("", re.split(r"[(:]", str(value))[0].strip(), self.choices, label=self.name)
         return value
 
     def _kind(self) -> str:

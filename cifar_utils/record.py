@@ -243,7 +243,12 @@ def record_run(
     record = RunRecord(
         run=Path(phases.output or notebook).name,
         notebook=notebook,
-        parameters={name: value for name, value in parameters.items() if name != "output"},
+        parameters={
+            # A record holds no path: a folder of pictures goes by its name.
+            name: dataset.name if name == "dataset" else value
+            for name, value in parameters.items()
+            if name != "output"
+        },
         dataset=describe_dataset(dataset),
         model={
             "architecture": facts.name,

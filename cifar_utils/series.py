@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from cifar_utils.parameters import InputError, known_name
+from cifar_utils.parameters import InputError
 from cifar_utils.reports.runs import (
     AnotherRunError,
     Outcome,
@@ -96,23 +96,18 @@ def _recorded_fingerprint(run: Run) -> str | None:
 
 def _fingerprint_now(run: Run) -> str | None:
     """The fingerprint of a run's data as they are here; None where they are not."""
-    names = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit")
+    names = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit", "image_size")
     return _fingerprint(tuple((key, run.parameters[key]) for key in names if key in run.parameters))
 
 
 @cache  # a series reads the same data for many runs
 def _fingerprint(arguments: tuple[tuple[str, Any], ...]) -> str | None:
-    from cifar_utils.data import DATASETS, load_dataset
-    from cifar_utils.data.download import find
+    from cifar_utils.data import load_dataset
 
     options = dict(arguments)
     try:
-        name = known_name("dataset", options.pop("dataset", ""), DATASETS)
-        archive = DATASETS[name]
-        if archive is not None and find(archive) is None:
-            return None  # nothing is downloaded for this
-        return load_dataset(name, **options).fingerprint
-    except (InputError, OSError):
+        return load_dataset(options.pop("dataset"), offline=True, **options).fingerprint
+    except (InputError, KeyError, OSError):
         return None
 
 

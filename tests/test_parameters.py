@@ -399,7 +399,7 @@ def test_a_notebook_asks_for_all_that_is_promised(notebook):
 
 def test_a_notebook_offers_what_the_registries_hold(notebook):
     rows = read_parameters(notebook)
-    registries = {"dataset": DATASETS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    registries = {"dataset": (*DATASETS, "folder"), "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
     registries |= {"precision": PRECISIONS, "flips": FLIPS, "tuner": TUNERS}
     for name in registries.keys() & rows.keys():
         assert rows[name].choices == tuple(registries[name]), name

@@ -216,6 +216,7 @@ def default_folder(notebook: Path, parameters: Mapping[str, Any]) -> Path:
     Parameters are written as :func:`slug` does.
     """
     named = [str(parameters[key]) for key in ("dataset", "architecture") if parameters.get(key)]
+    named = [name.rpartition("/")[2] for name in named]  # a folder's pictures go by its name
     seed = [f"s{parameters['seed']}"] if "seed" in parameters else []
     parts = (slug(part) for part in (notebook.stem, *named, *seed))
     return project_folder() / "reports" / "-".join(filter(None, parts))
