@@ -27,7 +27,7 @@ lab: .venv/.lab
 
 publish: $(READY)
 	@$(TOOL)/cifar-reports site reports/published
-	@$(TOOL)/python -m cifar_utils.reports.results
+	@$(TOOL)/python -m cifar_utils.reporting.results
 
 lint: $(READY)
 	@$(TOOL)/ruff check . && $(TOOL)/ruff format --check .

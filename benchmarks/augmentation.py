@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from cifar_utils.backend import choose_precision
-    from cifar_utils.record import describe_environment
+    from cifar_utils.runs.record import describe_environment
 
     facts = describe_environment(choose_precision("auto"))
     random = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def augmentation(text: str, images: np.ndarray, labels: np.ndarray):
     """A call that augments the batch: by its layers, compiled, or by its change to the batch."""
     import tensorflow as tf
 
-    from cifar_utils.models.augmentation import augmentation_layers
+    from cifar_utils.augmentation import augmentation_layers
 
     tf.get_logger().setLevel("ERROR")  # it warns of so many functions of one name
     layers, batch = augmentation_layers(text), tf.constant(images)

@@ -78,7 +78,7 @@ def measure(folder: Path, count: int, jobs: int) -> float:
     }
     file = folder / "series.yaml"
     file.write_text(json.dumps({"profiles": {"quick": [run]}}))  # JSON is YAML
-    command = [sys.executable, "-m", "cifar_utils.cli", "series", str(file)]
+    command = [sys.executable, "-m", "cifar_utils.reporting.cli", "series", str(file)]
     started = time.monotonic()
     subprocess.run(
         [*command, "--jobs", str(jobs), "--output", str(folder / "out")],

@@ -42,7 +42,7 @@ def main() -> None:
         return
 
     from cifar_utils.backend import choose_precision
-    from cifar_utils.record import describe_environment
+    from cifar_utils.runs.record import describe_environment
 
     facts = describe_environment(choose_precision("auto"))
     peak = fastest_product(facts["precision"])

@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from cifar_utils.parameters import known_name
+from cifar_utils.errors import known_name
 
 
 @contextlib.contextmanager

@@ -20,9 +20,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from cifar_utils.data.dataset import Split
+from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
-from cifar_utils.parameters import InputError
-from cifar_utils.words import interval, percent
+from cifar_utils.text import interval, percent
 
 if TYPE_CHECKING:
     import keras

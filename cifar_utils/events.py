@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cifar_utils.words import duration
+from cifar_utils.text import duration
 
 
 def write_event(output: Path | str | None, event: str, **values) -> None:

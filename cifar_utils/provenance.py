@@ -15,7 +15,7 @@ from typing import Any
 
 PACKAGE = "cifar_utils"
 # What is in other parts of the package shows a run, and changes nothing of its result.
-COMPUTING = ("backend", "data", "models", "training", "tuning")
+COMPUTING = ("augmentation", "backend", "data", "models", "training", "tuning")
 # Of these tables, the entry that a run chose takes part, and the others do not.
 TABLES = {"ARCHITECTURES", "AUGMENTATIONS", "DATASETS", "OPTIMIZERS", "SCHEDULES"}
 

@@ -18,14 +18,15 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from cifar_utils.backend import keras  # before keras-tuner imports it, less quietly
+from cifar_utils.choices import Call, parse_call, parse_calls
 from cifar_utils.data.dataset import Dataset
+from cifar_utils.errors import InputError, known_name
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import write_atomically
 from cifar_utils.models import ARCHITECTURES, build_model
-from cifar_utils.parameters import Call, InputError, known_name, parse_call, parse_calls
+from cifar_utils.text import duration, percent, slug
 from cifar_utils.training import History, TrainingDiverged, fit
 from cifar_utils.training.history import best_epoch
-from cifar_utils.words import duration, percent, slug
 
 import keras_tuner as kt  # isort: skip
 

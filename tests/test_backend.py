@@ -5,7 +5,7 @@ import pytest
 
 from cifar_utils import backend
 from cifar_utils.backend import choose_precision, dtype_policy, keras, set_random_seed
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_utils.data.dataset import Split
+from cifar_utils.errors import InputError
 from cifar_utils.evaluation import (
     Scores,
     compare_top_k,
@@ -18,7 +19,6 @@ from cifar_utils.evaluation import (
     read_scores,
     wilson_interval,
 )
-from cifar_utils.parameters import InputError
 
 NAMES = ("cat", "dog", "frog")
 BY_HAND = Scores(

@@ -17,8 +17,8 @@ import pytest
 from cifar_utils import load_run
 from cifar_utils.data import load_dataset
 from cifar_utils.evaluation import evaluate_views
-from cifar_utils.loaded import LoadedRun
-from cifar_utils.record import RunRecord
+from cifar_utils.runs.loaded import LoadedRun
+from cifar_utils.runs.record import RunRecord
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}

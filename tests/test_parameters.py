@@ -11,21 +11,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cifar_utils.backend import PRECISIONS
-from cifar_utils.data import DATASETS
-from cifar_utils.models import ARCHITECTURES, AUGMENTATIONS
-from cifar_utils.models.transfer import FLIPS
-from cifar_utils.parameters import (
+from cifar_utils.choices import (
     Call,
-    InputError,
     Parameter,
     check_parameters,
-    known_name,
     parameters_in,
     parse_call,
     parse_calls,
     parse_parameters,
-    read_parameters,
 )
+from cifar_utils.data import DATASETS
+from cifar_utils.errors import InputError, known_name
+from cifar_utils.models import ARCHITECTURES, AUGMENTATIONS
+from cifar_utils.models.transfer import FLIPS
+from cifar_utils.reporting.parameters import read_parameters
 from cifar_utils.training import OPTIMIZERS, SCHEDULES
 from cifar_utils.tuning import RANGES, TUNERS, parse_space
 

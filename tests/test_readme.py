@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifar_utils.reports.results import MARKS, render_results, render_table, with_table
+from cifar_utils.reporting.results import MARKS, render_results, render_table, with_table
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "reports/published"

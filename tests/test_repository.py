@@ -74,15 +74,15 @@ def test_no_module_begins_with_a_backend_and_light_ones_begin_without_keras(path
 
 
 def test_the_command_line_starts_without_keras():
-    loaded = run("import sys, cifar_utils.cli; print(*sys.modules)").split()
-    assert "cifar_utils.cli" in loaded
+    loaded = run("import sys, cifar_utils.reporting.cli; print(*sys.modules)").split()
+    assert "cifar_utils.reporting.cli" in loaded
     assert {"keras", "tensorflow", "jax", "torch", "matplotlib", "sklearn"} & set(loaded) == set()
 
 
 def test_a_run_is_loaded_without_keras():
     code = "import sys, cifar_utils; cifar_utils.load_run, dir(cifar_utils); print(*sys.modules)"
     loaded = run(code).split()
-    assert "cifar_utils.loaded" in loaded
+    assert "cifar_utils.runs.loaded" in loaded
     assert {"keras", "tensorflow", "matplotlib", "sklearn"} & set(loaded) == set()
 
 

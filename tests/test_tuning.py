@@ -11,8 +11,8 @@ from keras import layers, ops
 
 from cifar_utils import tuning
 from cifar_utils.data import load_dataset
+from cifar_utils.errors import InputError
 from cifar_utils.models import ARCHITECTURES
-from cifar_utils.parameters import InputError
 from cifar_utils.training import History, TrainingDiverged, fit
 from cifar_utils.tuning import RANGES, TUNERS, Search, Trial, parse_space, tune
 

@@ -18,7 +18,7 @@ from cifar_utils.data.folder import PREFIX, SIZE, decode_pictures, folder_of, re
 from cifar_utils.data.pictures import resize
 from cifar_utils.data.splits import held_out, limited
 from cifar_utils.data.tiny_imagenet import TINY_IMAGENET
-from cifar_utils.parameters import InputError, known_name
+from cifar_utils.errors import InputError, known_name
 
 __all__ = ["DATASETS", "Dataset", "Split", "describe_dataset", "fetch", "load_dataset"]
 

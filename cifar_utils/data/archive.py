@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 
 NOTE_FILE = "SOURCE.txt"
 LARGEST = 300_000_000  # bytes in all; the largest official archive unpacks to 250 million

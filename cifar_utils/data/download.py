@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cifar_utils.data.archive import Archive
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 
 SILENCE = 30  # seconds without a byte until a connection counts as cut
 # Other copies of the data, and what tells them: the path of a file in them.

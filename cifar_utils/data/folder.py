@@ -9,7 +9,7 @@ from cifar_utils.data.dataset import Split
 from cifar_utils.data.download import what_is_at
 from cifar_utils.data.pictures import decoded, read_picture
 from cifar_utils.data.splits import stratified
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 
 PREFIX = "folder:"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

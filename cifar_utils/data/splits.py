@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 
 
 def shares(sizes: np.ndarray, count: int) -> np.ndarray:

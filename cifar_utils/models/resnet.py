@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import keras
 from keras import layers, ops, regularizers
 
+from cifar_utils.errors import InputError, known_name
 from cifar_utils.models.blocks import batch_norm, conv, normal
 from cifar_utils.models.fused import BatchNormalization, Conv2D, GroupNormReLU, SeparableConv2D
-from cifar_utils.parameters import InputError, known_name
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from keras import layers
 
 from cifar_utils.backend import keras
 from cifar_utils.models.airbench import PatchWhitening
-from cifar_utils.words import compact
+from cifar_utils.text import compact
 
 
 @dataclass(frozen=True, repr=False)

@@ -17,9 +17,9 @@ from keras import layers
 
 from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.data.dataset import Dataset, Split
+from cifar_utils.errors import InputError, known_name
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import write_atomically
-from cifar_utils.parameters import InputError, known_name
 from cifar_utils.provenance import code_of
 
 # The variants of an image, each as steps along height and width.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.evaluation import Scores
 from cifar_utils.plots.figure import FEW, STYLE, WIDTH, CaptionedFigure, listed, readable
-from cifar_utils.words import percent
+from cifar_utils.text import percent
 
 if TYPE_CHECKING:
     import keras

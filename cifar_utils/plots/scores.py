@@ -22,7 +22,7 @@ from cifar_utils.plots.figure import (
     listed,
     readable,
 )
-from cifar_utils.words import percent
+from cifar_utils.text import percent
 
 
 @matplotlib.rc_context(STYLE)

@@ -11,9 +11,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 from cifar_utils.plots.figure import BLUE, GREEN, GREY, STYLE, VERMILION, WIDTH, CaptionedFigure
-from cifar_utils.words import percent
+from cifar_utils.text import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def plot_history(
         One epoch or more; ``top5`` and what was taken on validation images may be missing.
     reported
         A training curve to draw behind, as far as the run goes:
-        :func:`cifar_utils.reported.reported_curve`.
+        :func:`cifar_utils.runs.reported.reported_curve`.
     title
         What was trained, on what.
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cifar_utils.plots.figure import MARKERS, STYLE, WIDTH, CaptionedFigure
-from cifar_utils.words import percent
+from cifar_utils.text import percent
 
 if TYPE_CHECKING:
     from cifar_utils.training.trials import Trial

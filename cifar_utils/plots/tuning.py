@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cifar_utils.plots.figure import BLUE, GREY, STYLE, VERMILION, WIDTH, CaptionedFigure
-from cifar_utils.words import percent
+from cifar_utils.text import percent
 
 if TYPE_CHECKING:
     from cifar_utils.tuning import Range, Trial

@@ -10,10 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from cifar_utils.errors import InputError
 from cifar_utils.events import display_line, is_watched, write_event
 from cifar_utils.files import sync, write_atomically
 from cifar_utils.models.summary import layers_of
-from cifar_utils.parameters import InputError
 from cifar_utils.provenance import changes, with_epoch
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.history import NEVER, StoppingRule, best_epoch

@@ -10,17 +10,18 @@ from typing import Any
 import keras
 import numpy as np
 
+from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Split
+from cifar_utils.errors import InputError
 from cifar_utils.events import display_line, write_event
 from cifar_utils.models.summary import layers_of
-from cifar_utils.parameters import InputError, parse_call
 from cifar_utils.provenance import code_of, describe_environment
+from cifar_utils.text import slug
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch, TrainingDiverged
 from cifar_utils.training.history import History, StoppingRule, best_epoch
 from cifar_utils.training.optimizers import OPTIMIZERS, make_optimizer
 from cifar_utils.training.schedules import SCHEDULES, Plateau
-from cifar_utils.words import slug
 
 
 def fit(

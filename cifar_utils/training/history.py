@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from cifar_utils.parameters import InputError
-from cifar_utils.words import percent
+from cifar_utils.errors import InputError
+from cifar_utils.text import percent
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import keras
 
-from cifar_utils.parameters import InputError, parse_call
+from cifar_utils.choices import parse_call
+from cifar_utils.errors import InputError
 from cifar_utils.training.muon import Muon
 
 

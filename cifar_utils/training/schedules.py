@@ -10,7 +10,7 @@ import keras
 from keras import ops
 from keras.optimizers import schedules
 
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 
 
 @keras.saving.register_keras_serializable("cifar_utils")

@@ -9,14 +9,15 @@ from typing import Any
 import pandas as pd
 
 from cifar_utils.backend import keras
+from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Dataset
+from cifar_utils.errors import InputError
 from cifar_utils.models import ModelSummary, build_model, summarize
-from cifar_utils.parameters import InputError, parse_call
+from cifar_utils.text import compact, duration, percent, slug
 from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 from cifar_utils.training.schedules import SCHEDULES
-from cifar_utils.words import compact, duration, percent, slug
 
 
 @dataclass(frozen=True, eq=False, repr=False)

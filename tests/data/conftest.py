@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from cifar_utils.data import DATASETS
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 
 # A machine that is busy with something else is no failure.
 settings.register_profile("untimed", deadline=None)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_utils.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE, read_cifar
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 
 
 class Trap:

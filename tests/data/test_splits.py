@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar_utils.data.splits import held_out, limited, shares, stratified
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 
 
 @st.composite

@@ -4,11 +4,11 @@ import inspect
 import numpy as np
 import pytest
 
+from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
+from cifar_utils.errors import InputError
 from cifar_utils.models import ARCHITECTURES, build_model
-from cifar_utils.models.augmentation import augmentation_layers
-from cifar_utils.parameters import InputError
 from cifar_utils.training import fit
 
 

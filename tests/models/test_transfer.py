@@ -6,8 +6,8 @@ import pytest
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
+from cifar_utils.errors import InputError
 from cifar_utils.models import build_model, build_transfer_model, extract_features
-from cifar_utils.parameters import InputError
 from cifar_utils.training import callbacks, fit
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 from cifar_utils.training import TrainingDiverged, fit
 from cifar_utils.training.callbacks import Progress
 from cifar_utils.training.fit import accuracy as right

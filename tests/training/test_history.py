@@ -1,6 +1,6 @@
 import pytest
 
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 from cifar_utils.training import History
 from cifar_utils.training.history import StoppingRule, best_epoch
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cifar_utils.backend import keras
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 from cifar_utils.training import make_optimizer
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 from cifar_utils.plots import plot_gradient_norms, plot_learning_rate_range
 from cifar_utils.training import LearningRateRange, gradient_norms, learning_rate_range, probes
 from cifar_utils.training.probes import smooth

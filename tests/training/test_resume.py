@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cifar_utils.data import Split
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 from cifar_utils.training import callbacks, fit
 
 SETTINGS = {

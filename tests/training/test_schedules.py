@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_utils.backend import keras
-from cifar_utils.parameters import InputError, parse_call
+from cifar_utils.choices import parse_call
+from cifar_utils.errors import InputError
 from cifar_utils.training import SCHEDULES
 from cifar_utils.training.schedules import PiecewiseLinear
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from cifar_utils.parameters import InputError
+from cifar_utils.errors import InputError
 from cifar_utils.training import (
     History,
     TrainingDiverged,

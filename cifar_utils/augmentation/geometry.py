@@ -1,0 +1,217 @@
+"""Augmentation that moves pixels: flips, crops, rotations and shifts."""
+
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from cifar_utils.augmentation.layer import Augmentation, blend
+from cifar_utils.errors import InputError, known_name
+
+DIRECTIONS = {"horizontal": 2, "vertical": 1}  # each with the axis that is mirrored
+PAD_MODES = ("constant", "reflect", "symmetric")
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class RandomFlip(Augmentation):
+    """See :func:`flip`."""
+
+    def __init__(self, direction: str, probability: float, per_batch: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.direction, self.probability, self.per_batch = direction, probability, per_batch
+
+    def draw(self, count):
+        return (self.uniform(1 if self.per_batch else count, 1, 1, 1) < self.probability,)
+
+    def transform(self, images, mirrored):
+        return ops.where(mirrored, ops.flip(images, axis=DIRECTIONS[self.direction]), images)
+
+    def get_config(self):
+        own = {"direction": self.direction, "probability": self.probability}
+        return {**super().get_config(), **own, "per_batch": self.per_batch}
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class AlternatingFlip(layers.Layer):
+    """See :func:`alternating_flip`. It changes batches before the model sees them."""
+
+    mixes_labels = False
+
+    def call(self, images):
+        return images
+
+    def change(self, images: np.ndarray, labels, index: np.ndarray, seed: int, epoch: int) -> tuple:
+        """Mirror the images of a batch ``(N, H, W, C)`` whose turn it is.
+
+        ``index`` holds the images' numbers. Whether an image is mirrored in the first epoch is
+        drawn by ``(seed, index)``.
+        """
+        first = np.random.PCG64([seed, 1]).random_raw(int(index.max(initial=0)) + 1)
+        turn = (first[index] >> np.uint64(63)) % 2 != epoch % 2
+        return np.where(turn[:, None, None, None], images[:, :, ::-1], images), labels
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class RandomCrop(Augmentation):
+    """See :func:`crop`; ``keras.layers.RandomCrop`` draws one place for the whole batch."""
+
+    def __init__(self, padding: int = 4, mode: str = "constant", **kwargs):
+        super().__init__(**kwargs)
+        self.padding, self.mode = padding, mode
+
+    def build(self, input_shape):
+        if self.mode != "constant" and self.padding >= min(input_shape[1:3]):
+            raise InputError(
+                f"crop padding is {self.padding} pixels; with mode {self.mode!r} it must be less "
+                f"than the {min(input_shape[1:3])} that the images have"
+            )
+
+    def draw(self, count):
+        places = 2 * self.padding + 1
+        corner = keras.random.randint((2, count, 1), 0, places, seed=self.seed_generator)
+        return corner[0], corner[1]
+
+    def transform(self, images, top, left):
+        height, width = images.shape[1:3]
+        rows = top + ops.arange(height) - self.padding
+        columns = left + ops.arange(width) - self.padding
+        if self.mode != "constant":
+            edge = int(self.mode == "symmetric")  # whether the edge itself is seen twice
+            return _pixels(images, _mirrored(rows, height, edge), _mirrored(columns, width, edge))
+        inside = _within(rows, height)[:, :, None] & _within(columns, width)[:, None, :]
+        cut = _pixels(images, ops.clip(rows, 0, height - 1), ops.clip(columns, 0, width - 1))
+        return ops.where(inside[..., None], cut, 0.0)
+
+    def get_config(self):
+        return {**super().get_config(), "padding": self.padding, "mode": self.mode}
+
+
+def _within(place, size: int):
+    return (place >= 0) & (place < size)
+
+
+def _mirrored(place, size: int, edge: int):
+    """Mirror places outside ``0 .. size - 1`` into it."""
+    place = ops.where(place < 0, -place - edge, place)
+    return ops.where(place >= size, 2 * (size - 1) + edge - place, place)
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class RandomAffine(Augmentation):
+    """See :func:`affine`."""
+
+    def __init__(self, degrees: float, shift: float, **kwargs):
+        super().__init__(**kwargs)
+        self.degrees, self.shift = degrees, shift
+
+    def draw(self, count):
+        angle, shifts = ops.zeros((count, 1, 1)), ops.zeros((2, count, 1, 1))
+        if self.degrees:
+            limit = math.radians(self.degrees)
+            angle = self.uniform(count, 1, 1, low=-limit, high=limit)
+        if self.shift:
+            shifts = self.uniform(2, count, 1, 1, low=-self.shift, high=self.shift)
+        return angle, shifts[0], shifts[1]
+
+    def transform(self, images, angle, down, right):
+        """Rotate by an angle in radians, then shift by shares of height and width, (N, 1, 1) each.
+
+        A positive angle turns anticlockwise.
+        """
+        height, width = images.shape[1:3]
+        # Where each pixel comes from, as distance from the centre.
+        row = ops.arange(height, dtype="float32")[:, None] - (height - 1) / 2 - down * height
+        column = ops.arange(width, dtype="float32") - (width - 1) / 2 - right * width
+        cos, sin = ops.cos(angle), ops.sin(angle)
+        row, column = cos * row + sin * column, cos * column - sin * row
+        # A place outside the image takes the nearest pixel's value.
+        row = ops.clip(row + (height - 1) / 2, 0, height - 1)
+        column = ops.clip(column + (width - 1) / 2, 0, width - 1)
+        top, left = ops.floor(row), ops.floor(column)
+        below, beside = (row - top)[..., None], (column - left)[..., None]
+        top, left = ops.cast(top, "int32"), ops.cast(left, "int32")
+        bottom, far = ops.minimum(top + 1, height - 1), ops.minimum(left + 1, width - 1)
+        upper = blend(_pixels(images, top, left), _pixels(images, top, far), beside)
+        lower = blend(_pixels(images, bottom, left), _pixels(images, bottom, far), beside)
+        return blend(upper, lower, below)
+
+    def get_config(self):
+        return {**super().get_config(), "degrees": self.degrees, "shift": self.shift}
+
+
+def _pixels(images, rows, columns):
+    """The pixels of each image at ``rows`` and ``columns``, ``(N, h, w, C)``.
+
+    Both are ``(N, h, w)``, or ``(N, h)`` and ``(N, w)``, which are crossed.
+    """
+    if len(rows.shape) == 2:
+        rows, columns = rows[:, :, None], columns[:, None, :]
+    count, height, width, channels = ops.shape(images)
+    first = ops.arange(count)[:, None, None] * (height * width)
+    index = first + rows * width + columns
+    return ops.take(ops.reshape(images, (-1, channels)), index, axis=0)
+
+
+def alternating_flip() -> layers.Layer:
+    """Mirror one half of the images, left to right, in one epoch, and the other half in the next.
+
+    So two epochs show each image both ways, which :func:`flip` leaves to chance (Jordan,
+    arXiv:2404.00498).
+    """
+    return AlternatingFlip(dtype="float32")
+
+
+def flip(
+    direction: str = "horizontal", probability: float = 0.5, per_batch: bool = False
+) -> Augmentation:
+    """Mirror each image with a probability: left to right (``horizontal``) or top to bottom.
+
+    ``"flip, flip('vertical')"`` does both, each drawn by itself. ``per_batch`` draws once for all
+    images of a batch. Report A's "flip all" is ``flip(probability=1)``, its random flip of batches
+    ``flip(per_batch=True)``.
+    """
+    known_name("flip direction", direction, DIRECTIONS)
+    if not 0 < probability <= 1:
+        raise InputError(f"flip probability is {probability!r}; it takes a number > 0, <= 1")
+    return RandomFlip(direction, probability, per_batch)
+
+
+def crop(padding: int = 4, mode: str = "constant") -> Augmentation:
+    """Pad by ``padding`` pixels and cut out the original size at random (He et al., 2015).
+
+    The padding is black (``constant``) or mirrors the image, with the pixels at the edge
+    (``symmetric``) or without them (``reflect``).
+    """
+    if not (isinstance(padding, int) and padding >= 1):
+        raise InputError(f"crop padding is {padding!r}; it takes a whole number of pixels >= 1")
+    known_name("crop mode", mode, PAD_MODES)
+    return RandomCrop(padding, mode)
+
+
+def affine(degrees: float = 30.0, shift: float = 0.1) -> Augmentation:
+    """Rotate by up to ``degrees`` either way, then shift by up to ``shift`` of height and width.
+
+    Angle and shifts are drawn for each image, uniformly; shifts are fractions of pixels, too. The
+    image is interpolated once (bilinear), and places outside it take the nearest pixel's value.
+    Keras's ImageDataGenerator, which report D uses, does the same.
+    """
+    if not 0 <= degrees <= 180:
+        raise InputError(f"affine is {degrees!r} degrees; it takes a number >= 0, <= 180")
+    if not 0 <= shift < 1:
+        raise InputError(f"affine shift is {shift!r} of the size; it takes a fraction in [0, 1)")
+    return RandomAffine(degrees, shift)
+
+
+def rotation(degrees: float = 30.0) -> Augmentation:
+    """Rotate by up to ``degrees`` either way, as :func:`affine` does without a shift."""
+    if not 0 < degrees <= 180:
+        raise InputError(f"rotation is {degrees!r} degrees; it takes a number > 0, <= 180")
+    return RandomAffine(degrees, 0.0)
+
+
+def shift(fraction: float = 0.1) -> Augmentation:
+    """Shift by up to ``fraction`` of height and width, as :func:`affine` does without rotation."""
+    if not 0 < fraction < 1:
+        raise InputError(f"shift is {fraction!r} of the size; it takes a fraction in (0, 1)")
+    return RandomAffine(0.0, fraction)

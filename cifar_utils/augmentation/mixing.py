@@ -1,0 +1,150 @@
+"""Augmentation that hides a part of an image, or mixes two images and their labels."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from cifar_utils.augmentation.layer import Augmentation
+from cifar_utils.errors import InputError
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class Cutout(Augmentation):
+    """See :func:`cutout`."""
+
+    def __init__(self, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def build(self, input_shape):
+        if self.size >= min(input_shape[1:3]):
+            raise InputError(
+                f"cutout size is {self.size} pixels; it must be less than the "
+                f"{min(input_shape[1:3])} that the images have"
+            )
+
+    def draw(self, count):
+        centre = self.uniform(2, count, 1)
+        return centre[0], centre[1]
+
+    def transform(self, images, down, right):
+        inside = []
+        for share, size in zip((down, right), images.shape[1:3], strict=True):
+            place = ops.arange(size) - ops.cast(share * size, "int32") + self.size // 2
+            inside.append((place >= 0) & (place < self.size))
+        hole = inside[0][:, :, None, None] & inside[1][:, None, :, None]
+        return ops.where(hole, ops.mean(images, axis=(0, 1, 2)), images)
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+class Mixing(layers.Layer):
+    """Mixes each image of a batch, and its label, with another before the model sees them.
+
+    What is drawn depends on the seed, the epoch and the number of the batch's first image alone.
+    """
+
+    mixes_labels = True
+    stream: int  # a number of each subclass, so that two draw different numbers
+
+    def __init__(self, alpha: float, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.alpha = alpha
+
+    def call(self, images):
+        return images
+
+    def change(self, images: np.ndarray, labels: np.ndarray, index, seed: int, epoch: int) -> tuple:
+        """Mix uint8 images ``(N, H, W, C)`` and labels ``(N, K)``, which sum to 1 for an image."""
+        random = np.random.default_rng([seed, epoch, int(index[0]), self.stream])
+        other = random.permutation(len(images))
+        kept = random.beta(self.alpha, self.alpha, len(images))
+        images, kept = self.mix(images, images[other], kept, random)
+        kept = kept[:, None].astype(np.float32)
+        return images, kept * labels + (1 - kept) * labels[other]
+
+    def mix(self, images, others, kept, random) -> tuple[np.ndarray, np.ndarray]:
+        """The mixed images, and the share ``(N,)`` of each that is kept in the end."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha}
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class MixUp(Mixing):
+    """See :func:`mixup`."""
+
+    stream = 1
+
+    def mix(self, images, others, kept, random):
+        # In 256ths, whose products fit into 16 bits: twice as fast as floats.
+        share = np.rint(256 * kept).astype(np.uint16)[:, None, None, None]
+        mixed = (share * images + (256 - share) * others + np.uint16(128)) >> 8
+        return mixed.astype(np.uint8), share[:, 0, 0, 0] / 256
+
+
+@keras.saving.register_keras_serializable("cifar_utils")
+class CutMix(Mixing):
+    """See :func:`cutmix`."""
+
+    stream = 2
+
+    def __init__(self, alpha: float, probability: float, **kwargs):
+        super().__init__(alpha, **kwargs)
+        self.probability = probability
+
+    def mix(self, images, others, kept, random):
+        kept = np.where(random.random(len(kept)) < self.probability, kept, 1)
+        height, width = images.shape[1:3]
+        inside = []
+        for size in (height, width):
+            side = np.floor(size * np.sqrt(1 - kept))[:, None]
+            start = random.integers(size, size=(len(kept), 1)) - side // 2
+            inside.append((np.arange(size) >= start) & (np.arange(size) < start + side))
+        patch = inside[0][:, :, None] & inside[1][:, None, :]
+        mixed = np.where(patch[..., None], others, images)
+        return mixed, 1 - patch.mean((1, 2))
+
+    def get_config(self):
+        return {**super().get_config(), "probability": self.probability}
+
+
+def cutout(size: int = 8) -> Augmentation:
+    """Hide a square of ``size`` pixels a side; it may lie partly outside the image.
+
+    Its centre is drawn uniformly (DeVries and Taylor, arXiv:1708.04552: size 16 for CIFAR-10, 8 for
+    CIFAR-100). It takes the batch's mean colour, which is about 0 after normalization, as in the
+    paper.
+    """
+    if size < 1:
+        raise InputError(f"cutout size is {size!r}; it takes a whole number of pixels >= 1")
+    return Cutout(size)
+
+
+def mixup(alpha: float = 0.2) -> Mixing:
+    """Mix each image and its label with another of the batch, with weights λ and 1 - λ.
+
+    λ is drawn for each image from Beta(``alpha``, ``alpha``) (Zhang et al., arXiv:1710.09412).
+    """
+    _check_alpha("mixup", alpha)
+    return MixUp(alpha)
+
+
+def cutmix(alpha: float = 1.0, probability: float = 0.5) -> Mixing:
+    """Lay a rectangle of another image of the batch over each image; mix labels by area.
+
+    The rectangle's share of the image is 1 - λ, with λ drawn for each image from Beta(``alpha``,
+    ``alpha``). Its centre is drawn uniformly, so a part may lie outside (Yun et al.,
+    arXiv:1905.04899). An image is changed with a ``probability``, as in their code for CIFAR.
+    """
+    _check_alpha("cutmix", alpha)
+    if not 0 < probability <= 1:
+        raise InputError(f"cutmix probability is {probability!r}; it takes a number > 0, <= 1")
+    return CutMix(alpha, probability)
+
+
+def _check_alpha(name: str, alpha: float) -> None:
+    if not alpha > 0:
+        raise InputError(f"{name} alpha is {alpha!r}; it takes a number > 0")

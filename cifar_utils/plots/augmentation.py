@@ -1,0 +1,104 @@
+"""A figure of what augmentation makes of an image."""
+
+import textwrap
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from cifar_utils.augmentation import augmentation_layers
+from cifar_utils.backend import keras
+from cifar_utils.data.dataset import Dataset
+from cifar_utils.errors import InputError
+from cifar_utils.models import AUGMENTATIONS
+from cifar_utils.plots import STYLE, WIDTH, CaptionedFigure
+from cifar_utils.text import percent
+
+BATCH = 32  # images, of which the first is shown and others are there to be mixed with it
+
+
+@matplotlib.rc_context(STYLE)
+def plot_augmentations(
+    dataset: Dataset, *names: str, seed: int = 0, draws: int = 5
+) -> CaptionedFigure:
+    """One training image, and what each augmentation makes of it in the first epochs: a row each.
+
+    Parameters
+    ----------
+    names
+        Augmentations as :func:`~cifar_utils.models.build_model` takes them, ``"crop(4), flip"`` one
+        or several a row; without any, all there are.
+    seed
+        What the image, and the changes, are drawn by.
+
+    Raises
+    ------
+    InputError
+        Where an augmentation is unknown or can't be had of these images.
+
+    """
+    if draws < 1:
+        raise InputError(f"draws is {draws!r}; it must be >= 1")
+    names = names or tuple(AUGMENTATIONS)
+    chosen = np.random.default_rng(seed).permutation(len(dataset.train.labels))[:BATCH]
+    images, labels = (part[chosen] for part in dataset.train)
+    shares = np.eye(len(dataset.class_names), dtype=np.float32)[labels]
+    figure = Figure(figsize=(WIDTH, 0.4 + 1.1 * len(names)))
+    grid = figure.subplots(len(names), draws + 1, squeeze=False)
+    for panel in grid.flat:
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+    grid[0, 0].set_title("original", size=11)
+    mixed = []
+    for row, text in zip(grid, names, strict=True):
+        row[0].imshow(images[0])
+        words = textwrap.fill(text.replace("_", " "), 16)
+        row[0].set_ylabel(words, rotation=0, ha="right", va="center")
+        for epoch, panel in enumerate(row[1:]):
+            changed, mixture = augmented(text, images, shares, seed, epoch)
+            panel.imshow(np.clip(changed[0].round(), 0, 255).astype(np.uint8))
+            if mixture[0].max() < 1:
+                mixed.append(_in_words(mixture[0], dataset.class_names))
+                panel.set_xlabel(mixed[-1].replace(", ", "\n"), size=8)
+            grid[0, epoch + 1].set_title(f"epoch {epoch + 1}", size=11)
+    kind = dataset.class_names[labels[0]].replace("_", " ")
+    caption = (
+        f"{dataset.name}: a training image, and what the network is shown instead in "
+        f"{'an epoch' if draws == 1 else f'{draws} epochs'}, by augmentation (seed {seed})."
+    )
+    alt = (
+        f"A training image of class {kind}, {draws} times changed by each of {len(names)} "
+        f"augmentations: {'; '.join(names).replace('_', ' ')}."
+    )
+    if mixed:
+        caption += " Below an image that was mixed with another stands what its label became."
+        alt += f" Mixed labels: {'; '.join(mixed)}."
+    return CaptionedFigure(figure, caption, alt)
+
+
+def augmented(
+    text: str, images: np.ndarray, labels: np.ndarray, seed: int = 0, epoch: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A batch, uint8 ``(N, H, W, 3)`` and shares of classes ``(N, K)``, as augmented in an epoch.
+
+    In the order of training: first what changes batches, then what are layers of the model.
+    """
+    layers = augmentation_layers(text)
+    within = [layer for layer in layers if not hasattr(layer, "change")]
+    for layer in layers:
+        if layer not in within:
+            images, labels = layer.change(images, labels, np.arange(len(images)), seed, epoch)
+    seeds = np.random.SeedSequence([seed, epoch]).generate_state(max(len(within), 1)) >> 1
+    images = images.astype(np.float32)
+    for layer, own in zip(within, seeds, strict=False):
+        layer.build(images.shape)
+        layer.seed_generator.state.assign([int(own), 0])
+        # Not compiled, as a call in training is: for so few images that would take longer.
+        images = keras.ops.convert_to_numpy(layer.transform(images, *layer.draw(len(images))))
+    return images, labels
+
+
+def _in_words(shares: np.ndarray, class_names: tuple[str, ...]) -> str:
+    """A mixed label, ``"cat 62%, dog 38%"``."""
+    order = np.argsort(-shares, kind="stable")[: np.count_nonzero(shares)]
+    return ", ".join(f"{class_names[k].replace('_', ' ')} {percent(shares[k], 0)}" for k in order)

@@ -1,0 +1,446 @@
+"""The command line, ``cifar-reports``: a thin layer over reports, series and data."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cifar_utils import __version__
+from cifar_utils.errors import InputError, known_name
+from cifar_utils.files import write_atomically
+from cifar_utils.reporting.parameters import read_parameters
+from cifar_utils.reporting.runs import (
+    Outcome,
+    Run,
+    find_notebook,
+    list_notebooks,
+    plan_run,
+    project_folder,
+    read_cells,
+)
+from cifar_utils.text import compact
+
+INTERRUPTED = 130  # as a shell says it
+PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def commands() -> None:
+    """Run notebooks about CIFAR and read them as pages.
+
+    \b
+    Examples:
+      cifar-reports list                                     the notebooks and what they ask
+      cifar-reports parameters 01                            what 01_vgg_like can be told
+      cifar-reports run 01 -p dataset cifar10 -p epochs 20   one run; ends in a page
+      cifar-reports series                                   all runs of the quick profile
+    """  # noqa: D301
+
+
+@commands.command()
+@click.argument("notebook")
+@click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
+@click.option("--output", type=PATH, metavar="DIR", help="The run's folder.")
+@click.option("--force", is_flag=True, help="Run afresh, replacing the run that the folder holds.")
+def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, force: bool) -> int:
+    """Execute a notebook and export its page.
+
+    NOTEBOOK is a name (01_vgg_like), the beginning of one (01) or a path.
+
+    The run's folder gets notebook.ipynb (as executed), report.html and record.json. Without
+    --output it is reports/<notebook>-<dataset>-<architecture>-s<seed> in the project. A run that is
+    done is not done again; one that was stopped goes on from its last checkpoint.
+
+    \b
+    Examples:
+      cifar-reports run 01
+      cifar-reports run 02_resnet -p dataset cifar10 -p architecture resnet18 --output reports/mine
+      cifar-reports run 02 -p train_limit 5000 -p learning_rate 0.1 --force
+
+    Exit status: 0 done, 1 the notebook failed (its page shows where), 2 bad input, 130 Ctrl-C.
+    """  # noqa: D301
+    planned = plan_run(find_notebook(notebook), dict(given), output)
+    from cifar_utils.reporting.execute import execute
+
+    try:
+        outcome = execute(planned, force=force, console=_console())
+    except KeyboardInterrupt:
+        return _interrupted(force)
+    if outcome.status == "failed":
+        click.echo(f"{planned.name} failed: {outcome.error}", err=True)
+    else:
+        before = " before; --force runs it again" if outcome.status == "done" else ""
+        click.echo(f"{planned.name}: {_results(planned.folder)}done{before}")
+    click.echo(f"page: {_short(planned.page)}")
+    return int(outcome.status == "failed")
+
+
+@commands.command("list")
+def list_command() -> None:
+    """List the notebooks, each with the question it asks."""
+    rows = [(name, _question(path)) for name, path in list_notebooks().items()]
+    if not rows:
+        raise InputError(f"no notebooks in {_short(project_folder())}; go where notebooks/ is")
+    _print_table(("notebook", "question"), rows)
+
+
+@commands.command()
+@click.argument("notebook")
+def parameters(notebook: str) -> None:
+    """Show what a notebook can be told.
+
+    A table of what -p takes: name, type, default, allowed values, meaning.
+    """
+    known = read_parameters(find_notebook(notebook))
+    known.pop("output", None)
+    rows = [(p.name, p.type, repr(p.default), p.allowed, p.meaning) for p in known.values()]
+    _print_table(("name", "type", "default", "allowed", "meaning"), rows)
+
+
+@commands.command()
+@click.argument("source", metavar="NOTEBOOK_OR_RUN_FOLDER", type=PATH)
+def export(source: Path) -> None:
+    """Export the page of an executed notebook, or of a run's folder.
+
+    \b
+    Examples:
+      cifar-reports export reports/mine      writes reports/mine/report.html
+      cifar-reports export executed.ipynb    writes executed.html beside it
+    """  # noqa: D301
+    from cifar_utils.reporting.export import export_page
+
+    notebook = source / "notebook.ipynb" if source.is_dir() else source
+    of_run = notebook.name == "notebook.ipynb" and notebook.with_name("run.json").exists()
+    page = notebook.with_name("report.html") if of_run else notebook.with_suffix(".html")
+    click.echo(f"page: {_short(export_page(notebook, page))}")
+
+
+@commands.command()
+@click.argument("file", required=False, type=PATH)
+@click.option("--profile", default="quick", show_default=True, help="Which of the file's lists.")
+@click.option("--only", multiple=True, metavar="GLOB", help="Runs whose name fits; repeatable.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Runs that have it; repeatable.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Runs at once; else one on each GPU, or on each two cores.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="A dask scheduler whose workers to use.")
+@click.option("--output", metavar="DIR_OR_URL", help="Where the runs' folders go.")
+@click.option("--force", is_flag=True, help="Run all of them afresh.")
+@click.option("--dry-run", is_flag=True, help="Say how far each run has got, and run nothing.")
+def series(
+    file: Path | None,
+    profile: str,
+    only: tuple[str, ...],
+    tags: tuple[str, ...],
+    jobs: int | None,
+    scheduler: str | None,
+    output: str | None,
+    force: bool,
+    dry_run: bool,
+) -> int:
+    """Run a series, several runs at once, and make the site of its runs.
+
+    FILE says which runs make it; the default is notebooks/series.yaml. Runs that are done are
+    skipped; a run whose parameters, notebook or data have changed since is run afresh; one that
+    fails stops no other, and is tried again where its kernel died or its time ran out. Their
+    folders go to reports/<profile> in the project unless --output names another, here or at an
+    address such as s3://bucket/reports.
+
+    \b
+    Examples:
+      cifar-reports series --profile cpu --dry-run
+      cifar-reports series mine.yaml --only "resnet*" --tag cifar10 --jobs 2
+      cifar-reports series --scheduler tcp://10.0.0.1:8786 --output /shared/reports
+
+    Exit status: 0 all done, 1 runs failed (the last line says how many), 2 bad input, 130 Ctrl-C.
+    """  # noqa: D301
+    from cifar_utils.reporting.series import run_state, select
+    from cifar_utils.reporting.series_file import read_series
+
+    if jobs and scheduler:
+        raise InputError("--jobs is for workers of this machine's own; leave it or --scheduler out")
+    with _series_folder(output, profile) as (folder, remote):
+        runs = read_series(file or project_folder() / "notebooks" / "series.yaml", profile, folder)
+        runs = select(runs, only, tags)
+        if remote:
+            from cifar_utils.reporting.remote import RECORDS, pull
+
+            pull(remote, folder, RECORDS)
+        if dry_run:
+            states = [run_state(run) for run in runs]
+            _print_table(("run", "status", "why"), [(s.run.name, s.status, s.why) for s in states])
+            return 0
+        return _run_series(runs, folder, remote, force, jobs=jobs, scheduler=scheduler)
+
+
+@contextlib.contextmanager
+def _series_folder(output: str | None, profile: str) -> Iterator[tuple[Path, str | None]]:
+    """Where the runs' folders are, and the address of what is there only to be looked at."""
+    if output and "://" in output:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder), output.rstrip("/")
+    else:
+        yield Path(output) if output else project_folder() / "reports" / profile, None
+
+
+def _run_series(
+    runs: list[Run], folder: Path, remote: str | None, force: bool, **where: int | str | None
+) -> int:
+    from cifar_utils.reporting.series import run_series
+    from cifar_utils.reporting.site import build_index
+
+    if remote:
+        from cifar_utils.reporting.remote import PAGES, RECORDS, pull, push
+
+    failed = 0
+    try:
+        outcomes = run_series(runs, force=force, remote=remote, console=_console(), **where)
+        with contextlib.closing(outcomes):
+            for number, outcome in enumerate(outcomes, 1):
+                if remote:
+                    pull(f"{remote}/{outcome.run.name}", outcome.run.folder, RECORDS)
+                failed += outcome.status == "failed"
+                _tell_outcome(f"[{number}/{len(runs)}] {outcome.run.name}", outcome)
+    except KeyboardInterrupt:
+        return _interrupted(force)
+    if remote:
+        sent = pull(remote, folder, PAGES)
+        index = build_index(folder)
+        push(folder, remote, sent)
+        click.echo(f"index: {remote}/{index.name}")
+    elif folder.is_dir():
+        click.echo(f"index: {_short(build_index(folder))}")
+    if failed:
+        click.echo(f"{failed} of {len(runs)} runs failed", err=True)
+    return int(failed > 0)
+
+
+def _tell_outcome(name: str, outcome: Outcome) -> None:
+    if outcome.status == "failed":
+        details = "".join(f"\n    {line}" for line in outcome.details)
+        click.echo(f"{name} failed: {outcome.error}{details}", err=True)
+    elif outcome.status == "done":
+        click.echo(f"{name}: done before, skipped")
+    else:
+        click.echo(f"{name}: {_results(outcome.run.folder)}done")
+
+
+@commands.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def site(folder: Path) -> None:
+    """Make the site of all runs below FOLDER: index.html, curves.html, and the runs' pages.
+
+    Pages are exported anew where their notebook, record or the template has changed, and linked
+    with one another; nothing is executed.
+    """
+    from cifar_utils.reporting.site import build_index
+
+    click.echo(f"index: {_short(build_index(folder, say=click.echo))}")
+
+
+@commands.command()
+@click.argument("folder", required=False, type=PATH)
+@click.option("--dataset", metavar="NAME", help="Runs on one dataset only.")
+@click.option("--csv", type=PATH, metavar="FILE", help="Write CSV instead; - is the terminal.")
+@click.option("--json", type=PATH, metavar="FILE", help="Write JSON instead; - is the terminal.")
+def leaderboard(
+    folder: Path | None, dataset: str | None, csv: Path | None, json: Path | None
+) -> None:
+    """Show the finished runs below FOLDER, the best first within a dataset.
+
+    Without FOLDER it is reports/published in the project. Accuracy is top-1 on the test images with
+    its 95% interval; reported is what a report gives for the same architecture and dataset. CSV and
+    JSON have more columns, and fractions and seconds as they are.
+
+    \b
+    Examples:
+      cifar-reports leaderboard
+      cifar-reports leaderboard reports/quick --dataset digits
+      cifar-reports leaderboard --csv runs.csv
+    """  # noqa: D301
+    from cifar_utils.runs.leaderboard import leaderboard as read_leaderboard
+    from cifar_utils.runs.leaderboard import standings
+
+    folder = folder or project_folder() / "reports" / "published"
+    board = read_leaderboard(folder)
+    if board.empty:
+        raise InputError(f"no finished run below {_short(folder)}; make some: cifar-reports series")
+    if dataset is not None:
+        board = board[board["dataset"] == known_name("dataset", dataset, set(board["dataset"]))]
+    texts = {
+        csv: board.to_csv(index=False),
+        json: board.to_json(orient="records", indent=1, double_precision=15) + "\n",
+    }
+    for file in filter(None, texts):
+        if file == Path("-"):
+            click.echo(texts[file], nl=False)
+            continue
+        try:
+            write_atomically(file, texts[file])
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(f"{file} can't be written ({reason}); name another file") from error
+        click.echo(f"leaderboard: {_short(file)}")
+    if not csv and not json:
+        _print_table(*standings(board))
+
+
+@commands.command()
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=PATH)
+@click.option("--figure", type=PATH, metavar="FILE.png", help="Draw curves and accuracies too.")
+def compare(runs: tuple[Path, ...], figure: Path | None) -> None:
+    """Compare runs, given by their folders, each with the first one.
+
+    A table of the parameters in which they differ and of what came of it; then, for runs that were
+    tested on the same images, McNemar's exact test of their top-1 accuracies, with the difference.
+    """
+    from cifar_utils.runs.compare import compare_runs
+
+    if figure and figure.suffix != ".png":
+        raise InputError(f"figure {figure} is no .png; give a name that ends so")
+    comparison = compare_runs(runs)
+    words = comparison.words.reset_index()
+    _print_table(tuple(words), words.to_numpy().tolist())
+    click.echo("\n".join(comparison.findings))
+    if figure:
+        write_atomically(figure, comparison.figure.png())
+        click.echo(f"figure: {_short(figure)}")
+
+
+@commands.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True))
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--dry-run", is_flag=True, help="Only list.")
+def clean(folder: Path | None, yes: bool, dry_run: bool) -> None:
+    """Remove checkpoints and features of done runs, and runs that failed or were left unfinished.
+
+    It looks in and below FOLDER, or reports/ in the project (but reports/published only if it is
+    named), lists what it would remove, and asks. What is no run's stays, and runs that go on.
+    """
+    from cifar_utils.reporting.clean import find_leftovers, remove
+
+    reports = project_folder() / "reports"
+    where = folder or reports
+    found = find_leftovers(where, spared=reports / "published")
+    for row in found:
+        click.echo(f"{compact(row.size):>7}B  {_short(row.folder)}: {row.why}")
+    total = f"{compact(sum(row.size for row in found))}B in {_short(where)}"
+    if dry_run or not found:
+        click.echo(f"to remove: {total}" if found else f"nothing to remove in {_short(where)}")
+    elif yes or click.confirm(f"Remove {total}?"):
+        for row in found:
+            if not remove(row):
+                click.echo(f"{_short(row.folder)} has changed since; left alone", err=True)
+
+
+@commands.group()
+def data() -> None:
+    """Fetch datasets, or tell about them."""
+
+
+@data.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Download dataset NAME unless it is there, check it, and say where it is."""
+    from cifar_utils.data import fetch as fetch_dataset
+
+    click.echo(f"{name}: {_short(fetch_dataset(name))}")
+
+
+@data.command()
+@click.argument("name")
+def info(name: str) -> None:
+    """Tell about dataset NAME, downloading nothing: where it is, images, classes, fingerprint."""
+    from cifar_utils.data import describe_dataset
+
+    for key, value in describe_dataset(name).items():
+        text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        click.echo(f"{key.replace('_', ' '):13}{text}".rstrip())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        The exit status: 0, 1 (a run failed), 2 (bad input) or 130 (Ctrl-C).
+
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return commands.main(arguments or ["--help"], "cifar-reports", standalone_mode=False) or 0
+    except InputError as error:
+        click.echo(str(error), err=True)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "cifar-reports"
+        click.echo(f"{error.format_message().rstrip('.')}; see {command} --help", err=True)
+    except OSError as error:
+        click.echo(f"{error.filename or 'the system'}: {error.strerror or error}", err=True)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    return 2
+
+
+def _interrupted(force: bool) -> int:
+    same = "the same command without --force" if force else "the same command"
+    click.echo(f"interrupted; {same} goes on from the last checkpoint", err=True)
+    return INTERRUPTED
+
+
+def _console() -> Console:
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def _print_table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for title in titles:  # a name cut short, or a value, tells nothing
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = _console()
+    console.width = console.width if console.is_terminal else 120
+    console.print(table)
+
+
+def _question(notebook: Path) -> str:
+    """The first sentence of a notebook's prose, on one line."""
+    sources = [source for kind, source in read_cells(notebook) if kind == "markdown"]
+    lines = [line.strip() for source in sources for line in [*source.splitlines(), ""]]
+    prose = itertools.dropwhile(lambda line: not line or line.startswith("#"), lines)
+    paragraph = " ".join(itertools.takewhile(bool, prose)).replace("*", "")
+    return re.split(r"(?<=[.?!]) ", paragraph, maxsplit=1)[0]
+
+
+def _results(folder: Path) -> str:
+    from cifar_utils.reporting.facts import record_facts
+    from cifar_utils.runs.record import read_record
+
+    facts = record_facts(read_record(folder))
+    told = [fact for fact in facts if fact[0].startswith("test") or fact[0] == "time"]
+    return "".join(f"{label} {value}{detail and f' ({detail})'}, " for label, value, detail in told)
+
+
+def _short(path: Path) -> str:
+    """A path as seen from the current folder where it is below it."""
+    path = path.absolute()
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""An executed notebook as a page of HTML that stands alone: it asks the network for nothing."""
+
+import base64
+import hashlib
+import os
+import re
+from datetime import datetime
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from nbconvert.exporters import TemplateExporter
+from nbconvert.filters import Highlight2HTML
+from nbformat import NotebookNode
+
+from cifar_utils.choices import parse_parameters
+from cifar_utils.errors import InputError
+from cifar_utils.files import write_atomically
+from cifar_utils.reporting.cells import mapping, read_cells, without_surrogates
+from cifar_utils.reporting.facts import record_facts
+from cifar_utils.runs.record import RunRecord, read_record
+
+TEMPLATE = Path(__file__).parent / "template"
+LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
+
+
+def export_page(notebook: Path, page: Path) -> Path:
+    """Write a notebook's page; the facts at its top are of the ``record.json`` beside it, if any.
+
+    Parameters
+    ----------
+    notebook
+        An executed notebook, wholly or up to an error.
+    page
+        The HTML file to write.
+
+    Raises
+    ------
+    InputError
+        Where the file is no notebook, or none of its cells has been executed.
+
+    """
+    try:
+        record = read_record(notebook.with_name("record.json"))
+    except InputError:  # none, or one that says nothing; the page shows what the cells say
+        record = None
+    write_atomically(page, render_page(notebook, record))
+    return page
+
+
+def page_digest(notebook: Path) -> str:
+    """Hash of all that a notebook's page is made of: itself, its record, the template, this code.
+
+    A page tells its own, so that one of an earlier template is known whatever its date.
+    """
+    looks = [TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")]
+    code = map(Path(__file__).with_name, ("export.py", "cells.py", "fragments.py", "facts.py"))
+    files = [*looks, *code, notebook, notebook.with_name("record.json")]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes() if file.exists() else b"")
+    return digest.hexdigest()[:16]
+
+
+def is_current(page: Path, notebook: Path) -> bool:
+    """Whether a page is the one that :func:`export_page` would write, links apart."""
+    if not page.exists():
+        return False
+    with page.open("rb") as file:
+        return f'content="cifar-reports {page_digest(notebook)}"'.encode() in file.read(2000)
+
+
+def write_links(page: Path, links: str) -> None:
+    """Put links to other pages (HTML) into the bar of an exported one, in place of those there."""
+    old = page.read_text("utf-8")
+    new = LINKS.sub(lambda _: f"<!--links-->{links}<!--/links-->", old, count=1)
+    if new != old:
+        write_atomically(page, new)
+
+
+@cache
+def page_look() -> dict[str, str]:
+    """What all pages share: ``style``, ``script``, and the ``policy`` that admits no other."""
+    script = (TEMPLATE / "script.js").read_text("utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {
+        "style": (TEMPLATE / "style.css").read_text("utf-8"),
+        "script": script,
+        # The browser too is told to fetch nothing, and to run no script but the page's own.
+        "policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'",
+    }
+
+
+def render_page(notebook: Path, record: RunRecord | None = None) -> str:
+    """The page's HTML; raises as :func:`export_page` does."""
+    nb, outline = read_cells(notebook)
+    run = mapping(nb.metadata.get("papermill"))
+    page = {
+        "address": quote(os.fsencode(notebook.name)),
+        "title": outline.title or escape(notebook.stem),
+        "name": outline.name or notebook.stem,
+        "contents": outline.entries,
+        "date": _date(run.get("end_time")),
+        "failed": _mark_failed(nb),
+        "parameters": _parameter_rows(nb, mapping(run.get("parameters"))),
+        "look": page_look(),
+        "digest": page_digest(notebook),
+    }
+    try:
+        page |= {"record": record, "facts": record_facts(record) if record else []}
+    except Exception:  # one that says nothing, such as scores that are no numbers
+        page |= {"record": None}
+    html, _ = _exporter().from_notebook_node(nb, {"page": page})
+    return without_surrogates(html)
+
+
+@cache
+def _exporter() -> TemplateExporter:
+    return TemplateExporter(
+        template_name=TEMPLATE.name,
+        template_file="page.html.j2",
+        extra_template_basedirs=[str(TEMPLATE.parent)],
+        default_preprocessors=[],  # read_cells has done what there is to do
+        filters={"lines": _lines, "highlighted": _highlighted},
+    )
+
+
+def _highlighted(source: str) -> str:
+    html = Highlight2HTML()(source)
+    return html.replace("<pre>", '<pre tabindex="0">', 1)  # the keyboard scrolls what has the focus
+
+
+def _lines(text: str) -> str:
+    count = len(text.splitlines())
+    return f"{count} line{'s' * (count != 1)}"
+
+
+def _mark_failed(nb: NotebookNode) -> NotebookNode | None:
+    """Mark the cell whose error ended the notebook, and return that error."""
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error" and "raises-exception" not in cell.tags:
+                cell["failed"] = True
+                return output
+    return None
+
+
+def _date(end: Any) -> str:
+    try:
+        when = datetime.fromisoformat(end)
+    except (TypeError, ValueError):
+        return ""
+    return f"{when.day} {when:%B %Y}"
+
+
+def _parameter_rows(nb: NotebookNode, given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Name, value and meaning of each parameter, and whether the value is not the default."""
+    source = next((cell.source for cell in nb.cells if "parameters" in cell.tags), "")
+    try:
+        known = parse_parameters(source)
+    except Exception:  # a notebook of another kind; its cell, any text, is shown as it is
+        known = {}
+    return [
+        {
+            "name": row.name,
+            "value": repr(given.get(row.name, row.default)),
+            "meaning": row.meaning,
+            "changed": given.get(row.name, row.default) != row.default,
+        }
+        for row in known.values()
+        if row.name != "output"  # where the files went says nothing of the run
+    ]

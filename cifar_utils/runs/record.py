@@ -1,0 +1,328 @@
+"""What one run claims, as JSON: parameters, data, model, environment, history and scores."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
+
+import pandas as pd
+import psutil
+
+from cifar_utils.errors import InputError
+from cifar_utils.files import write_atomically
+from cifar_utils.provenance import changes, describe_environment
+from cifar_utils.text import duration, percent
+
+if TYPE_CHECKING:
+    import keras
+
+    from cifar_utils.data.dataset import Dataset
+    from cifar_utils.evaluation import Scores
+    from cifar_utils.events import Phases
+    from cifar_utils.training import History, Trial
+
+SCHEMA = 1
+UNKNOWN = "unknown"  # what a record can't tell of the machine that trained a run
+
+
+def _plain(value: Any) -> Any:
+    """A value as strict JSON holds it: NumPy unpacked, keys as text, None for NaN and infinity."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a record holds numbers, text, lists and dicts, not {value!r}")
+
+
+def _told(by: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What computed something, as rows of a table."""
+    if by.get("processor") == UNKNOWN:
+        yield "trained by", "unknown: the checkpoints of this run did not keep it"
+        return
+    yield "processor", f"{by.get('processor')}, {by.get('cores')} cores"
+    yield "accelerators", ", ".join(by.get("accelerators") or [])
+    yield "precision", str(by.get("precision"))
+    yield (
+        "software",
+        f"Keras {by.get('keras')} on {by.get('backend')} {by.get('backend_version')}, "
+        f"Python {by.get('python')}, {by.get('platform')}",
+    )
+    yield "commit", by.get("git") or ""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RunRecord:
+    """One run's record; fractions, not percent; seconds by phase.
+
+    Values are made plain on construction (NumPy scalars unpacked, NaN and infinity become None), so
+    that a record is equal to itself written and read.
+
+    Attributes
+    ----------
+    run
+        The run's name: ``"cifarnet-cifar10-s0"``.
+    history
+        By epoch: ``epoch`` (from 1), ``loss``, ``accuracy``, ``learning_rate``, ``seconds`` and,
+        with a validation split, ``val_loss`` and ``val_accuracy``.
+    scores
+        By split: ``{"test": Scores.to_dict()}``.
+    best_epoch
+        The epoch whose weights were scored.
+    trials
+        Where a run trained several models, what each came to, as
+        :class:`cifar_utils.training.Trial` or :class:`cifar_utils.tuning.Trial` tell it. The
+        model, its history and its scores are the best one's; training counts its seconds,
+        ``search`` those of all others.
+    stopped
+        Why training ended when it did; nothing where it went through all of its epochs.
+    environment
+        What computed the last epochs: :func:`~cifar_utils.provenance.describe_environment`.
+    trained_by
+        What computed each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`. Values are
+        ``"unknown"`` in runs of a time when checkpoints did not keep them.
+    evaluated_by
+        What computed the scores and this record, as ``environment``.
+    code
+        The code that took part in training: :func:`~cifar_utils.provenance.code_of`.
+
+    """
+
+    schema: int = SCHEMA
+    run: str
+    notebook: str
+    parameters: dict[str, Any]
+    dataset: dict[str, Any]
+    model: dict[str, Any]
+    environment: dict[str, Any]
+    seconds: dict[str, float]
+    history: list[dict[str, Any]]
+    best_epoch: int
+    scores: dict[str, dict[str, Any]]
+    stopped: str = ""
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    trained_by: list[dict[str, Any]] = field(default_factory=list)
+    evaluated_by: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in fields(self):
+            object.__setattr__(self, key.name, _plain(getattr(self, key.name)))
+
+    def _facts(self) -> dict[str, str]:
+        data, seconds = self.dataset, self.seconds
+        parts = (f"{name} {duration(s)}" for name, s in seconds.items() if name != "total")
+        facts = {
+            "data": f"{data['name']} ({data['source']}): {data['train']:,} training, "
+            f"{data['validation']:,} validation and {data['test']:,} test images",
+            "fingerprint": data["fingerprint"],
+            "note on the data": data.get("note", ""),
+        }
+        for row in self.trained_by or [self.environment]:
+            epochs = f"epochs {row['first']} to {row['last']}" if len(self.trained_by) > 1 else ""
+            facts |= {" ".join(filter(None, [name, epochs])): fact for name, fact in _told(row)}
+        last = self.trained_by[-1] if self.trained_by else self.environment
+        if self.evaluated_by and changes(last, self.evaluated_by):
+            facts |= {f"{name}, test": fact for name, fact in _told(self.evaluated_by)}
+        return facts | {
+            "training stopped": self.stopped,
+            "trials": f"{len(self.trials):,}" if self.trials else "",
+            "time": f"{duration(seconds['total'])} ({', '.join(parts)})",
+        }
+
+    def __repr__(self) -> str:
+        top1 = self.scores.get("test", {}).get("top1")
+        score = "" if top1 is None else f", test top-1 {percent(top1)}"
+        model, data = self.model.get("architecture", "?"), self.dataset.get("name", "?")
+        epochs = f"{len(self.history)} epoch{'s' * (len(self.history) != 1)}"
+        return f"{self.run}: {model} on {data} ({self.notebook}), {epochs}{score}"
+
+    def _repr_html_(self) -> str:
+        rows = {name: fact for name, fact in self._facts().items() if fact}
+        with pd.option_context("display.max_colwidth", None):
+            return pd.DataFrame(rows.items()).to_html(header=False, index=False)
+
+    def write(self, folder: Path | str) -> Path:
+        """Write ``record.json`` into a folder, whole or not at all, and return its path.
+
+        Raises
+        ------
+        OSError
+            Where the folder can't be written or the disk is full.
+
+        """
+        path = Path(folder) / "record.json"
+        write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def read_record(path: Path | str) -> RunRecord:
+    """Read a ``record.json``, or the one in a run's folder.
+
+    Raises
+    ------
+    InputError
+        Where there is none, or it is broken or of another schema.
+
+    """
+    path = Path(path)
+    path = path / "record.json" if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"record {path} can't be read ({error.strerror}); give a run's folder"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"record {path} is broken ({error}); run its notebook again") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise InputError(
+            f"record {path} is of schema {found!r}, not {SCHEMA}; run its notebook again"
+        )
+    types = get_type_hints(RunRecord)
+    optional = {
+        key.name for key in fields(RunRecord)
+        if key.default is not MISSING or key.default_factory is not MISSING
+    }  # fmt: skip
+    for name, kind in types.items():
+        if name in optional - content.keys():  # of a version that had no such key
+            continue
+        kind = get_origin(kind) or kind
+        if not isinstance(content.get(name), kind):
+            raise InputError(
+                f"record {path} has no {name} ({kind.__name__}); run its notebook again"
+            )
+    unknown = content.keys() - types.keys()
+    if unknown:
+        raise InputError(
+            f"record {path} has an unknown key {min(unknown)!r}; read it with the version it is of"
+        )
+    return RunRecord(**content)
+
+
+def record_run(
+    parameters: Mapping[str, Any],
+    dataset: Dataset,
+    model: keras.Model,
+    history: History,
+    scores: Scores,
+    phases: Phases,
+    trials: Sequence[Trial] = (),
+) -> RunRecord:
+    """The record of a run that has come to its scores, written where the run has a folder.
+
+    Training counts the seconds of every epoch, those before a resumption too; with ``trials`` those
+    of the model scored, and the others are counted by themselves. With the record the folder gets
+    ``predictions.npz`` (:func:`~cifar_utils.evaluation.read_scores`) and ``model.keras``, for which
+    see :func:`write_model`; :func:`~cifar_utils.runs.loaded.load_run` reads
+    them. The record comes last: it is what says that a run is done.
+    """
+    from cifar_utils.models import summarize
+
+    facts = summarize(model)
+    seconds = {**phases.seconds, "train": history.seconds}
+    if trials:
+        seconds["search"] = max(0.0, sum(trial.seconds for trial in trials) - history.seconds)
+    notebook, now = notebook_name(phases.output), describe_environment(model.dtype_policy.name)
+    trained_by = history.trained_by
+    by = {key: trained_by[-1][key] for key in now} if trained_by else now
+    record = RunRecord(
+        run=Path(phases.output or notebook).name,
+        notebook=notebook,
+        parameters={
+            # A record holds no path: a folder of pictures goes by its name.
+            name: dataset.name if name == "dataset" else value
+            for name, value in parameters.items()
+            if name != "output"
+        },
+        dataset=describe_dataset(dataset),
+        model={
+            "architecture": facts.name,
+            "parameters": facts.parameters,
+            "trainable_parameters": facts.trainable_parameters,
+            "flops": facts.flops,
+        },
+        environment=by,
+        trained_by=trained_by,
+        evaluated_by=now,
+        code=history.code,
+        seconds={**seconds, "total": sum(seconds.values())},
+        history=history.epochs,
+        best_epoch=history.best_epoch,
+        stopped=history.stopped,
+        scores={"test": scores.to_dict()},
+        trials=[trial.to_dict() for trial in trials],
+    )
+    if phases.output:
+        scores.write(phases.output)
+        write_model(model, phases.output)
+        record.write(phases.output)
+    return record
+
+
+def notebook_name(folder: Path | str | None = None) -> str:
+    """The name of the notebook that runs, without its ending; ``"notebook"`` where nothing tells.
+
+    A run's folder tells (``run.json``); else JupyterLab; else the command that started the kernel,
+    such as ``papermill NAME.ipynb``.
+
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(Path(folder, "run.json").read_text("utf-8"))["notebook"])
+    named = [os.environ.get("JPY_SESSION_NAME", "")]
+    with suppress(psutil.Error):
+        named += psutil.Process().parent().cmdline()
+    return next((Path(name).stem for name in named if name.endswith(".ipynb")), "notebook")
+
+
+def write_model(model: keras.Model, folder: Path | str) -> Path:
+    """Write ``model.keras`` into a folder, whole or not at all, and return its path.
+
+    ``keras.models.load_model(path)`` makes it a model again, after ``import cifar_utils.models``:
+    from uint8 images to logits, not compiled. Four bytes a parameter: 1 MB for ResNet-20, 105 MB
+    for ResNet50V2, whose frozen base is part of it, 350 MB for the fan.
+
+    Raises
+    ------
+    OSError
+        Where the folder can't be written or the disk is full.
+
+    """
+    import keras
+
+    # What training alone needs is left behind: Adam keeps two more numbers a parameter. A new model
+    # around the same layers has no optimizer, and clones of models within it have none.
+    plain = keras.models.clone_model(keras.Model(model.input, model.output, name=model.name))
+    plain.set_weights(model.get_weights())
+    path = Path(folder) / "model.keras"
+    temporary = path.with_name(f".{path.name}")  # Keras goes by the ending
+    try:
+        plain.save(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """A record's ``dataset``: name, source, fingerprint, note and the number of images by split."""
+    facts = {key: getattr(dataset, key) for key in ("name", "source", "fingerprint", "note")}
+    splits = ("train", "validation", "test")
+    return facts | {split: len(getattr(dataset, split).labels) for split in splits}

@@ -1,0 +1,159 @@
+"""What others claim: one table (``results.yaml``), and the curves that report D printed.
+
+Five reports, A to E, are the series' own; known results beside them go by their authors and name
+their ``source``. The figures are copied, not measured here. An accuracy that a report doesn't call
+top-1 or top-k is under ``accuracy``; the split is ``unclear`` where it doesn't name the images it
+scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from cifar_utils.text import duration, interval, percent
+
+if TYPE_CHECKING:
+    from cifar_utils.runs.record import RunRecord
+
+FOLDER = Path(__file__).parent
+COLUMNS = [
+    "report",
+    "experiment",
+    "architecture",
+    "dataset",
+    "split",
+    "top1",
+    "top5",
+    "accuracy",
+    "loss",
+    "parameters",
+    "epochs",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "seconds",
+    "note",
+    "source",
+]
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / "results.yaml").read_text("utf-8"))
+
+
+def _family(architecture: str) -> str:
+    """``"resnet18(dropout=0.5)"`` is looked up as ``"resnet18"``."""
+    return architecture.partition("(")[0].strip()
+
+
+def _experiments(
+    architectures: str | Sequence[str] | None = None, dataset: str | None = None
+) -> list[dict[str, Any]]:
+    """Entries of the table of one or several architectures; of all where none is named."""
+    if isinstance(architectures, str):
+        architectures = [_family(architectures)]
+    return [
+        row
+        for row in _table()["results"]
+        if (architectures is None or row["architecture"] in architectures)
+        and dataset in (None, row["dataset"])
+    ]
+
+
+def reporter(row: dict[str, Any]) -> str:
+    """Who claims a row of the table: ``"report E"``, or an author."""
+    return f"report {row['report']}" if len(row["report"]) == 1 else row["report"]
+
+
+def reported_results(architecture: str | None = None, dataset: str | None = None) -> pd.DataFrame:
+    """The figures reported of exactly this architecture: a row for each experiment and split.
+
+    Accuracies are fractions, losses in nats; what a report doesn't give is NaN. No rows where
+    nothing was reported.
+    """
+    rows = [
+        {**experiment, "split": split, **figures}
+        for experiment in _experiments(architecture, dataset)
+        for split, figures in experiment["figures"].items()
+    ]
+    whole = dict.fromkeys(("parameters", "steps", "batch_size"), "Int64")
+    return pd.DataFrame(rows, columns=COLUMNS).astype(whole)
+
+
+def reported_per_class(architecture: str, dataset: str) -> dict[str, float] | None:
+    """The reported share of each class's test images classified rightly, or None."""
+    found = [row["per_class"] for row in _experiments(architecture, dataset) if "per_class" in row]
+    return dict(found[0]) if found else None
+
+
+def reported_curve(architecture: str, dataset: str) -> pd.DataFrame | None:
+    """The learning curve a report printed, or None.
+
+    Columns: ``epoch``, ``loss``, ``accuracy`` or ``top_5_accuracy`` (all of training), ``seconds``;
+    ``attrs["source"]`` says whose it is.
+    """
+    for row in _experiments(architecture, dataset):
+        if "curve" in row:
+            curve = pd.read_csv(FOLDER / row["curve"])
+            curve.attrs["source"] = reporter(row)
+            return curve
+    return None
+
+
+def compare_with_reported(record: RunRecord) -> pd.DataFrame:
+    """A page's table: a row for each experiment reported on the same task, then the run's own.
+
+    Cells are words (``"86.70% (86.0 to 87.3)"``), a dash for what was not given. Test figures are
+    taken, or those of the split there is. What is reported of networks of the same size or purpose
+    follows. Where nothing was reported of the architecture on the dataset, the first row says so,
+    and what others reached on the dataset's test images follows.
+    """
+    name, dataset = _family(record.model["architecture"]), record.dataset["name"]
+    found = _experiments([name, *_table()["beside"].get(name, [])], dataset)
+    rows = {}
+    if not found:
+        rows[f"none reported for {name} on {dataset}"] = _cells({})
+        found = [row for row in _experiments(dataset=dataset) if "test" in row["figures"]]
+    for experiment in found:
+        splits = experiment["figures"]
+        split = next(s for s in ("test", "validation", "unclear", "train") if s in splits)
+        label = f"{reporter(experiment)}: {experiment['experiment']}"
+        if experiment["architecture"] != name:
+            label += f", {experiment['architecture']}"
+        label += {"test": "", "unclear": " (split unclear)"}.get(split, f" ({split})")
+        rows[label] = _cells({**experiment, **splits[split]})
+    facts = {"parameters": record.model.get("parameters"), "seconds": record.seconds.get("train")}
+    rows["this run"] = _cells(record.scores["test"] | facts | {"epochs": len(record.history)})
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    optional = ["accuracy, top-k unclear", "steps"]
+    return table.drop(columns=[c for c in optional if (table[c] == "—").all()])
+
+
+def _cells(figures: dict[str, Any]) -> dict[str, str]:
+    """One row's figures, in words, by the table's column."""
+
+    def words(key: str, form: Any) -> str:
+        return "—" if figures.get(key) is None else form(figures[key])
+
+    def share(key: str) -> str:
+        bounds = figures.get(f"{key}_interval")
+        aside = f" ({interval(bounds)})" if bounds else ""
+        return words(key, lambda value: percent(value, 2) + aside)
+
+    return {
+        "top-1": share("top1"),
+        "top-5": share("top5"),
+        "accuracy, top-k unclear": share("accuracy"),
+        "loss (nats)": words("loss", "{:.4f}".format),
+        "parameters": words("parameters", "{:,}".format),
+        "epochs": words("epochs", "{:,.6g}".format),
+        "steps": words("steps", "{:,}".format),
+        "training time": words("seconds", duration),
+    }

@@ -1,0 +1,468 @@
+import colorsys
+import importlib.util
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.ndimage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cifar_utils.augmentation import PAD_MODES, augmentation_layers
+from cifar_utils.backend import keras
+from cifar_utils.errors import InputError
+from cifar_utils.models import AUGMENTATIONS, build_model
+
+OF_BATCHES = {"alternating_flip", "cutmix", "mixup"}
+OF_IMAGES = sorted(AUGMENTATIONS.keys() - OF_BATCHES)
+
+
+def layer_of(text):
+    (layer,) = augmentation_layers(text)
+    return layer
+
+
+def augmented(layer, images):
+    """What the layer makes of images, not compiled, which for a few calls would take longer."""
+    layer.build(images.shape)
+    changed = layer.transform(np.float32(images), *layer.draw(len(images)))
+    return keras.ops.convert_to_numpy(changed)
+
+
+def noise(count, height=6, width=6, channels=3):
+    return np.random.default_rng(0).integers(
+        0, 256, (count, height, width, channels), dtype=np.uint8
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.sampled_from(PAD_MODES),
+    st.tuples(st.integers(1, 5), st.integers(4, 9), st.integers(4, 9), st.integers(1, 3)),
+)
+def test_each_crop_is_a_window_of_the_padded_image_to_the_pixel(padding, mode, shape):
+    images = noise(*shape)
+    edge = (padding, padding)
+    padded = np.pad(images, ((0, 0), edge, edge, (0, 0)), mode)
+    cropped = augmented(layer_of(f"crop({padding}, {mode!r})"), images)
+    assert cropped.shape == images.shape
+    windows = np.lib.stride_tricks.sliding_window_view(padded, shape[1:3], axis=(1, 2))
+    windows = np.moveaxis(windows, 3, -1)  # (N, rows, columns, H, W, C)
+    same = (windows == cropped[:, None, None]).all((3, 4, 5))
+    assert same.any((1, 2)).all()
+
+
+def test_every_window_is_drawn_and_each_image_draws_its_own():
+    image = noise(1)
+    windows = np.unique(augmented(layer_of("crop(1)"), np.repeat(image, 300, axis=0)), axis=0)
+    assert len(windows) == 9
+
+
+def test_flips_mirror_each_image_with_probability_one_half():
+    (image,) = noise(1)
+    mirrored = [image, image[:, ::-1], image[::-1], image[::-1, ::-1]]
+    for text, kinds in {"flip": [0, 1], "flip('vertical')": [0, 2]}.items():
+        flipped = augmented(layer_of(text), np.repeat(image[None], 400, axis=0))
+        counts = [(flipped == kind).all((1, 2, 3)).sum() for kind in mirrored]
+        assert sum(counts) == sum(counts[kind] for kind in kinds) == 400
+        assert min(counts[kind] for kind in kinds) > 140
+    both = np.repeat(image[None], 400, axis=0)
+    for layer in augmentation_layers("flip, flip('vertical')"):
+        both = augmented(layer, both)
+    assert all(50 < (both == kind).all((1, 2, 3)).sum() < 150 for kind in mirrored)
+
+
+def test_all_images_are_flipped_or_the_whole_batch_by_one_draw():
+    images = noise(30)
+    every = layer_of("flip(probability=1)")
+    np.testing.assert_array_equal(augmented(every, images), images[:, :, ::-1])
+    np.testing.assert_array_equal(augmented(every, augmented(every, images)), images)
+    at_once = layer_of("flip(per_batch=True)")
+    batches = [augmented(at_once, images) for _ in range(40)]
+    turned = [np.array_equal(batch, images[:, :, ::-1]) for batch in batches]
+    assert [np.array_equal(batch, images) for batch in batches] == [not turn for turn in turned]
+    assert 5 < sum(turned) < 35
+    seldom = augmented(layer_of("flip(probability=0.1)"), np.repeat(images[:1], 400, axis=0))
+    assert 10 < (seldom != images[0]).any((1, 2, 3)).sum() < 80
+
+
+@given(st.integers(0, 2**40), st.integers(0, 100), st.permutations(range(40)))
+@settings(deadline=None, max_examples=20)
+def test_alternating_flips_show_each_image_both_ways_in_two_epochs(seed, epoch, index):
+    layer = layer_of("alternating_flip")
+    images, index = noise(40), np.array(index)
+
+    def mirrored(index, epoch):
+        changed, labels = layer.change(images[index], index % 10, index, seed, epoch)
+        np.testing.assert_array_equal(labels, index % 10)
+        turned = (changed == images[index][:, :, ::-1]).all((1, 2, 3))
+        np.testing.assert_array_equal(changed[~turned], images[index][~turned])
+        return turned
+
+    now = mirrored(index, epoch)
+    assert 5 <= now.sum() <= 35
+    np.testing.assert_array_equal(mirrored(index, epoch + 1), ~now)
+    np.testing.assert_array_equal(mirrored(index, epoch + 2), now)
+    np.testing.assert_array_equal(mirrored(index[:7], epoch), now[:7])
+
+
+def test_other_seeds_flip_other_images():
+    layer = layer_of("alternating_flip")
+    images, index = noise(40), np.arange(40)
+    first, second = (layer.change(images, index, index, seed, 0)[0] for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+def test_augmentation_is_nothing_outside_training(name):
+    layer, images = layer_of(name), noise(4, 16, 16)
+    for unchanged in (layer(images, training=False), layer(images)):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(unchanged), images)
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_each_image_draws_its_own_change_anew(name):
+    layer, images = layer_of(name), np.repeat(noise(1, 16, 16), 40, axis=0)
+    first, second = augmented(layer, images), augmented(layer, images)
+    assert first.shape == images.shape
+    assert first.min() >= 0
+    assert first.max() <= 255
+    assert len(np.unique(first, axis=0)) > 1
+    assert not np.array_equal(first, second)
+    layer.seed_generator.state.assign([3, 0])
+    first = augmented(layer, images)
+    layer.seed_generator.state.assign([3, 0])
+    compiled = keras.ops.convert_to_numpy(layer(images, training=True))
+    np.testing.assert_allclose(compiled, first, atol=0.01)
+
+
+@pytest.mark.parametrize("name", sorted(OF_BATCHES))
+def test_what_changes_batches_is_no_layer_s_work(name):
+    layer, images = layer_of(name), noise(4)
+    np.testing.assert_array_equal(layer(images, training=True), images)
+
+
+def moved(images, degrees=0.0, down=0.0, right=0.0):
+    """All images rotated by an angle, then shifted by shares of their height and width."""
+    draws = (
+        np.full((len(images), 1, 1), x, np.float32) for x in (np.radians(degrees), down, right)
+    )
+    return np.asarray(layer_of("affine").transform(np.float32(images), *draws))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "down", "right"),
+    [(0, 0, 0), (30, 0, 0), (-17, 0.1, -0.03), (0, 0.07, 0.1), (90, -0.5, 0.25), (180, 0.9, 0)],
+)
+def test_an_affine_map_is_scipy_s_interpolated_once_and_repeats_the_edge(degrees, down, right):
+    images = noise(3, 9, 12)
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    centre = np.array([(9 - 1) / 2, (12 - 1) / 2])
+    offset = centre - turn @ (centre + np.array([down * 9, right * 12]))
+    expected = [
+        scipy.ndimage.affine_transform(channel, turn, offset, order=1, mode="nearest")
+        for image in np.float64(images)
+        for channel in np.moveaxis(image, -1, 0)
+    ]
+    expected = np.moveaxis(np.reshape(expected, (3, 3, 9, 12)), 1, -1)
+    np.testing.assert_allclose(moved(images, degrees, down, right), expected, atol=0.01)
+
+
+def test_no_rotation_and_no_shift_is_the_image_to_the_bit():
+    images = noise(5, 8, 7)
+    np.testing.assert_array_equal(moved(images), images)
+    np.testing.assert_array_equal(augmented(layer_of("affine(0, 0)"), images), images)
+
+
+@given(st.integers(-9, 9), st.integers(-9, 9))
+@settings(deadline=None, max_examples=15)
+def test_a_shift_by_whole_pixels_moves_down_and_right_and_repeats_the_edge(down, right):
+    images = noise(2, 8, 8)
+    rows, columns = (np.clip(np.arange(8) - by, 0, 7) for by in (down, right))
+    expected = images[:, rows][:, :, columns]
+    np.testing.assert_allclose(moved(images, 0, down / 8, right / 8), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["affine", "rotation", "shift"])
+def test_what_comes_into_view_repeats_the_edge(name):
+    layer = layer_of(name)
+    white = np.full((20, 16, 16, 3), 255, np.uint8)
+    np.testing.assert_allclose(augmented(layer, white), 255, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "degrees", "fraction"),
+    [("affine", 30, 0.1), ("affine(5, 0.3)", 5, 0.3), ("rotation(40)", 40, 0), ("shift", 0, 0.1)],
+)
+def test_angles_and_shifts_are_drawn_for_each_image_within_their_limits(text, degrees, fraction):
+    draws = layer_of(text).draw(2000)
+    for drawn, limit in zip(draws, (np.radians(degrees), fraction, fraction), strict=True):
+        drawn = keras.ops.convert_to_numpy(drawn).ravel()
+        assert len(drawn) == 2000
+        assert np.abs(drawn).max() <= limit
+        np.testing.assert_allclose(
+            np.quantile(drawn, [0, 0.25, 0.5, 0.75, 1]),
+            limit * np.linspace(-1, 1, 5),
+            atol=0.1 * limit,
+        )
+    assert fraction == 0 or abs(np.corrcoef(np.reshape(draws[1:], (2, 2000)))[0, 1]) < 0.1
+
+
+def test_a_quarter_turn_is_exact():
+    images = noise(4, 5, 5)
+    np.testing.assert_allclose(moved(images, 90), np.rot90(images, axes=(1, 2)), atol=0.01)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+@settings(deadline=None, max_examples=15)
+def test_contrast_keeps_means_and_narrows_what_is_around_them(one, other):
+    lower, upper = sorted((one, other))
+    images = np.float32(noise(20, 8, 8))
+    changed = augmented(layer_of(f"contrast({lower}, {upper})"), images)
+    np.testing.assert_allclose(changed.mean((1, 2)), images.mean((1, 2)), rtol=1e-4)
+    factors = changed.std((1, 2)) / images.std((1, 2))
+    np.testing.assert_allclose(factors, factors.mean(1, keepdims=True) + np.zeros(3), atol=1e-3)
+    assert lower - 1e-3 <= factors.min() <= factors.max() <= upper + 1e-3
+
+
+GREY = np.array([0.299, 0.587, 0.114])
+STEPS = {  # torchvision's, of one image, one after the other
+    "brightness": lambda image, factor: image * factor,
+    "contrast": lambda image, factor: (
+        (image - (image @ GREY).mean()) * factor + (image @ GREY).mean()
+    ),
+    "saturation": lambda image, factor: (
+        (image - (image @ GREY)[..., None]) * factor + (image @ GREY)[..., None]
+    ),
+    "hue": lambda image, turn: np.apply_along_axis(turned, 2, image, turn),
+}
+
+
+def turned(pixel, turn):
+    hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
+    return np.array(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("contrast", "saturation", "hue"))))
+def test_colours_are_jittered_as_torchvision_s_in_whatever_order(order):
+    random = np.random.default_rng(0)
+    images = random.uniform(90, 150, (6, 4, 4, 3)).astype(np.float32)  # so that nothing is clipped
+    values = dict(zip(STEPS, random.uniform(0.7, 1.3, (4, 6)), strict=True))
+    values["hue"] = random.uniform(-0.5, 0.5, 6)
+    steps = [*order, "brightness"]
+    before = [order.index("hue") < order.index(name) for name in ("contrast", "saturation")]
+    draws = [np.float32(values[name])[:, None, None] for name in STEPS]
+    draws += [np.full((6, 1, 1), flag) for flag in before]
+    changed = np.asarray(layer_of("colour_jitter").transform(images, *draws))
+    for number, image in enumerate(images.astype(float)):
+        for name in steps:
+            image = STEPS[name](image, values[name][number])
+        np.testing.assert_allclose(changed[number], image, atol=0.01)
+
+
+def test_a_hue_turned_by_nothing_is_the_same():
+    images = np.concatenate([noise(10), np.zeros((1, 6, 6, 3)), np.full((1, 6, 6, 3), 255)])
+    layer, one = layer_of("colour_jitter"), np.ones((12, 1, 1), np.float32)
+    same = layer.transform(np.float32(images), one, one, one, 0 * one, one > 0, one > 0)
+    np.testing.assert_allclose(same, images, atol=0.01)
+    nothing = layer_of("colour_jitter(0.0, 0.0, 0.0, 0.0)")
+    np.testing.assert_allclose(augmented(nothing, images), images, atol=0.01)
+
+
+def test_a_full_half_turn_of_hue_swaps_red_for_cyan_and_leaves_grey():
+    layer, one = layer_of("colour_jitter"), np.ones((1, 1, 1), np.float32)
+    image = np.float32([[[[200, 0, 0], [0, 0, 200], [70, 70, 70]]]])
+    changed = layer.transform(image, one, one, one, one / 2, one > 0, one > 0)
+    expected = [[[[0, 200, 200], [200, 200, 0], [70, 70, 70]]]]
+    np.testing.assert_allclose(changed, expected, atol=0.01)
+
+
+@given(st.integers(1, 11))
+@settings(deadline=None, max_examples=11)
+def test_a_hole_is_a_square_of_its_size_cut_off_by_the_edge_alone(size):
+    images = np.float32(np.random.default_rng(0).choice([0, 255], (60, 12, 14, 3)))
+    cut = augmented(layer_of(f"cutout({size})"), images)
+    np.testing.assert_allclose(cut[cut != images], np.mean(images), atol=5)
+    hidden = (cut != images).all(3)
+    for hole in hidden:
+        for axis, length in ((1, 12), (0, 14)):
+            places = np.flatnonzero(hole.any(axis))
+            assert len(places) == places[-1] - places[0] + 1
+            assert len(places) == size or 0 in places or length - 1 in places
+        assert hole.sum() == hole.any(0).sum() * hole.any(1).sum() <= size**2
+    assert hidden.sum((1, 2)).max() == size**2
+
+
+def even(count, step):
+    """Images each of one number of its own, of a class of its own."""
+    images = np.full((count, 8, 8, 3), 0, np.uint8)
+    images += (step * np.arange(count, dtype=np.uint8))[:, None, None, None]
+    return images, np.eye(count, dtype=np.float32)
+
+
+SEEDED = {"seed": st.integers(0, 2**40), "epoch": st.integers(0, 500)}
+
+
+@given(alpha=st.floats(0.05, 5), count=st.integers(1, 30), **SEEDED)
+@settings(deadline=None, max_examples=30)
+def test_mixed_up_labels_tell_what_the_pixels_are_of(alpha, count, seed, epoch):
+    images, labels = even(count, 8)
+    mixed, shares = layer_of(f"mixup({alpha})").change(
+        images, labels, np.arange(count), seed, epoch
+    )
+    assert (mixed.dtype, shares.dtype) == (np.uint8, np.float32)
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-6)
+    assert ((shares > 0).sum(1) <= 2).all()
+    expected = shares @ images[:, 0, 0, 0].astype(float)
+    np.testing.assert_allclose(mixed, np.broadcast_to(
+        expected[:, None, None, None], mixed.shape
+    ), atol=0.51)  # fmt: skip
+    np.testing.assert_array_equal(images, even(count, 8)[0])
+
+
+@given(alpha=st.floats(0.05, 5), count=st.integers(1, 30), **SEEDED)
+@settings(deadline=None, max_examples=30)
+def test_a_cutmix_label_s_shares_are_those_of_the_area(alpha, count, seed, epoch):
+    images, labels = even(count, 8)
+    mixed, shares = layer_of(f"cutmix({alpha}, probability=1)").change(
+        images, labels, np.arange(count), seed, epoch
+    )
+    assert (mixed.dtype, shares.dtype) == (np.uint8, np.float32)
+    area = (mixed[:, :, :, None, 0] == images[:, 0, 0, 0]).mean((1, 2))
+    np.testing.assert_allclose(shares, area, atol=1e-6)
+    assert (mixed == mixed[..., :1]).all()
+    for image, own in zip(mixed[..., 0], images[:, 0, 0, 0], strict=True):
+        other = image != own
+        assert other.sum() == other.any(0).sum() * other.any(1).sum(), "a rectangle"
+
+
+def test_cutmix_changes_a_share_of_the_images():
+    images, labels = even(30, 8)
+    layer, index = layer_of("cutmix(probability=0.5)"), np.arange(30)
+    whole = [
+        (layer.change(images, labels, index, 0, epoch)[1].max(1) == 1).mean() for epoch in range(30)
+    ]
+    assert 0.45 < np.mean(whole) < 0.7
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix(probability=1)"])
+def test_mixing_hangs_on_seed_epoch_and_batch_alone(name):
+    images, labels = even(30, 8)
+
+    def mixed(seed=1, epoch=2, first=0):
+        index = np.arange(first, first + 30)
+        return layer_of(name).change(images, labels, index, seed, epoch)[1].tobytes()
+
+    assert mixed() == mixed()
+    assert len({mixed(), mixed(seed=2), mixed(epoch=3), mixed(first=30)}) == 4
+
+
+def test_what_is_mixed_can_be_mixed_again():
+    images, labels = even(30, 8)
+    for layer in augmentation_layers("mixup, cutmix"):
+        images, labels = layer.change(images, labels, np.arange(30), 0, 0)
+    np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-5)
+    assert (labels > 0).sum(1).max() > 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("flip('diagonal')", "unknown flip direction 'diagonal'"),
+        ("flip(probability=0)", "flip probability is 0.0; it takes a number > 0, <= 1"),
+        ("flip(per_batch=2)", "per_batch in augmentation 'flip(per_batch=2)' is 2; it takes True"),
+        ("crop(0)", "crop padding is 0; it takes a whole number of pixels >= 1"),
+        ("crop(4, 'mirror')", "unknown crop mode 'mirror'"),
+        ("rotation(181)", "rotation is 181.0 degrees; it takes a number > 0, <= 180"),
+        ("affine(-1)", "affine is -1.0 degrees; it takes a number >= 0, <= 180"),
+        ("affine(30, 1)", "affine shift is 1.0 of the size; it takes a fraction in [0, 1)"),
+        ("rotation(0)", "rotation is 0.0 degrees; it takes a number > 0, <= 180"),
+        ("shift(0)", "shift is 0.0 of the size; it takes a fraction in (0, 1)"),
+        ("shift(1)", "shift is 1.0 of the size; it takes a fraction in (0, 1)"),
+        ("contrast(0.75, 0.25)", "contrast is from 0.75 to 0.25; it takes lower >= 0 and upper"),
+        ("contrast(-1, 1)", "contrast is from -1.0 to 1.0"),
+        ("colour_jitter(-0.1)", "colour_jitter brightness is -0.1; it takes a number >= 0"),
+        ("colour_jitter(hue=0.6)", "colour_jitter hue is 0.6; it takes a share of the wheel"),
+        ("cutout(0)", "cutout size is 0; it takes a whole number of pixels >= 1"),
+        ("mixup(0)", "mixup alpha is 0.0; it takes a number > 0"),
+        ("cutmix(-1)", "cutmix alpha is -1.0; it takes a number > 0"),
+        ("cutmix(1, 1.5)", "cutmix probability is 1.5; it takes a number > 0, <= 1"),
+        ("mixup, flip, mixup(0.1)", "has mixup more than once; list it once"),
+        ("alternating_flip, alternating_flip", "has alternating_flip more than once"),
+        ("mixupp", "did you mean 'mixup'?"),
+    ],
+)
+def test_a_bad_option_is_one_line(text, words):
+    with pytest.raises(InputError) as error:
+        augmentation_layers(text)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "words"),
+    [
+        ("crop(6, 'reflect')", (6, 6, 3), "it must be less than the 6 that the images have"),
+        ("cutout(6)", (6, 6, 3), "cutout size is 6 pixels; it must be less than the 6 that"),
+        ("colour_jitter", (6, 6, 1), "colour_jitter takes images of 3 channels, not 1"),
+    ],
+)
+def test_images_that_an_augmentation_cannot_take_are_one_line(text, shape, words):
+    with pytest.raises(InputError) as error:
+        layer_of(text)(keras.Input(shape))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_model_of_any_precision_takes_them_all(digits, precision):
+    everything = ", ".join(AUGMENTATIONS)
+    model = build_model("gn_resnet", digits, augmentation=everything, precision=precision)
+    images = digits.train.images[:8]
+    plain, again = (keras.ops.convert_to_numpy(model(images)) for _ in range(2))
+    np.testing.assert_array_equal(plain, again)
+    changed = keras.ops.convert_to_numpy(model(images, training=True))
+    assert np.isfinite(changed).all()
+    assert not np.array_equal(changed, plain)
+    layers = [layer for layer in model.layers if hasattr(layer, "transform")]
+    assert [layer.compute_dtype for layer in layers] == ["float32"] * len(OF_IMAGES)
+
+
+def test_layers_come_in_the_order_of_the_text():
+    layers = augmentation_layers("flip, crop(2, 'reflect'), flip('vertical')")
+    assert [type(layer).__name__ for layer in layers] == ["RandomFlip", "RandomCrop", "RandomFlip"]
+    assert (layers[1].padding, layers[1].mode) == (2, "reflect")
+
+
+COMPILED = (
+    f"names = {', '.join(OF_IMAGES)!r}"
+    + """
+import numpy as np
+from cifar_utils.backend import keras
+from cifar_utils.augmentation import augmentation_layers
+layers = augmentation_layers(names)
+model = keras.Sequential([keras.Input((16, 16, 3)), *layers, keras.layers.Flatten()])
+model.add(keras.layers.Dense(2))
+model.compile("sgd", "mse", jit_compile=True)
+assert model.jit_compile
+images = np.random.default_rng(0).random((4, 16, 16, 3))
+states = [np.array(layer.variables[0]) for layer in layers]
+assert np.isfinite(model.train_on_batch(images, np.zeros((4, 2))))
+assert not any(np.array_equal(a, layer.variables[0]) for a, layer in zip(states, layers))
+"""
+)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_jax_compiles_every_augmentation():
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    command = [sys.executable, "-W", "error:Model doesn't support", "-c", COMPILED]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,377 @@
+"""The site in a real browser, without a network."""
+
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from cifar_utils.reporting.export import export_page
+from cifar_utils.reporting.site import build_index
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="no Playwright; pip install -e '.[test]' brings it"
+)
+axe = pytest.importorskip(
+    "axe_playwright_python", reason="no axe-core; pip install -e '.[test]' brings it"
+)
+AXE = (Path(axe.__file__).parent / "axe.min.js").read_text("utf-8")
+PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
+EVIL = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>"
+PAGES = ["index.html", "curves.html", "second/report.html", "deep/first/report.html"]
+WHAT = ["interactive output", "picture", "interactive output", "iframe", "picture"]
+A4 = 673, 1001  # px at 96 dpi within margins of 16 mm
+
+
+@pytest.fixture(scope="session")
+def browser():
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no browser; apt-get install chromium brings it")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, write_run, report_cells):
+    """Four runs of two datasets and families, one of which failed with markup in its error."""
+    folder = tmp_path_factory.mktemp("site")
+    write_run(folder / "deep/first", *report_cells(), top1=0.9, train=300.0)
+    write_run(folder / "second", *report_cells(EVIL), top1=0.8, parameters={"note": EVIL})
+    write_run(folder / "third", dataset="cifar10", architecture="resnet20", notebook="02_resnet")
+    write_run(folder / "failed", outcome="failed", error=EVIL)
+    build_index(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """Two of the published runs, as they would be published now."""
+    folder = tmp_path_factory.mktemp("published")
+    for record in sorted(PUBLISHED.glob("*/record.json"))[:2]:
+        (folder / record.parent.name).mkdir()
+        for name in ("record.json", "run.json", "notebook.ipynb"):
+            shutil.copy(record.with_name(name), folder / record.parent.name)
+    build_index(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory):
+    """The page of a notebook with formulas and with outputs that need a script or the network."""
+    long = " + ".join(rf"\frac{{{i}}}{{n}}" for i in range(60))
+    html = [
+        '<div style="height: 500px"></div><script>plot()</script>',
+        f'<p onclick="x()">{EVIL}</p>',
+    ]
+    html += [
+        '<iframe src="https://example.org/"></iframe>',
+        '<img src="https://example.org/a.png">',
+    ]
+    outputs = [new_output("display_data", {"text/html": piece}) for piece in html]
+    outputs += [new_output("display_data", {"text/latex": r"$\displaystyle \sqrt{\epsilon}$"})]
+    cells = [
+        new_markdown_cell(
+            rf"# On $\epsilon$"
+            "\n\n"
+            rf"Costs $5 and $6. $\mathbf{{w}}$ $$\frac{{1}}{{2}}$$ $${long}$$"
+        ),
+        new_code_cell("draw()", outputs=outputs, execution_count=1),
+    ]
+    folder = tmp_path_factory.mktemp("others")
+    nbformat.write(new_notebook(cells=cells), folder / "notebook.ipynb")
+    return export_page(folder / "notebook.ipynb", folder / "page.html")
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a file in a window of its own; what leaves for the network is stopped and recorded."""
+    contexts, wrong = [], []
+
+    def stop(route):
+        if urlsplit(route.request.url).scheme in {"file", "data"}:
+            route.continue_()
+        else:
+            wrong.append(route.request.url)
+            route.abort()
+
+    def visit(file, width=1280, **options):
+        options = {"viewport": {"width": width, "height": 800}} | options
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.route("**/*", stop)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda m: m.type in {"error", "warning"} and wrong.append(m.text))
+        page.goto(file.as_uri())
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def unfold(page):
+    switch = page.get_by_role("button", name="Show all code")
+    if switch.count():
+        switch.click()
+
+
+def shown(page, selector="tbody tr:not([hidden]) th"):
+    return page.locator(selector).all_inner_texts()
+
+
+def test_heads_sort_by_click_and_by_key(visit, site):
+    page = visit(site / "index.html")
+    assert shown(page) == ["third", "first", "second"]
+    accuracy, run = (page.locator("thead th", has_text=text) for text in ("accuracy", "run"))
+    accuracy.get_by_role("button").click()
+    assert shown(page) == ["first", "second", "third"]
+    assert accuracy.get_attribute("aria-sort") == "descending"
+    accuracy.get_by_role("button").press("Enter")
+    assert shown(page) == ["third", "second", "first"]
+    assert accuracy.get_attribute("aria-sort") == "ascending"
+    run.get_by_role("button").press("Space")
+    assert shown(page) == ["first", "second", "third"]
+    assert accuracy.get_attribute("aria-sort") is None
+    reported = page.locator("thead th", has_text="reported").get_by_role("button")
+    for _ in range(2):  # what was not reported comes last either way
+        reported.click()
+        assert shown(page) == ["third", "first", "second"]
+
+
+def test_filters_leave_the_runs_of_a_dataset_or_notebook(visit, site):
+    page = visit(site / "index.html")
+    status = page.get_by_role("status")
+    assert status.inner_text() == "3 of 3 runs"
+    page.get_by_label("dataset").select_option("digits")
+    assert shown(page) == ["first", "second"]
+    assert status.inner_text() == "2 of 3 runs"
+    page.get_by_label("notebook").select_option("02_resnet")
+    assert shown(page) == []
+    page.get_by_label("dataset").select_option("")
+    assert shown(page) == ["third"]
+
+
+def test_one_switch_unfolds_all_code(visit, site):
+    page = visit(site / "second/report.html")
+    code = page.locator("details.code")
+    switch = page.get_by_role("button", name="Show all code")
+    assert not code.locator("pre").first.is_visible()
+    switch.press("Enter")
+    assert all(pre.is_visible() for pre in code.locator("pre").all())
+    switch = page.get_by_role("button", name="Hide all code")
+    assert switch.get_attribute("aria-pressed") == "true"
+    code.first.locator("summary").click()
+    assert page.get_by_role("button", name="Show all code").get_attribute("aria-pressed") == "false"
+
+
+@pytest.mark.parametrize("name", ["index.html", "second/report.html"])
+def test_a_figure_enlarges_by_key_and_by_click(visit, site, name):
+    page = visit(site / name, width=360)
+    dialog, button = page.get_by_role("dialog"), page.locator(".enlarge").first
+    assert dialog.count() == 0
+    small = page.locator(".report-figure .frame > :is(img, svg)").first
+    before = small.bounding_box()["width"]
+    button.focus()
+    page.keyboard.press("Enter")
+    assert dialog.locator("img, svg").bounding_box()["width"] > 2 * before
+    page.keyboard.press("Escape")
+    assert dialog.count() == 0
+    assert button.evaluate("button => button === document.activeElement")
+    small.click()
+    dialog.get_by_role("button", name="Close").click()
+    assert dialog.count() == 0
+
+
+def brightness(page):
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return sum(map(int, colour.strip("rgb()").split(", ")))
+
+
+def test_dark_mode_follows_the_system_until_it_is_switched(visit, site):
+    page = visit(site / "index.html", color_scheme="dark")
+    assert brightness(page) < 150
+    page.emulate_media(color_scheme="light")
+    assert brightness(page) > 600
+    page.get_by_role("button", name="Dark mode").press("Enter")
+    assert brightness(page) < 150
+    page.goto((site / "second/report.html").as_uri())  # remembered, where files may
+    if page.evaluate("localStorage.getItem('cifar-reports-theme')") == "dark":
+        assert brightness(page) < 150
+        page.get_by_role("button", name="Light mode").click()
+        assert brightness(page) > 600
+
+
+def test_a_figure_s_colours_are_those_of_the_mode(visit, site):
+    page = visit(site / "curves.html")
+    line = page.locator("[data-curve] path").first
+    colour = "line => getComputedStyle(line).stroke"
+    light = line.evaluate(colour)
+    page.get_by_role("button", name="Dark mode").click()
+    assert light != line.evaluate(colour) != "none"
+
+
+def test_no_page_scrolls_sideways(visit, site, published, others):
+    page = visit(site / "index.html")
+    for file in [*(site / name for name in PAGES), *published.rglob("*.html"), others]:
+        page.goto(file.as_uri())
+        unfold(page)
+        for width in (360, 768, 1920):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, file
+
+
+def test_no_column_of_the_leaderboard_is_cut_off_on_a_desktop(visit):
+    table = visit(PUBLISHED / "index.html", width=1280).locator(".scroll")
+    assert table.evaluate("table => table.scrollWidth - table.clientWidth") <= 0
+
+
+def test_on_a_phone_reported_and_measured_stand_below_each_other(visit, site):
+    page = visit(site / "second/report.html", width=360)
+    cells = page.locator(".stack tbody td:not(.nothing)")
+    boxes = [cell.bounding_box() for cell in cells.all()]
+    assert len(boxes) == 3
+    assert min(box["width"] for box in boxes) > 280
+    assert [box["x"] for box in boxes] == [boxes[0]["x"]] * 3
+    names = "cell => getComputedStyle(cell, '::before').content"
+    assert cells.first.evaluate(names) == '"top-1"'
+    assert not page.locator(".stack .nothing").is_visible()
+
+
+@pytest.mark.parametrize("name", ["index.html", "curves.html", "second/report.html"])
+def test_a_page_prints_whole_figures_on_white(visit, site, name):
+    page = visit(site / name, color_scheme="dark")
+    for summary in page.locator("details.code summary").all()[:1]:
+        summary.click()
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    page.set_viewport_size({"width": A4[0], "height": A4[1]})
+    page.emulate_media(media="print", color_scheme="dark")
+    assert brightness(page) == 3 * 255
+    assert not page.locator(".bar").is_visible()
+    assert not page.locator(".enlarge").first.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= A4[0]
+    figures = page.locator("figure").all()
+    assert figures
+    for figure in figures:
+        assert figure.evaluate("figure => getComputedStyle(figure).breakInside") == "avoid"
+        assert figure.bounding_box()["height"] < A4[1]
+    opened = [code.is_visible() for code in page.locator("details.code").all()]
+    assert sum(opened) == bool(opened)  # folded code is left out
+
+
+def test_links_lead_to_files_and_to_places_in_them(visit, site, published):
+    page = visit(site / "index.html")
+    for file in [*site.rglob("*.html"), *published.rglob("*.html")]:
+        page.goto(file.as_uri())
+        for href in page.eval_on_selector_all("a[href]", "all => all.map(a => a.href)"):
+            url = urlsplit(href)
+            if url.scheme == "https":
+                continue  # a source that a reader may follow
+            target = Path(unquote(url.path))
+            assert url.scheme == "file"
+            assert target.is_file(), (file, href)
+            if url.fragment and target == file:
+                there = "id => document.getElementById(id) !== null"
+                assert page.evaluate(there, unquote(url.fragment)), (file, href)
+
+
+def test_runs_are_read_one_after_the_other(visit, site):
+    page = visit(site / "index.html")
+    page.get_by_role("link", name="first").first.click()
+    page.get_by_role("link", name="Next run: second").click()
+    assert page.get_by_role("heading", level=1).inner_text() == "How good?"
+    assert page.get_by_role("link", name="Previous run: first").is_visible()
+    page.get_by_role("navigation", name="Contents").get_by_text("In figures").click()
+    assert page.url.endswith("second/report.html#in-figures")
+    page.get_by_role("link", name="All runs").click()
+    assert page.url.endswith("index.html")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit, site, published, others, scheme):
+    run = next(published.glob("*/report.html"))
+    page = visit(site / "index.html", color_scheme=scheme)
+    for file in [*(site / name for name in PAGES[:3]), run, others]:
+        page.goto(file.as_uri())
+        unfold(page)
+        page.evaluate(AXE)
+        for width in (360, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+            grave = [each for each in found if each["impact"] in {"serious", "critical"}]
+            assert [(each["id"], each["nodes"][0]["html"]) for each in grave] == [], file
+
+
+def test_the_open_dialog_is_accessible_too(visit, site):
+    page = visit(site / "second/report.html")
+    page.locator(".enlarge").first.click()
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document.querySelector('dialog'))")["violations"]
+    assert [each["id"] for each in found] == []
+
+
+def test_markup_in_parameters_and_errors_shows_as_text(visit, site):
+    for name, place in (("index.html", ".undone"), ("second/report.html", ".parameters")):
+        page = visit(site / name)
+        assert page.locator(f"{place} code", has_text="<script>window.stolen").is_visible()
+        assert page.evaluate("window.stolen") is None
+
+
+def test_the_keyboard_begins_at_a_link_past_the_controls_and_the_focus_is_seen(visit, site):
+    page = visit(site / "index.html")
+    page.keyboard.press("Tab")
+    focused = "document.activeElement"
+    assert page.evaluate(f"{focused}.textContent") == "Skip to the content"
+    assert page.evaluate(f"getComputedStyle({focused}).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#content")
+
+
+def test_pointing_at_a_run_in_the_legend_lights_its_curve(visit, site):
+    page = visit(site / "curves.html")
+    figure = page.locator("figure").last
+    first, second = figure.locator("svg [data-curve]").all()
+    opacity = "curve => getComputedStyle(curve).opacity"
+    figure.locator(".legend a").first.focus()
+    assert (first.evaluate(opacity), float(second.evaluate(opacity)) < 0.5) == ("1", True)
+    figure.locator(".legend a").first.blur()
+    assert second.evaluate(opacity) == "1"
+
+
+def test_without_scripts_everything_is_read_and_no_switch_is_dead(visit, site):
+    page = visit(site / "index.html", java_script_enabled=False)
+    for name in PAGES:
+        page.goto((site / name).as_uri())
+        assert page.locator("h1").is_visible()
+        assert page.locator("main").is_visible()
+        buttons = page.locator("button, select").all()
+        assert not any(button.is_visible() for button in buttons)
+
+
+def test_pages_are_small(site, published):
+    files = [*site.rglob("*.html"), *published.rglob("*.html")]
+    assert [file for file in files if file.stat().st_size > 600_000] == []
+
+
+def test_formulas_are_set_as_formulas(visit, others):
+    page = visit(others)
+    over, under = (part.bounding_box() for part in page.locator("mfrac").first.locator("> *").all())
+    assert over["y"] + over["height"] <= under["y"] + 1
+    root = page.locator(".outputs msqrt").bounding_box()
+    assert root["width"] > 0
+    assert root["height"] > 0
+    assert page.locator("h1 math").text_content() == "ϵ"
+    assert "Costs $5 and $6." in page.locator("main").inner_text()
+
+
+def test_what_a_page_can_t_show_is_named_in_a_line(visit, others):
+    page = visit(others)
+    names = [note.split(":")[0] for note in shown(page, ".outputs em")]
+    assert names == [f"[{what} not in this page" for what in WHAT]
+    assert max(note.bounding_box()["height"] for note in page.locator(".outputs em").all()) < 60

@@ -1,0 +1,362 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from bs4 import BeautifulSoup
+
+from cifar_utils import __version__
+from cifar_utils.reporting.cli import main
+from cifar_utils.reporting.runs import plan_run
+
+
+@pytest.fixture
+def cli(project, capsys):
+    """Call the command line in the project: its status, what it printed, its error lines."""
+
+    def cli(*arguments):
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return cli
+
+
+def test_help_teaches_by_examples(cli):
+    for command in ("run", "export"):
+        status, out, _ = cli(command, "--help")
+        assert status == 0
+        assert "Examples:\n" in out
+        assert f"cifar-reports {command} " in out
+    assert cli()[1] == cli("--help")[1]
+    assert __version__ in cli("--version")[1]
+
+
+def test_list_shows_each_question(cli, write_notebook):
+    write_notebook()
+    write_notebook(name="02_other")
+    _, out, _ = cli("list")
+    assert "01_tiny   A first paragraph." in out
+    assert "02_other" in out
+
+
+def test_parameters_are_a_table(cli, write_notebook):
+    write_notebook()
+    _, out, _ = cli("parameters", "01")
+    row = next(line for line in out.splitlines() if line.startswith("dataset"))
+    assert "str" in row
+    assert "'digits'" in row
+    assert "digits | cifar10" in row
+    assert "what is classified" in row
+    assert "output" not in out
+
+
+def test_a_run_and_the_same_again(cli, write_notebook, project):
+    write_notebook()
+    status, out, err = cli("run", "01", "-p", "epochs", "3", "--output", "mine")
+    assert (status, err) == (0, "")
+    assert "mine: epoch 3/3" in out
+    scores = "test top-1 87.5% (86.0 to 89.0%), test top-5 99.1% (98.0 to 99.5%)"
+    end = f"mine: {scores}, time 1 min 5 s, done"
+    assert out.splitlines()[-2:] == [end, "page: mine/report.html"]
+    status, out, err = cli("run", "01", "-p", "epochs", "3", "--output", "mine")
+    assert (status, err) == (0, "")
+    again = " before; --force runs it again"
+    assert out.splitlines() == [end + again, "page: mine/report.html"]
+    status, out, err = cli("run", "01", "-p", "epochs", "4", "--output", "mine")
+    assert (status, out) == (2, "")
+    assert "another run (epochs is 3, not 4)" in err
+    (project / "mine" / "report.html").unlink()
+    assert cli("export", "mine")[1] == "page: mine/report.html\n"
+    assert cli("export", "mine/notebook.ipynb")[1] == "page: mine/report.html\n"
+    assert (project / "mine" / "report.html").exists()
+    assert cli("site", ".")[1] == "index: index.html\n"
+    assert (project / "index.html").exists()
+
+
+def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
+    write_notebook("print('before')", "1 / 0")
+    status, out, err = cli("run", "01", "-p", "note", "<script>alert(1)</script>")
+    assert status == 1
+    assert err == "01_tiny-digits failed: ZeroDivisionError: division by zero\n"
+    assert out == "page: reports/01_tiny-digits/report.html\n"
+    html = Path("reports/01_tiny-digits/report.html").read_text()
+    page = BeautifulSoup(html, "html.parser")
+    assert page.select_one("#error")
+    assert len(page.find_all("script")) == 1
+    assert "'<script>alert(1)</script>'" in page.get_text()
+
+
+def test_an_input_error_within_the_notebook_is_one_line(cli, write_notebook, project):
+    write_notebook("from cifar_utils.errors import InputError\nraise InputError('no weights')")
+    assert cli("run", "01") == (2, "", "no weights\n")
+    assert not (project / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "02"], "unknown notebook '02'"),
+        (["run", "01", "-p", "epoch", "3"], "did you mean 'epochs'?"),
+        (["run", "01", "-p", "epochs", "0"], "epochs is 0"),
+        (["run", "01", "-p", "epochs", "-1"], "epochs is -1"),
+        (["run", "01", "-p", "epochs", "two"], "epochs is 'two'; it takes a whole number"),
+        (["run", "01", "-p", "dataset", "mnist"], "dataset is 'mnist'"),
+        (["run", "01", "-p", "epochs"], "see cifar-reports --help"),
+        (["run", "01", "--outptu", "x"], "--output"),
+        (["run", "01", "--output", "notebooks"], "holds files but no run"),
+        (["run", "01", "--output", "notebooks/01_tiny.ipynb"], "is a file"),
+        (["run", "01", "--output", "notebooks/01_tiny.ipynb/x"], "can't be written"),
+        (["run"], "Missing argument 'NOTEBOOK'; see cifar-reports run --help"),
+        (["rnu"], "Did you mean 'run'?"),
+        (["parameters", "none.ipynb"], "unknown notebook 'none'"),
+        (["export", "none"], "none can't be read"),
+        (["export", "notebooks/01_tiny.ipynb"], "has not been executed"),
+        (["site", "none"], "'none' does not exist"),
+        (["series", "none.yaml"], "none.yaml can't be read"),
+        (["compare", "notebooks"], "two runs or more, not 1"),
+        (["compare", "notebooks", "none"], "notebooks is no run's; give a run's folder"),
+        (["compare", "a", "b", "--figure", "b.jpg"], "figure b.jpg is no .png"),
+        (["clean", "none"], "'none' does not exist"),
+        (["data", "info", "mnist"], "unknown dataset 'mnist'"),
+        (["data", "fetch", "digit"], "did you mean 'digits'?"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(cli, write_notebook, project, arguments, words):
+    write_notebook()
+    status, out, err = cli(*arguments)
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+    assert [path.name for path in project.rglob("*")] == ["notebooks", "01_tiny.ipynb"]
+
+
+def test_without_notebooks_list_says_so(cli, tmp_path):
+    status, _, err = cli("list")
+    assert status == 2
+    assert "no notebooks in" in err
+
+
+@pytest.fixture
+def write_series(project):
+    """Write the project's series file, of the profile ``quick``."""
+
+    def write_series(*rows: str) -> Path:
+        file = project / "notebooks" / "series.yaml"
+        file.write_text("profiles:\n  quick:\n" + "".join(f"    - {row}\n" for row in rows))
+        return file
+
+    return write_series
+
+
+def test_a_series_ends_in_an_index(cli, write_notebook, write_series, project):
+    write_notebook()
+    write_notebook("1 / 0", name="02_bad")
+    rows = "{name: one, notebook: 01_tiny}", "{name: two, notebook: 02_bad}"
+    write_series(*rows)
+    _, out, _ = cli("series", "--dry-run")
+    told = [line.split(maxsplit=2) for line in out.splitlines()]
+    assert told[1:] == [["one", "new", "not run yet"], ["two", "new", "not run yet"]]
+    assert not (project / "reports").exists()
+    status, out, err = cli("series", "--jobs", "1")
+    assert status == 1
+    assert "/2] one: test top-1 87.5%" in out
+    assert out.splitlines()[-1] == "index: reports/quick/index.html"
+    assert "/2] two failed: ZeroDivisionError" in err
+    assert "    ZeroDivisionError: division by zero\n" in err
+    assert err.splitlines()[-1] == "1 of 2 runs failed"
+    index = (project / "reports" / "quick" / "index.html").read_text()
+    assert 'href="one/report.html"' in index
+    assert "ZeroDivisionError: division by zero" in index
+    _, out, _ = cli("series", "--dry-run", "--only", "t*")
+    assert out.splitlines()[1].split(maxsplit=2) == [
+        "two",
+        "unfinished",
+        "it failed: ZeroDivisionError: division by zero",
+    ]
+    write_series(rows[0])
+    status, out, err = cli("series")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "[1/1] one: done before, skipped",
+        "index: reports/quick/index.html",
+    ]
+    write_series("{name: one, notebook: 01_tiny, parameters: {epochs: 9}}")
+    _, out, _ = cli("series", "--dry-run")
+    assert out.splitlines()[1].split(maxsplit=2) == ["one", "stale", "epochs is 2, not 9"]
+
+
+def test_a_series_may_lie_at_an_address(cli, write_notebook, write_series, project):
+    write_notebook(GO_ON)
+    write_series("{name: one, notebook: 01_tiny}")
+    kept = project / "bucket" / "one"
+    kept.mkdir(parents=True)
+    (kept / "run.json").write_text(json.dumps(plan_run(*ONE).identity()))
+    (kept / "checkpoint").mkdir()
+    (kept / "checkpoint" / "state.json").write_text("3")
+    url = f"file://{project}/bucket/"
+    _, out, _ = cli("series", "--output", url, "--dry-run")
+    assert out.splitlines()[1].split(maxsplit=2) == ["one", "unfinished", "it was stopped"]
+    status, out, err = cli("series", "--output", url, "--jobs", "1")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == f"index: {url}index.html"
+    assert (kept / "checkpoint" / "state.json").read_text() == "4"
+    assert {"run.json", "record.json", "report.html", "notebook.ipynb", "events.jsonl"} <= {
+        path.name for path in kept.iterdir()
+    }
+    assert 'href="one/report.html"' in (project / "bucket" / "index.html").read_text()
+    assert "done before, skipped" in cli("series", "--output", url)[1]
+    assert not (project / "reports").exists()
+
+
+GO_ON = """\
+from contextlib import suppress
+from pathlib import Path
+
+state = Path(output, "checkpoint", "state.json")
+state.write_text(str(int(state.read_text()) + 1))"""
+ONE = (Path("notebooks/01_tiny.ipynb"), {}, Path("one"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "x*"], "no run fits --only x*; there are runs: one; tags: t"),
+        (["--tag", "x"], "no run fits --tag x"),
+        (["--profile", "full"], "unknown profile 'full'; known: quick"),
+        (["--jobs", "0"], "'--jobs'"),
+        (["--jobs", "2", "--scheduler", "tcp://a:1"], "leave it or --scheduler out"),
+        (["--scheduler", "nonsense://"], "no scheduler can be reached at 'nonsense://'"),
+        (["--output", "nonsense://bucket"], "output 'nonsense://bucket' can't be used"),
+        (["--output", "adl://x"], "output 'adl://x' can't be used"),
+    ],
+)
+def test_what_a_series_can_t_be_told_is_one_line(
+    cli, write_notebook, write_series, arguments, words
+):
+    write_notebook()
+    write_series("{name: one, notebook: 01_tiny, tags: [t]}")
+    status, out, err = cli("series", *arguments)
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+    assert not Path("reports").exists()
+
+
+def test_data_is_told_about(cli):
+    status, out, _ = cli("data", "info", "digits")
+    assert status == 0
+    assert "classes" in out
+    assert "fingerprint" in out
+    assert cli("data", "fetch", "digits")[0] == 0
+
+
+def test_the_command_line_starts_without_keras(project):
+    modules = "cifar_utils.reporting.cli, cifar_utils.reporting.series"
+    code = f"import sys, {modules}; print('keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+WAIT = """\
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+checkpoint = Path(output, "checkpoint")
+first = not checkpoint.exists()
+checkpoint.mkdir(exist_ok=True)
+if first:
+    Path(output, "pid").write_text(str(os.getpid()))
+    time.sleep(600)"""
+
+
+def begin(command: list[str], pid: Path) -> tuple[subprocess.Popen, int]:
+    """Start a command, and wait for its run's kernel to tell its number in a file."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cifar_utils.reporting.cli", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell runs in the background has the signal ignored, and passes that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        start_new_session=True,  # as a terminal does, whose Ctrl-C goes to the whole group
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return process, int(pid.read_text())
+    except BaseException:
+        process.kill()
+        raise
+
+
+def gone(left, pid: int) -> bool:
+    """Whether nothing is ``left`` of a process within a minute; a second is enough as a rule."""
+    deadline = time.monotonic() + 60
+    while left(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not left(pid)
+
+
+@pytest.mark.parametrize("how", [pytest.param("ctrl-c", marks=pytest.mark.slow), "kill"])
+def test_a_series_that_is_stopped_leaves_no_kernel_and_goes_on(
+    cli, write_notebook, write_series, project, alive, how
+):
+    write_notebook("print('before')", WAIT)
+    write_series("{name: one, notebook: 01_tiny}")
+    folder = project / "out" / "one"
+    command = ["series", "--jobs", "1", "--output", "out"]
+    process, kernel = begin(command, folder / "pid")
+    if how == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert err == "interrupted; the same command goes on from the last checkpoint\n"
+        assert not alive(kernel)
+        assert gone(group, process.pid)
+    else:
+        process.kill()
+        process.communicate(timeout=120)
+        assert gone(alive, kernel)
+    nbformat.validate(nbformat.read(folder / "notebook.ipynb", as_version=4))
+    assert "outcome" not in json.loads((folder / "run.json").read_text())
+    assert cli(*command)[0] == 0
+
+
+def group(leader: int) -> list[int]:
+    """The processes of a group that run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def test_ctrl_c_ends_the_kernel_and_the_same_command_goes_on(cli, write_notebook, project, alive):
+    write_notebook("print('before')", WAIT)
+    process, kernel = begin(["run", "01", "--output", "out"], project / "out" / "pid")
+    try:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err == "interrupted; the same command goes on from the last checkpoint\n"
+    assert not alive(kernel)
+    names = {path.name for path in (project / "out").iterdir()}
+    assert names == {"run.json", "notebook.ipynb", "checkpoint", "pid"}
+    nbformat.validate(nbformat.read(project / "out" / "notebook.ipynb", as_version=4))
+    assert "outcome" not in json.loads((project / "out" / "run.json").read_text())
+    assert cli("run", "01", "--output", "out")[0] == 0

@@ -1,0 +1,173 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cifar_utils.errors import InputError
+from cifar_utils.reporting.cluster import shares
+from cifar_utils.reporting.runs import plan_run
+from cifar_utils.reporting.series import run_series
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=64, unique=True), st.integers(1, 80))
+def test_cores_are_shared_out_evenly(cores, jobs):
+    found = shares(cores, jobs)
+    sizes = [len(share) for share in found]
+    assert len(found) == jobs
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+    assert {core for share in found for core in share} == set(cores)
+    assert jobs > len(cores) or sum(sizes) == len(cores)
+
+
+def outcomes(runs, **options):
+    console = Console(file=io.StringIO())
+    found = {
+        outcome.run.name: outcome
+        for outcome in run_series(runs, console=console, **({"jobs": 2} | options))
+    }
+    return found, console.file.getvalue()
+
+
+DIE_ONCE = """\
+import os, signal
+from pathlib import Path
+
+Path(output, "tries").open("a").write("x")
+mark = Path(output, "checkpoint")
+if not mark.exists():
+    mark.mkdir()
+    os.kill(os.getpid(), signal.SIGKILL)"""
+SHOW_CORES = """\
+import os
+from pathlib import Path
+
+Path(output, "cores").write_text(repr(sorted(os.sched_getaffinity(0))))
+Path(output, "threads").write_text(os.environ.get("OMP_NUM_THREADS", ""))"""
+
+
+def test_runs_fail_apart_and_only_transient_causes_are_tried_again(project, write_notebook):
+    def run(name, *sources, **facts):
+        notebook = write_notebook(*sources, name=f"{name}_notebook")
+        return replace(plan_run(notebook, {}, project / "out" / name), **facts)
+
+    tries = "from pathlib import Path\nPath(output, 'tries').open('a').write('x')"
+    found, shown = outcomes(
+        [
+            run("dies", DIE_ONCE),
+            run("never", "from pathlib import Path", DIE_ONCE.replace("if not", "if True or not")
+                .replace("mkdir()", "mkdir(exist_ok=True)")),
+            run("hangs", "import time\ntime.sleep(600)", timeout=5.0, retries=0),
+            run("raises", tries + "\n1 / 0"),
+            run("refuses", "from cifar_utils.errors import InputError\nraise InputError('no')"),
+            run("fine", SHOW_CORES),
+        ]
+    )  # fmt: skip
+
+    def tried(name):
+        return len((project / "out" / name / "tries").read_text())
+
+    statuses = {name: outcome.status for name, outcome in found.items()}
+    failed = dict.fromkeys(("never", "hangs", "raises", "refuses"), "failed")
+    assert statuses == failed | {"dies": "finished", "fine": "finished"}
+    assert (tried("dies"), tried("never"), tried("raises")) == (2, 2, 1)
+    assert "the kernel died" in found["never"].error
+    assert "timeout of 5.0 s" in found["hangs"].error
+    assert found["raises"].error == "ZeroDivisionError: division by zero"
+    assert any("1 / 0" in line for line in found["raises"].details)
+    assert found["refuses"].error == "no"
+    assert "dies: tried again, for DeadKernelError" in shown
+    assert "fine: epoch 2/2" in shown
+    cores = json.loads((project / "out" / "fine" / "cores").read_text())
+    assert cores in shares(sorted(os.sched_getaffinity(0)), 2)
+    assert (project / "out" / "fine" / "threads").read_text() == os.environ.get(
+        "OMP_NUM_THREADS", ""
+    )
+    assert json.loads((project / "out" / "raises" / "run.json").read_text())["outcome"] == "failed"
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    """A scheduler and two workers, processes on their own; its address, and the workers."""
+    folder = tmp_path_factory.mktemp("cluster")
+    file = folder / "scheduler.json"
+    started = []
+
+    def start(*command):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([sys.executable, "-m", *command], cwd=folder, **quiet)
+        started.append(process)
+        return process
+
+    try:
+        start(
+            "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+            "--no-dashboard", "--scheduler-file", str(file),
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        workers = [
+            start(
+                "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1",
+                "--no-nanny", "--no-dashboard", "--host", "127.0.0.1",
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        yield json.loads(file.read_text())["address"], workers
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+WORK = """\
+import os, time
+from pathlib import Path
+
+Path(output, f"{os.getppid()}-{os.getpid()}").write_text("")
+time.sleep(2)"""
+
+
+def test_a_worker_that_is_killed_costs_no_run(project, write_notebook, cluster, alive):
+    address, workers = cluster
+    notebook = write_notebook(WORK)
+    runs = [plan_run(notebook, {}, project / "out" / f"r{number}") for number in range(5)]
+    victim, killed = workers[0], []
+
+    def kill():
+        while not (begun := list((project / "out").glob(f"*/{victim.pid}-*"))):
+            time.sleep(0.05)
+        victim.send_signal(signal.SIGKILL)
+        killed.extend(begun)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    found, _ = outcomes(runs, jobs=None, scheduler=address)
+    killer.join(1)
+    assert {outcome.status for outcome in found.values()} == {"finished"}
+    assert len(found) == 5
+    assert killed
+    again = list(killed[0].parent.glob(f"{workers[1].pid}-*"))
+    assert again, "the run went to the other worker"
+    assert not alive(int(killed[0].name.partition("-")[2]))
+    assert outcomes(runs[:1])[0]["r0"].status == "done"
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(project, write_notebook):
+    run = plan_run(write_notebook(), {}, project / "out")
+    for address in ("tcp://127.0.0.1:9", "nonsense://x", "127.0.0.1:9"):
+        with pytest.raises(InputError, match="no scheduler can be reached at") as raised:
+            outcomes([run], jobs=None, scheduler=address)
+        assert "\n" not in str(raised.value)
+    assert not run.folder.exists()

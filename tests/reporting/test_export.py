@@ -1,0 +1,601 @@
+import base64
+import io
+import json
+import re
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from cifar_utils.errors import InputError
+from cifar_utils.reporting.export import export_page
+from cifar_utils.runs.record import RunRecord
+
+FETCHING = re.compile(
+    r"<(script|link|img|iframe|source|video|audio|embed|object|image)\b[^>]*"
+    r"\s(src|href|srcset|data|poster)\s*=\s*(?![\"']?(data:|#))"
+    r"|@import|url\((?!\s*[\"']?(data:|#))",
+    re.IGNORECASE,
+)
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
+)
+FIGURE = (
+    '<figure class="report-figure"><img alt="Loss falls to 0.2" '
+    f'src="data:image/png;base64,{PIXEL}"><figcaption>By epoch.</figcaption></figure>'
+)
+
+
+def display(data, **changes):
+    return {"output_type": "display_data", "data": data, "metadata": {}} | changes
+
+
+def result(**data):
+    names = {"html": "text/html", "text": "text/plain", "markdown": "text/markdown"}
+    names |= {"png": "image/png", "svg": "image/svg+xml"}
+    return display({names[key]: value for key, value in data.items()})
+
+
+def code(*outputs, **changes):
+    """An executed code cell; its outputs may be of any shape."""
+    cell = {"cell_type": "code", "source": "draw()", "execution_count": 1}
+    return cell | {"outputs": list(outputs)} | changes
+
+
+def record(**changes):
+    facts = {
+        "run": "r",
+        "notebook": "n",
+        "parameters": {},
+        "dataset": {"name": "cifar10", "note": "Kept by <somebody>."},
+        "model": {"architecture": "cifarnet", "parameters": 2444672, "flops": 1.03e9},
+        "environment": {},
+        "seconds": {"total": 6720.0},
+        "history": [{"epoch": 1, "val_accuracy": 0.8}, {"epoch": 2, "val_accuracy": 0.9}],
+        "best_epoch": 2,
+        "scores": {
+            "test": {
+                "top1": 0.867,
+                "top1_interval": [0.86, 0.873],
+                "top5": 0.99,
+                "top5_interval": [0.98, 0.995],
+                "per_class": dict.fromkeys("abcdefghij", 0.9),
+            }
+        },
+    }
+    return RunRecord(**facts | changes)
+
+
+def exported(folder, *cells, metadata=None):
+    """The page of a notebook file of these cells (dicts of any shape) and an executed one."""
+    content = {"nbformat": 4, "nbformat_minor": 5, "metadata": {} if metadata is None else metadata}
+    content["cells"] = [*cells, {"cell_type": "code", "execution_count": 1, "source": "last()"}]
+    (folder / "notebook.ipynb").write_text(json.dumps(content))
+    html = export_page(folder / "notebook.ipynb", folder / "page.html").read_text("utf-8")
+    assert not FETCHING.search(html), FETCHING.search(html)[0]
+    return BeautifulSoup(html, "html.parser")
+
+
+@pytest.fixture
+def render(tmp_path):
+    def render(*cells, record=None, metadata=None):
+        if record:
+            record.write(tmp_path)
+        return exported(tmp_path, *cells, metadata=metadata)
+
+    return render
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("notebooks")
+
+
+def test_the_page_of_a_run(render):
+    page = render(
+        new_markdown_cell("# How good?\n\nA question."),
+        code(result(html=FIGURE)),
+        new_markdown_cell("## Scores\n\n### By class\n\n## Scores"),
+        record=record(),
+        metadata={"papermill": {"end_time": "2026-11-21T04:36:00+00:00"}},
+    )
+    assert page.html["lang"] == "en"
+    assert page.select_one("meta[name=viewport]")
+    assert page.title.get_text() == page.header.h1.get_text() == "How good?"
+    assert len(page.find_all("h1")) == 1
+    assert page.select_one(".kicker").get_text() == "cifar10 · cifarnet · 21 November 2026"
+    facts = {row.dt.get_text(): row.dd.get_text() for row in page.select(".facts > div")}
+    assert facts == {
+        "test top-1": "86.7% 86.0 to 87.3%",
+        "test top-5": "99.0% 98.0 to 99.5%",
+        "parameters": "2.44 M",
+        "FLOPs an image": "1.03 G",
+        "epochs": "2 best: 2",
+        "time": "1 h 52 min",
+    }
+    assert page.select_one(".note").get_text() == "Kept by <somebody>."
+    links = [(a.get_text(), a["href"]) for a in page.nav.find_all("a")]
+    assert links == [("Scores", "#scores"), ("By class", "#by-class"), ("Scores", "#scores-")]
+    assert all(page.main.find(id=href[1:]).get_text() == text for text, href in links)
+    downloads = [a["href"] for a in page.select("a[download]")]
+    assert downloads == ["notebook.ipynb", "record.json"]
+    figure = page.select_one("main figure.report-figure")
+    assert figure.img["alt"] == "Loss falls to 0.2"
+    assert figure.figcaption.get_text() == "By epoch."
+    cell = page.select_one("main details.code")
+    assert not cell.has_attr("open")
+    assert "1 line" in cell.summary.get_text()
+    assert "draw" in cell.select_one(".highlight").get_text()
+
+
+def test_without_record_and_headings_there_is_still_a_page(render):
+    page = render(code(new_output("stream", text="hello")))
+    assert page.header.h1.get_text() == "notebook"
+    assert page.nav is None
+    assert not page.select(".facts")
+    assert page.select_one(".outputs pre").get_text() == "hello"
+
+
+def test_the_policy_admits_the_page_s_own_script_alone(render):
+    page = render(code(result(html="<script>steal()</script><b>kept</b>")))
+    policy = page.select_one("meta[http-equiv=Content-Security-Policy]")["content"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'sha256-" in policy
+    assert "script-src 'unsafe" not in policy
+    assert len(page.find_all("script")) == 1
+    assert page.main.b.get_text() == "kept"
+
+
+def test_what_outputs_would_fetch_is_taken_out(render):
+    render(
+        new_markdown_cell("![a cat](https://example.org/cat.png) ![](//example.org/x.png)"),
+        code(
+            result(
+                html='<link href="http://x.org/a.css"><iframe src="//x.org"></iframe>'
+                '<style>@import "http://x.org/b.css";</style><object data="http://x.org"></object>'
+                '<p style="background: URL(http://x.org/c.png)">text</p>'
+                '<video poster="http://x.org/p.png"><source src="http://x.org/v.mp4"></video>'
+                '<img srcset="http://x.org/2.png 2x" src="cat.png" alt="a cat">'
+            )
+        ),
+    )
+
+
+def test_a_picture_left_out_is_named(render):
+    page = render(new_markdown_cell("![a cat](https://example.org/cat.png)"), code())
+    assert (
+        page.main.em.get_text() == "[picture not in this page: a cat, https://example.org/cat.png]"
+    )
+
+
+def test_a_picture_beside_the_notebook_is_put_in(render, tmp_path):
+    (tmp_path / "dot.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    page = render(new_markdown_cell("![a dot](dot.svg)"), code())
+    assert page.main.img["src"].startswith("data:image/svg+xml;base64,")
+
+
+def test_each_kind_of_output(render):
+    page = render(
+        code(new_output("stream", name="stdout", text="\x1b[31mred\x1b[0m <b>")),
+        code(new_output("stream", name="stderr", text="one\ntwo")),
+        code(result(png=PIXEL, text="<Figure>"), result(svg="<svg/>", text="<Figure>")),
+        code(result(markdown="**bold** <script>no()</script>", text="no")),
+        code(result(text="   \n")),
+        code(result(html="<table><tr><td>1</td></tr></table>", text="1")),
+    )
+    first, second, third, fourth, fifth, sixth, _ = page.select(".cell")
+    assert first.select_one(".outputs pre").get_text() == "red <b>"
+    messages = second.select_one("details.stderr")
+    assert not messages.has_attr("open")
+    assert "2 lines" in messages.summary.get_text()
+    assert [img["src"].split(";")[0] for img in third.select("figure img")] == [
+        "data:image/png",
+        "data:image/svg+xml",
+    ]
+    assert fourth.p.strong.get_text() == "bold"
+    assert "<p>" not in fourth.get_text()
+    assert not fourth.find("script")
+    assert not fifth.select(".outputs pre")
+    assert "scroll" in sixth.table.parent["class"]
+    assert sixth.table.parent["tabindex"] == "0"
+
+
+def test_columns_of_numbers_are_flush_right(render):
+    markdown = (
+        "| name | top-1 | size |\n|-|-|-|\n| a | 86.7% (86.0 to 87.3%) | 2.4 M |\n| 5 | – | |"
+    )
+    frame = (
+        '<style scoped>.dataframe {}</style><table class="dataframe"><tr><td>1e-3</td></tr></table>'
+    )
+    page = render(new_markdown_cell(markdown), code(result(html=frame)))
+    marked = [[*map(is_number, row.find_all(["th", "td"]))] for row in page.select("tr")]
+    assert marked == [[False, True, True]] * 3 + [[True]]
+    assert not page.main.style
+
+
+def is_number(cell):
+    return "number" in cell.get("class", [])
+
+
+def test_cells_after_an_error_say_that_they_were_not_code(render):
+    error = new_output("error", ename="ValueError", evalue="<bad>", traceback=["\x1b[1mTrace", "x"])
+    banner = new_markdown_cell("papermill", metadata={"tags": ["papermill-error-cell-tag"]})
+    page = render(banner, code(error, source="fail()"), new_code_cell("later()"))
+    assert "papermill" not in page.get_text()
+    failed, later, _ = page.select(".cell")
+    assert failed.select_one("details.code").has_attr("open")
+    assert failed.select_one(".error p").get_text() == "ValueError: <bad>"
+    assert failed.select_one(".error pre").get_text() == "Trace\nx"
+    assert "not executed" in later.summary.get_text()
+
+
+def test_an_error_that_the_notebook_expects_is_no_failure(render):
+    error = new_output("error", ename="ValueError", evalue="bad", traceback=[])
+    page = render(code(error, metadata={"tags": ["raises-exception"]}), code())
+    assert page.select_one(".error")
+    assert not page.select(".failed")
+
+
+TAGGED = {"tags": ["parameters"]}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.text(), st.text(min_size=1))
+def test_any_text_of_a_parameter_or_an_error_shows_as_text(folder, value, message):
+    source = 'note: str = ""  # what <b>you</b> like\nepochs: int = 2  # passes'
+    error = new_output("error", ename="ValueError", evalue=message, traceback=[message])
+    cells = [
+        code(source=source, metadata=TAGGED),
+        code(error, source=f"note = {value!r}", metadata={"tags": ["injected-parameters"]}),
+    ]
+    metadata = {"papermill": {"parameters": {"note": value}}}
+    page = exported(folder, *cells, metadata=metadata)
+    rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tr")]
+    assert rows[1:] == [["note", repr(value), "what <b>you</b> like"], ["epochs", "2", "passes"]]
+    assert bool(page.select("tr.changed")) == (value != "")
+    assert len(page.find_all("script")) == 1
+    assert not page.main.find_all(["b", "i", "img"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1)))
+def test_each_heading_has_an_address_of_its_own(folder, headings):
+    cells = [new_markdown_cell(f"## {heading}") for heading in headings]
+    page = exported(folder, *cells)
+    ids = [heading["id"] for heading in page.main.find_all(["h2", "h3"])]
+    assert len(set(ids)) == len(ids)
+    assert [a["href"] for a in page.select("nav a")] == [f"#{id_}" for id_ in ids]
+
+
+def test_a_record_beside_the_notebook_is_read_where_it_says_something(render, tmp_path):
+    assert "86.7%" in str(render(code(), record=record()))
+    assert "86.7%" not in str(render(code(), record=record(scores={"test": "86.7%"})))
+    (tmp_path / "record.json").write_text("{")
+    assert not render(code()).select(".facts")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "no JSON", '{"cells": 3, "nbformat": 4}'])
+def test_what_is_no_notebook_is_refused(tmp_path, content):
+    (tmp_path / "a.ipynb").write_text(content)
+    with pytest.raises(InputError, match=r"a\.ipynb can't be read as a notebook"):
+        export_page(tmp_path / "a.ipynb", tmp_path / "a.html")
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_a_notebook_that_was_not_executed_is_refused(tmp_path):
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "a.ipynb")
+    with pytest.raises(InputError, match="has not been executed; run it"):
+        export_page(tmp_path / "a.ipynb", tmp_path / "a.html")
+
+
+def encoded(form, image):
+    """A picture's file as text."""
+    file = io.BytesIO()
+    image.save(file, form)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+ODD = [1, None, "text", [], {}, [{}], "\ud800"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_no_odd_part_of_a_notebook_keeps_its_page_from_being_written(render, odd):
+    text = {"cell_type": "markdown", "source": "kept text"}
+    outputs = [{**display({}), key: odd} for key in ("data", "metadata", "output_type")]
+    outputs += [display({kind: odd, "image/png": odd}) for kind in ("text/html", "text/latex")]
+    outputs += [{"output_type": "stream", "text": odd, "name": odd}, odd]
+    outputs += [{"output_type": "error", "ename": odd, "evalue": odd, "traceback": odd}]
+    page = render(
+        *[text | {key: odd} for key in ("cell_type", "metadata", "attachments", "source")],
+        *[text | {"metadata": {"tags": odd}}, text | {"attachments": {"net.png": odd}}],
+        *[code(output) for output in outputs],
+        *[code() | {key: odd} for key in ("outputs", "metadata", "source", "execution_count")],
+        odd,
+        code({"output_type": "stream", "name": "stdout", "text": "the end"}),
+        metadata={"papermill": odd, "kernelspec": odd, "language_info": odd},
+    )
+    assert page.main.get_text().count("kept text") >= 4
+    assert page.select(".outputs pre")[-1].get_text() == "the end"
+
+
+@pytest.mark.parametrize(
+    "papermill", [None, {"end_time": "soon"}, {"end_time": 5}, {"parameters": 1}]
+)
+def test_odd_facts_of_a_run_are_left_out(render, papermill):
+    page = render(code(), metadata={"papermill": papermill})
+    assert page.select_one(".kicker") is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(), max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["tags", "parameters", "data", "text/html", "text"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+MARKUP = st.lists(
+    st.sampled_from(
+        [
+            "$",
+            "$$",
+            "\\frac",
+            "{",
+            "}",
+            "<b",
+            ">",
+            "</div>",
+            "<![",
+            "<!--",
+            "![a](",
+            ")",
+            "`",
+            "# ",
+            "\n",
+            "|-|",
+            "\r\b",
+            "\ud800",
+        ]
+    )
+    | st.text(max_size=3),
+    max_size=12,
+).map("".join)
+
+
+@settings(max_examples=40, deadline=None)
+@given(JSON, MARKUP, st.sampled_from(["text/html", "text/markdown", "text/latex", "image/png"]))
+def test_any_values_and_any_markup_make_a_page(folder, value, markup, kind):
+    page = exported(
+        folder,
+        {"cell_type": "markdown", "source": markup, "metadata": value, "attachments": value},
+        code(display({kind: markup}, metadata=value), value, metadata=value),
+        code(display({"text/html": "<b>after</b>"})),
+        metadata=value,
+    )
+    after = page.select(".cell")[-2]
+    assert after.parent is page.main, "no markup opens what it does not close"
+    assert after.b.get_text() == "after"
+
+
+def test_a_lone_half_of_a_character_is_replaced(render):
+    page = render(
+        code({"output_type": "stream", "name": "stdout", "text": "half \ud83d, whole \U0001f600"})
+    )
+    assert page.select_one(".outputs pre").get_text() == "half �, whole \U0001f600"
+
+
+def test_attachments_are_put_in_and_missing_ones_named(render):
+    page = render(
+        {
+            "cell_type": "markdown",
+            "source": "![net](attachment:net.png) ![gone](attachment:gone.png) ![a](.)",
+            "attachments": {"net.png": {"image/png": PIXEL}},
+        }
+    )
+    assert page.main.img["src"] == f"data:image/png;base64,{PIXEL}"
+    assert [em.get_text() for em in page.main.find_all("em")] == [
+        "[picture not in this page: gone, attachment:gone.png]",
+        "[picture not in this page: a, .]",
+    ]
+
+
+def test_a_picture_outside_of_the_notebook_s_folder_stays_out(tmp_path):
+    (tmp_path / "secret.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "link.svg").symlink_to(tmp_path / "secret.svg")
+    source = "![up](../secret.svg) ![link](link.svg)"
+    page = exported(inner, {"cell_type": "markdown", "source": source})
+    assert not page.main.find("img")
+    assert len(page.main.find_all("em")) == 2
+
+
+@pytest.mark.parametrize("form", ["gif", "webp", "png", "jpeg"])
+def test_a_picture_of_each_form_is_put_in(render, form):
+    content = encoded(form, Image.effect_noise((8, 8), 50))
+    page = render(code(display({f"image/{form}": content, "text/plain": "<IPython object>"})))
+    assert page.main.img["src"] == f"data:image/{form};base64,{content}"
+    assert "IPython" not in page.main.get_text()
+
+
+def test_a_picture_that_can_t_be_read_is_named(render):
+    page = render(code(display({"image/png": "bm8gcGljdHVyZQ=="})))
+    assert page.main.em.get_text() == "[picture not in this page: it can't be read]"
+
+
+SCRIPT = "<div style='height: 500px'></div><script>plot()</script>"
+INTERACTIVE = "[interactive output not in this page: it needs JavaScript]"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"text/html": SCRIPT, "text/plain": "Figure()"},
+        {"application/javascript": "plot()", "text/plain": "<IPython…Javascript object>"},
+        {"application/vnd.plotly.v1+json": {"data": []}, "text/html": SCRIPT},
+        {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "Slider()"},
+    ],
+    ids=lambda data: next(iter(data)),
+)
+def test_what_needs_a_script_is_named_and_leaves_no_empty_box(render, data):
+    page = render(code(display(data)))
+    assert page.select_one(".outputs").get_text(strip=True) == INTERACTIVE
+    assert not page.select("[style]")
+
+
+def test_an_animation_of_matplotlib_is_named(render):
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1, 1))
+    html = FuncAnimation(figure, lambda frame: [], frames=2).to_jshtml()
+    page = render(code(display({"text/html": html})))
+    assert page.select_one(".outputs").get_text(strip=True) == INTERACTIVE
+    assert not page.main.find_all(["input", "form", "img"])
+    assert not page.main.select(".outputs button")
+
+
+@pytest.mark.parametrize(
+    ("html", "named"),
+    [
+        ("<iframe src='https://example.org/a?b&c'></iframe>", "iframe"),
+        ("<video controls><source src='https://example.org/a?b&c'></video>", "video"),
+        ("<img src='https://example.org/a?b&c'>", "picture"),
+    ],
+)
+def test_what_lies_elsewhere_keeps_its_address(render, html, named):
+    page = render(code(display({"text/html": html})))
+    address = "https://example.org/a?b&c"
+    assert page.main.em.get_text() == f"[{named} not in this page: {address}]"
+    assert page.main.em.a["href"] == address
+
+
+def test_handlers_and_links_that_run_code_are_taken_out(render):
+    html = '<a href="javascript:steal()">a</a><b onclick="steal()">b</b><a href="#x">c</a>'
+    page = render(code(display({"text/html": html})), code(display({"text/markdown": html})))
+    links = page.select(".outputs a")
+    assert [link.get("href") for link in links] == [None, "#x"] * 2
+    assert not page.select("[onclick]")
+
+
+def test_updates_of_a_progress_bar_are_one_line(render):
+    bars = [f"\r{i}0%|{'█' * i}" for i in range(1, 4)]
+    stream = {"output_type": "stream", "name": "stderr"}
+    typed = {
+        "output_type": "stream",
+        "name": "stdout",
+        "text": "1/9\b\b\b3/9\r\nlong word\rshort\n",
+    }
+    page = render(
+        code(*[stream | {"text": bar} for bar in bars], typed, stream | {"text": "\r \r"})
+    )
+    folds = page.select("details.stderr")
+    assert [fold.pre.get_text() for fold in folds] == ["30%|███"]
+    assert page.select_one(".outputs > pre").get_text() == "3/9\nshortword\n"
+
+
+def test_a_figure_without_a_text_is_told_by_its_section(render):
+    figure = display({"image/png": PIXEL, "text/plain": "<Figure size 640x480 with 1 Axes>"})
+    page = render(
+        {"cell_type": "markdown", "source": "# Title\n\n## Which classes are *hard*"},
+        code(figure),
+        code(figure | {"metadata": {"image/png": {"alt": "Cats are hard"}}}),
+        code(display({"text/html": f'<img src="data:image/png;base64,{PIXEL}">'})),
+        {"cell_type": "markdown", "source": f"![](data:image/png;base64,{PIXEL})"},
+    )
+    assert [img["alt"] for img in page.main.find_all("img")] == [
+        "Figure size 640x480 with 1 Axes in section 'Which classes are hard'",
+        "Cats are hard",
+        "Figure in section 'Which classes are hard'",
+        "Figure in section 'Which classes are hard'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "tex"),
+    [
+        (r"so $\epsilon$ is", "ϵ"),
+        (r"so $ \epsilon $ is", "ϵ"),
+        (r"$$\frac{1}{2}$$", "12"),
+        ("\\begin{equation}\nx^2\n\\label{eq:a}\n\\end{equation}", "x2"),
+        (r"| a |" "\n|-|\n| $x_i$ |", "xi"),
+    ],
+)
+def test_tex_becomes_mathml(render, source, tex):
+    page = render(
+        {"cell_type": "markdown", "source": source}, code(display({"text/markdown": source}))
+    )
+    assert [math.get_text().strip() for math in page.main.find_all("math")] == [tex, tex]
+    assert "$" not in page.main.get_text()
+
+
+def test_what_ipython_displays_as_tex_becomes_mathml(render):
+    from IPython.display import Latex, Math
+
+    outputs = [
+        display({"text/latex": shown._repr_latex_(), "text/plain": "<IPython object>"})
+        for shown in (
+            Math(r"\epsilon"),
+            Latex("\n    where $x$ is\n    \\begin{align} y \\end{align}"),
+        )
+    ]
+    page = render(code(*outputs))
+    assert page.main.math.get_text() == "ϵ"
+    assert len(page.main.find_all("math")) == 3
+    assert "where" in page.main.get_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["costs $5 and $6", "from $5 to CA$6", "$5-$10", "$HOME and $PATH", r"\$x\$", "5 $ and 6 $"],
+)
+def test_plain_dollar_signs_stay(render, text):
+    page = render({"cell_type": "markdown", "source": text})
+    assert page.select_one(".markdown").get_text(strip=True) == text.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    "tex",
+    [
+        r"\nosuchcommand{x}",
+        r"\frac{1}",
+        "x_",
+        r"\begin{tabular}{cc} a & b \end{tabular}",
+        r"\sqrt" * 2000,
+    ],
+)
+def test_tex_that_can_t_be_read_stays_as_code(render, tex):
+    page = render({"cell_type": "markdown", "source": f"${tex}$"})
+    assert page.main.code.get_text() == tex
+    assert page.main.em.get_text() == "[formula not in this page: its TeX can't be read]"
+
+
+def test_a_large_drawing_becomes_smaller_without_loss(render):
+    image = Image.effect_noise((300, 300), 40)
+    content = encoded("png", image)
+    page = render(code(display({"image/png": content})))
+    head, _, shown = page.main.img["src"].partition(",")
+    assert head == "data:image/webp;base64"
+    assert len(shown) < len(content)
+    with Image.open(io.BytesIO(base64.b64decode(shown))) as smaller:
+        assert smaller.convert("L").tobytes() == image.tobytes()
+
+
+def test_a_large_photograph_becomes_much_smaller(render):
+    image = Image.merge("RGB", [Image.effect_noise((300, 300), spread) for spread in (40, 50, 60)])
+    content = encoded("png", image)
+    page = render(code(display({"image/png": content})))
+    head, _, shown = page.main.img["src"].partition(",")
+    assert head == "data:image/webp;base64"
+    assert len(shown) < len(content) / 2
+
+
+def test_a_number_and_its_unit_stay_on_one_line(render):
+    page = render({"cell_type": "markdown", "source": "| loss |\n|-|\n| 13.3 % (12.1 to 14 %) |"})
+    assert page.td.get_text() == "13.3\xa0% (12.1\xa0to\xa014\xa0%)"

@@ -1,0 +1,160 @@
+import io
+import json
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cifar_utils.events import read_events as read
+from cifar_utils.reporting.progress import (
+    clock,
+    course,
+    describe,
+    epochs_done,
+    follow,
+    shown_progress,
+)
+
+EPOCH = {
+    "time": 0.0,
+    "event": "epoch",
+    "epoch": 3,
+    "epochs": 20,
+    "loss": 0.5118,
+    "accuracy": 0.841,
+    "val_accuracy": 0.802,
+    "seconds_left": 83.4,
+}
+
+
+def test_an_epoch_in_words():
+    words = "epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%"
+    assert describe(follow({}, EPOCH)) == words
+
+
+def test_within_an_epoch_the_last_validation_accuracy_still_holds():
+    batch = {"event": "batch", "epoch": 4, "step": 10, "steps": 40, "loss": 0.25, "accuracy": None}
+    seen = follow(follow({}, EPOCH), batch)
+    words = "epoch 4/20, step 10/40, 1:23 left, loss 0.250, validation 80.2%"
+    assert describe(seen) == words
+    assert epochs_done(seen) == 3.25
+    assert epochs_done(follow(seen, EPOCH | {"epoch": 4})) == 4
+
+
+def test_a_phase_is_told_until_the_next_event():
+    seen = follow(follow({}, EPOCH), {"event": "phase", "phase": "evaluate"})
+    assert describe(seen) == "evaluate"
+    assert describe(follow(seen, EPOCH)).startswith("epoch 3/20")
+
+
+def test_which_of_several_trainings_comes_first():
+    known = follow({}, {"event": "batch", "training": "with residuals", "epoch": 1, "epochs": 8})
+    assert describe(known) == "with residuals, epoch 1/8"
+
+
+def test_a_diverged_loss_is_shown_as_it_is():
+    assert "loss nan" in describe(follow({}, EPOCH | {"loss": float("nan")}))
+
+
+def test_clock():
+    assert [clock(s) for s in (0, 59.6, 723, 6720)] == ["0:00", "1:00", "12:03", "1:52:00"]
+
+
+events = st.lists(st.dictionaries(st.text(), st.integers() | st.text()))
+
+
+@settings(deadline=None)
+@given(events, st.data())
+def test_however_a_file_grows_each_event_is_read_once(tmp_path_factory, written, data):
+    path = tmp_path_factory.mktemp("run") / "events.jsonl"
+    content = b"".join(json.dumps(event).encode() + b"\n" for event in written)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(content)))))
+    found, position = [], 0
+    for cut in (*cuts, len(content)):
+        path.write_bytes(content[:cut])
+        fresh, position = read(path, position)
+        found += fresh
+    assert found == written
+    assert position == len(content)
+
+
+def test_broken_lines_are_passed_over(tmp_path):
+    path = tmp_path / "events.jsonl"
+    assert read(path) == ([], 0)
+    path.write_text('{"epo\n{"event": "epoch"}\n[1]\n')
+    assert read(path)[0] == [{"event": "epoch"}]
+
+
+def test_a_search_tells_of_its_trials():
+    seen = follow({}, EPOCH | {"trial": 3, "trials": 12, "best": 0.83, "epochs": 4})
+    assert describe(seen).startswith("trial 3/12, epoch 3/4, ")
+    assert describe(seen).endswith(", best 83.0%")
+    assert course(seen) == (2.75, 12)
+    assert course(EPOCH) == (3, 20)
+    assert course({"phase": "load"}) == (0, None)
+
+
+def test_without_a_terminal_each_epoch_and_phase_is_a_line():
+    out = io.StringIO()
+    with shown_progress(Console(file=out), total=2) as show:
+        show("a run", {"event": "start"})
+        show("a run", {"event": "cell", "phase": "cell 2 of 9"})
+        show("a run", {"event": "phase", "phase": "load [b]"})
+        show("a run", {"event": "batch", "epoch": 1})
+        show("another", {"event": "start"})
+        show("another", EPOCH | {"epoch": 1})
+        show("a run", EPOCH)
+        show("a run", {"event": "retry", "error": "DeadKernelError: gone"})
+        show("a run", {"event": "end", "status": "failed"})
+        show("a run", EPOCH)  # it was on its way still
+    assert out.getvalue().splitlines() == [
+        "a run: load [b]",
+        "another: epoch 1/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%",
+        "a run: epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%",
+        "a run: tried again, for DeadKernelError: gone",
+    ]
+
+
+def test_a_terminal_that_cannot_redraw_has_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    out = io.StringIO()
+    with shown_progress(Console(file=out, force_terminal=True), total=1) as show:
+        show("a run", {"event": "start"})
+        show("a run", {"event": "phase", "phase": "load"})
+    assert out.getvalue() == "a run: load\n"
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    return Console(file=io.StringIO(), force_terminal=True, width=140, height=20)
+
+
+def test_on_a_terminal_each_run_has_a_row_that_lives(terminal):
+    with shown_progress(terminal, total=4) as show:
+        show("done before", {"event": "end", "status": "done"})
+        for name in ("one", "two"):
+            show(name, {"event": "start"})
+            show(name, {"event": "cell", "phase": "cell 2 of 9"})
+        show("two", EPOCH)
+        time.sleep(0.3)
+        show("one", {"event": "end", "status": "failed"})
+        time.sleep(0.3)
+    shown = terminal.file.getvalue()
+    assert "cell 2 of 9" in shown
+    assert "epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%" in shown
+    assert "1 done, 0 failed, 3 left" in shown
+    last = shown.rpartition("1 done, 1 failed, 2 left")[2]
+    assert last
+    assert "two" in last
+    assert "one" not in last
+
+
+def test_a_single_run_is_not_counted(terminal):
+    with shown_progress(terminal) as show:
+        show("a run", {"event": "start"})
+        time.sleep(0.3)
+    assert "a run" in terminal.file.getvalue()
+    assert "all runs" not in terminal.file.getvalue()

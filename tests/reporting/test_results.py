@@ -1,0 +1,219 @@
+"""Tables written from records: what is a difference, and what is not stated."""
+
+import json
+
+import pytest
+
+from cifar_utils.errors import InputError
+from cifar_utils.reporting.results import (
+    MARKS,
+    render_results,
+    render_table,
+    with_table,
+    write_results,
+)
+
+
+@pytest.fixture
+def published(tmp_path):
+    return tmp_path / "reports/published"
+
+
+@pytest.fixture
+def add(published, write_run):
+    """Publish a run, of 4,000 validation images, that was trained by a commit, or by none known."""
+
+    def add(name, accuracy=0.5, *, seed=0, commit="a1", trials=(), given=None, **facts):
+        given = {"seed": seed, "epochs": 2} | (given or {})
+        facts = {"validation": (0.1, accuracy)} | facts
+        write_run(published / name, parameters=given, **facts)
+        file = published / name / "record.json"
+        record = json.loads(file.read_text()) | {"trials": list(trials)}
+        record["dataset"]["validation"] = 4000
+        stretch = {"first": 1, "last": 2, "git": commit, "processor": "a CPU"}
+        record["trained_by"] = [stretch] if commit else []
+        file.write_text(json.dumps(record))
+
+    return add
+
+
+def rows(text, head):
+    """The tables' rows of cells, of those tables that have a column."""
+    tables, found = text.split("\n\n"), []
+    for table in tables:
+        lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line[:1] == "|"]
+        if lines and head in lines[0]:
+            found += [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+    return found
+
+
+def test_a_row_of_figures_says_what_the_records_say(add, published, tmp_path):
+    for seed, top1 in ((0, 0.6), (1, 0.62)):
+        add(f"r-s{seed}", seed=seed, top1=top1, train=60.0 + seed, commit="abcdef0123+changes")
+    add("alone", top1=0.5, commit=None, given={"architecture": "tiny(2)"})
+    seeds, alone = rows(render_results(published, tmp_path), "top-5")
+    assert seeds["run"] == (
+        "r, seeds [0](reports/published/r-s0/record.json), [1](reports/published/r-s1/record.json)"
+    )
+    assert seeds["top-1"] == "61.00% ± 1.41, n = 2"
+    assert seeds["95% interval"] == "48.3 to 73.7%"  # 12.706 · 1.41 / √2
+    assert seeds["training"] == "1 min 0 s to 1 min 1 s"
+    assert seeds["commit"] == "abcdef01 + changes"
+    assert alone["run"] == "[alone](reports/published/alone/record.json)"
+    assert alone["network"] == "`tiny(2)`"
+    assert (alone["top-1"], alone["95% interval"]) == ("50.00%", "49.0 to 51.0%")
+    assert (alone["top-5"], alone["training"]) == ("99.10%", "1 min 0 s")
+    assert (alone["epochs"], alone["reported"]) == ("2 of 900 images", "–")
+    assert (seeds["processor"], alone["processor"]) == ("a CPU", "unknown")
+    assert alone["commit"] == "unknown"
+
+
+def test_a_known_figure_stands_beside_ours(add, published, tmp_path):
+    add("r", dataset="cifar10", architecture="resnet20", top1=0.8)
+    (row,) = rows(render_results(published, tmp_path), "top-5")
+    assert row["reported"] == "91.25% (He et al.)"
+
+
+def test_a_note_stands_below_its_runs_only(add, published, tmp_path):
+    add("one", dataset="cifar10")
+    add("two")
+    (published / "notes.yaml").write_text("one*: Seen before.\nthree: No such run.\n")
+    text = render_results(published, tmp_path)
+    assert text.count("`one*`: Seen before.") == 1
+    assert text.index("Seen before.") < text.index("## digits")
+    assert "No such run." not in text
+
+
+def test_a_difference_is_that_of_pairs_of_a_seed_and_a_commit(add, published, tmp_path):
+    for seed, commit, ours, theirs in ((0, "a1", 0.50, 0.52), (1, "b2", 0.60, 0.63)):
+        add(f"all-s{seed}", ours, seed=seed, commit=commit, given={"flip": True, "rate": 1})
+        add(f"none-s{seed}", theirs, seed=seed, commit=commit, given={"flip": False, "rate": 1})
+    add("fast", 0.4, commit="c3", given={"flip": True, "rate": 2})
+    text = render_results(published, tmp_path)
+    reference, none, fast = rows(text, "pairs")
+    assert reference["differs in"] == "– (the reference)"
+    assert (reference["validation top-1"], reference["n"]) == ("55.00% ± 7.07", "2")
+    assert none["differs in"] == "flip `False`"
+    # Differences of 2 and 3 points: 2.5 ± 12.706 · 0.7071 / √2, by one degree of freedom.
+    assert none["difference (points)"] == "+2.50 (-3.85 to +8.85)"
+    assert (none["pairs"], none["told from none"]) == ("2", "no")
+    assert (fast["difference (points)"], fast["pairs"]) == ("–", "–")  # of another commit
+    assert "(1.96 + 0.84) · 0.71 / 0.2)² = 99 pairs" in text
+
+
+def test_a_difference_beyond_its_interval_is_told(add, published, tmp_path):
+    for seed in range(4):
+        add(f"all-s{seed}", 0.5, seed=seed, given={"flip": True})
+        add(f"none-s{seed}", 0.6 + 0.001 * seed, seed=seed, given={"flip": False})
+    assert rows(render_results(published, tmp_path), "pairs")[1]["told from none"] == "yes"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"commit": None},  # of an unknown commit
+        {"commit": "unknown"},
+        {"commit": "a1+changes"},  # of which there may be several
+        {"seed": 2},
+    ],
+)
+def test_no_difference_is_stated_where_more_than_one_thing_may_differ(
+    add, published, tmp_path, other
+):
+    for seed in (0, 1):
+        facts = {"seed": seed} | other
+        add(f"all-{seed}", 0.5, seed=seed, commit=facts.get("commit", "a1"), given={"flip": True})
+        add(f"none-{seed}", 0.6, **facts, given={"flip": False})
+    text = render_results(published, tmp_path)
+    assert len(rows(text, "differs in")) == 2
+    assert rows(text, "pairs") == []
+    assert "No differences are given" in text
+
+
+def test_one_seed_of_each_gets_intervals_over_images_and_no_difference(add, published, tmp_path):
+    add("a", 0.5, given={"schedule": "constant"})
+    add("b", 0.6, given={"schedule": "cosine(0.1)"})
+    first, second = rows(render_results(published, tmp_path), "differs in")
+    assert first["validation top-1"] == "50.00% (48.5 to 51.5%)"
+    assert second["differs in"] == "schedule `cosine(0.1)`"
+
+
+@pytest.mark.parametrize("given", [{"epochs": 3}, {"seed": 1}])
+def test_runs_of_another_budget_or_seed_alone_are_no_comparison(add, published, tmp_path, given):
+    add("a")
+    add("b", given=given)
+    assert rows(render_results(published, tmp_path), "differs in") == []
+
+
+def trial(name, *accuracies):
+    history = [{"epoch": e, "val_accuracy": share} for e, share in enumerate(accuracies, 1)]
+    best = max(accuracies, default=None)
+    return {"name": name, "val_accuracy": best, "epochs": len(accuracies), "history": history}
+
+
+def test_trials_stand_with_their_images_and_the_steps_to_a_target(add, published, tmp_path):
+    trials = [trial("flip", 0.3, 0.5), trial("none", 0.2, 0.3), trial("bad")]
+    add("race", trials=trials, given={"target_accuracy": 0.4, "batch_size": 300})
+    text = render_results(published, tmp_path)
+    assert "Seed 0, 4,000 validation images." in text
+    flip, none, bad = rows(text, "trial")
+    assert (flip["validation top-1"], flip["steps to 40%"]) == ("50.00%", "6")
+    assert (none["95% interval"], none["steps to 40%"]) == ("28.6 to 31.4%", "–")
+    assert (bad["validation top-1"], bad["95% interval"]) == ("diverged", "–")
+
+
+@pytest.fixture
+def project(tmp_path, published):
+    """A project of two notebooks and a README."""
+    published.mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    for name, question in (("01_tiny", "How **far**? Far."), ("02_none", "Why?")):
+        cells = [{"cell_type": "markdown", "source": [f"# A title\n\n{question}"]}]
+        (tmp_path / f"notebooks/{name}.ipynb").write_text(json.dumps({"cells": cells}))
+    (tmp_path / "README.md").write_text(f"Before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
+    return tmp_path
+
+
+def test_the_readme_has_a_row_for_each_notebook(add, project, published):
+    add("long-s0", top1=0.6, given={"architecture": "tiny(2)"})
+    add("long-s1", top1=0.62, seed=1, given={"architecture": "tiny(2)"})
+    add("short", top1=0.9, given={"architecture": "tiny"}, validation=(0.5,))
+    add("race", trials=[trial("a", 0.3, 0.5), trial("b", 0.2)], given={"architecture": "other"})
+    assert rows(render_table(published, project), "question") == [
+        {
+            "notebook": "[01_tiny](notebooks/01_tiny.ipynb)",
+            "question": "How far?",
+            "answer": "digits, `tiny(2)`: [61.00% ± 1.41](reports/published/long-s0/record.json), "
+            "n = 2, 2 epochs in 1 min 0 s<br>digits, `other`: "
+            "[50.00%](reports/published/race/record.json), one seed, 2 epochs in 1 min 0 s<br>"
+            "Trials of 2 epochs, one seed each, by 4,000 validation images: `a` 50.0%",
+        },
+        {
+            "notebook": "[02_none](notebooks/02_none.ipynb)",
+            "question": "Why?",
+            "answer": "no published run yet",
+        },
+    ]
+
+
+def test_the_command_writes_both_and_nothing_else_of_the_readme(add, project):
+    add("one")
+    written = write_results(project)
+    assert [file.name for file in written] == ["RESULTS.md", "README.md"]
+    readme = (project / "README.md").read_text()
+    assert readme.startswith(f"Before\n{MARKS[0]}\n| notebook |")
+    assert readme.endswith(f"|\n{MARKS[1]}\nafter\n")
+    before = [file.read_text() for file in written]
+    write_results(project)
+    assert [file.read_text() for file in written] == before
+
+
+@pytest.mark.parametrize("text", ["", MARKS[0], MARKS[1] + MARKS[0]])
+def test_a_readme_without_a_place_for_the_table_is_refused(text):
+    with pytest.raises(InputError, match="put both where the table goes"):
+        with_table(text, "")
+
+
+def test_no_run_is_no_table(project, published):
+    assert "## Comparisons" not in render_results(published, project)
+    assert render_table(published, project).count("no published run yet") == 2

@@ -1,0 +1,172 @@
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cifar_utils.errors import InputError
+from cifar_utils.reporting.runs import (
+    default_folder,
+    find_notebook,
+    list_notebooks,
+    plan_run,
+    project_folder,
+    read_identity,
+    run_status,
+    write_identity,
+)
+
+
+@pytest.mark.parametrize("name", ["01_tiny", "01", "01_tiny.ipynb", "notebooks/01_tiny.ipynb"])
+def test_a_notebook_is_found_by_name_beginning_and_path(project, write_notebook, name):
+    path = write_notebook()
+    write_notebook(name="02_other")
+    assert find_notebook(name).resolve() == path
+    assert list(list_notebooks()) == ["01_tiny", "02_other"]
+
+
+def test_a_whole_name_wins_over_longer_ones(project, write_notebook):
+    write_notebook(name="01")
+    write_notebook(name="01_tiny")
+    assert find_notebook("01").name == "01.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("01_tinny", "unknown notebook '01_tinny'; did you mean '01_tiny'?"),
+        ("0", "may be 01_tiny or 02_other; write more"),
+        ("elsewhere/01_tiny.ipynb", "'elsewhere/01_tiny.ipynb' is not there"),
+        ("other.ipynb", "unknown notebook 'other'"),
+    ],
+)
+def test_a_notebook_that_is_not_there_is_named(project, write_notebook, name, words):
+    write_notebook()
+    write_notebook(name="02_other")
+    with pytest.raises(InputError) as raised:
+        find_notebook(name)
+    assert words in str(raised.value)
+
+
+def test_outside_of_a_project_the_notebooks_beside_the_package_are_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (project_folder() / "cifar_utils").is_dir() or project_folder() == tmp_path
+
+
+def test_a_planned_run_has_all_parameters_but_the_output_folder(project, write_notebook):
+    run = plan_run(write_notebook(), {"epochs": "3"})
+    assert run.parameters == {"epochs": 3, "dataset": "digits", "note": ""}
+    assert run.folder == project / "reports" / "01_tiny-digits"
+
+
+@pytest.mark.parametrize(
+    ("given_", "words"),
+    [
+        ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'?"),
+        ({"epochs": "many"}, "epochs is 'many'"),
+        ({"epochs": "0"}, "epochs is 0; it must be"),
+        ({"dataset": "mnist"}, "dataset is 'mnist'"),
+        ({"output": "x"}, "--output"),
+    ],
+)
+def test_bad_parameters_are_refused_before_anything_starts(project, write_notebook, given_, words):
+    with pytest.raises(InputError) as raised:
+        plan_run(write_notebook(), given_)
+    assert words in str(raised.value)
+    assert not (project / "reports").exists()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.text(), st.text())
+def test_any_parameter_text_names_a_folder_right_below_reports(project, write_notebook, one, two):
+    folder = default_folder(
+        project / "01_tiny.ipynb", {"dataset": one, "architecture": two, "seed": 0}
+    )
+    assert folder.resolve().parent == project / "reports"
+    assert folder.name.startswith("01_tiny-")
+    assert folder.name.endswith("s0")
+
+
+@pytest.fixture
+def run(project, write_notebook):
+    return plan_run(write_notebook(), {})
+
+
+def finish(run, **facts):
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "record.json").write_text("{}")
+    write_identity(run.folder, run.identity() | {"outcome": "finished"} | facts)
+
+
+def test_status_goes_from_new_over_unfinished_to_done(run):
+    assert run_status(run) == "new"
+    run.folder.mkdir(parents=True)
+    assert run_status(run) == "new"
+    write_identity(run.folder, run.identity())
+    assert run_status(run) == "unfinished"
+    finish(run, outcome="failed")
+    assert run_status(run) == "unfinished"
+    finish(run)
+    assert run_status(run) == "done"
+    (run.folder / "record.json").unlink()
+    assert run_status(run) == "unfinished"
+
+
+def test_changed_code_makes_a_done_run_stale_but_outputs_prose_and_comments_do_not(
+    run, write_notebook
+):
+    finish(run)
+    content = json.loads(run.notebook.read_text())
+    content["cells"][0]["source"] = "# Another title\n\nOther words."
+    content["cells"][1]["execution_count"] = 7
+    source = "".join(content["cells"][1]["source"]).replace("# anything", "# whatever")
+    content["cells"][1]["source"] = source + "\n\n# a remark"
+    run.notebook.write_text(json.dumps(content))
+    assert run_status(run) == "done"
+    write_notebook("print('another cell')")
+    assert run_status(run) == "stale"
+
+
+def test_a_moved_folder_holds_the_same_run(run):
+    finish(run)
+    moved = run.folder.rename(run.folder.with_name("elsewhere"))
+    assert run_status(plan_run(run.notebook, {}, moved)) == "done"
+
+
+def test_another_run_is_refused_by_what_differs(run):
+    finish(run)
+    other = plan_run(run.notebook, {"epochs": 5, "note": "x"}, run.folder)
+    with pytest.raises(InputError) as raised:
+        run_status(other)
+    assert "epochs is 2, not 5; note is '', not 'x'" in str(raised.value)
+    assert "--output" in str(raised.value)
+    assert "--force" in str(raised.value)
+
+
+def test_a_run_of_another_notebook_is_refused(run, write_notebook):
+    finish(run)
+    other = plan_run(write_notebook(name="02_other"), {}, run.folder)
+    with pytest.raises(InputError, match="notebook is '01_tiny', not '02_other'"):
+        run_status(other)
+
+
+def test_a_folder_of_other_files_is_refused(run):
+    run.folder.mkdir(parents=True)
+    (run.folder / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="holds files but no run"):
+        run_status(run)
+
+
+def test_a_file_is_no_output_folder(run):
+    run.folder.parent.mkdir(parents=True)
+    run.folder.write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        run_status(run)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"notebook": "a", "parameters": 3}', "\x00"])
+def test_a_broken_identity_is_named(run, content):
+    run.folder.mkdir(parents=True)
+    (run.folder / "run.json").write_text(content)
+    with pytest.raises(InputError, match="broken"):
+        read_identity(run.folder)

@@ -1,0 +1,364 @@
+import io
+import json
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cifar_utils.data import load_dataset
+from cifar_utils.errors import InputError
+from cifar_utils.reporting.runs import project_folder, read_identity, write_identity
+from cifar_utils.reporting.series import State, run_series, run_state, select
+from cifar_utils.reporting.series_file import read_series
+
+RECORD = {
+    "schema": 1,
+    "run": "a",
+    "notebook": "01_tiny",
+    "parameters": {},
+    "dataset": {"name": "digits", "note": ""},
+    "model": {},
+    "environment": {},
+    "seconds": {},
+    "history": [],
+    "best_epoch": 1,
+    "scores": {},
+}
+
+
+@pytest.fixture
+def read(project):
+    """Read the profile ``quick`` of a series file of this content."""
+
+    def read(content: str):
+        (project / "series.yaml").write_text(content)
+        return read_series(project / "series.yaml", "quick", project / "out")
+
+    return read
+
+
+def runs_yaml(*rows: str) -> str:
+    """A series file; its first row is on line 3."""
+    return "profiles:\n  quick:\n" + "".join(f"    - {row}\n" for row in rows)
+
+
+def mistakes(read, content: str) -> list[str]:
+    """What is wrong with a file, each with its line but without the file's name."""
+    with pytest.raises(InputError) as raised:
+        read(content)
+    return [line.rpartition("series.yaml:")[2] for line in str(raised.value).splitlines()]
+
+
+def test_a_profile_names_runs(read, write_notebook, project):
+    notebook = write_notebook()
+    one, two = read(
+        runs_yaml(
+            "{name: one, notebook: 01_tiny}",
+            "{name: two, notebook: '01', parameters: {epochs: 5, note: '7'}}",
+        )
+    )
+    assert (one.notebook, one.folder) == (notebook, project / "out" / "one")
+    assert one.parameters == {"epochs": 2, "dataset": "digits", "note": ""}
+    assert two.parameters == {"epochs": 5, "dataset": "digits", "note": "7"}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("{name: a, notebook: 01_tinny}", "unknown notebook '01_tinny'; did you mean '01_tiny'"),
+        ("{name: a, notebook: '01', parameters: {epoch: 1}}", "unknown parameter 'epoch'"),
+        ("{name: a, notebook: '01', parameters: {epochs: 0}}", "epochs is 0"),
+        ("{name: a, notebook: '01', parameters: {note: 7}}", "note is 7; it takes text"),
+        ("{name: a, notebook: '01', parameters: [epochs]}", "parameters is ['epochs']"),
+        ("{name: a, notebook: '01', seed: 3}", "unknown key 'seed'; did you mean 'seeds'"),
+        ("{name: a, notebook: '01', seeds: 3}", "seeds is 3; it must be a list of whole numbers"),
+        ("{name: a, notebook: '01', seeds: []}", "seeds is []"),
+        ("{name: a, notebook: '01', seeds: [0]}", "unknown parameter 'seed'"),
+        ("{name: a, notebook: '01', matrix: [epochs]}", "matrix is ['epochs']"),
+        ("{name: a, notebook: '01', matrix: {epochs: 3}}", "epochs in matrix is 3"),
+        ("{name: a, notebook: '01', matrix: {epochs: [1, 0]}}", "epochs is 0"),
+        ("{name: a, notebook: '01', matrix: {note: ['!']}}", "a value of note makes no name"),
+        (
+            "{name: a, notebook: '01', matrix: {note: {'!': x}}}",
+            "a value of note makes no name",
+        ),
+        (
+            "{name: a, notebook: '01', parameters: {epochs: 1}, matrix: {epochs: [1]}}",
+            "epochs is in matrix and in parameters",
+        ),
+        ("{name: a, notebook: '01', matrix: {note: ['a!', 'a,']}}", "name 'a-a' is another run's"),
+        ("{name: a, notebook: '01', tags: one}", "tags is 'one'; it must be a list of words"),
+        ("{name: a, notebook: '01', tags: [1]}", "tags is [1]"),
+        ("{name: a, notebook: '01', timeout: 90}", "timeout is 90; it must be text such as"),
+        ("{name: a, notebook: '01', timeout: an hour}", "timeout is 'an hour'"),
+        ("{name: a, notebook: '01', timeout: 0 s}", "timeout is '0 s'"),
+        ("{name: a, notebook: '01', retries: -1}", "retries is -1"),
+        ("{name: a, notebook: '01', retries: true}", "retries is True"),
+        ("{name: a, notebook: '01', name: c}", "'name' is here twice"),
+        ("{name: a, notebook: '01', parameters: {output: x}}", "output is no parameter"),
+        ("{name: a, notebook: none/x.ipynb}", "'none/x.ipynb' is not there"),
+        ("{name: a}", "it has no notebook"),
+        ("{notebook: '01'}", "it has no name"),
+        ("{name: 3, notebook: '01'}", "name is 3; it must be text"),
+        ("{name: '', notebook: '01'}", "name is ''; it must be text"),
+        ("{name: a/b, notebook: '01'}", "name 'a/b' names no folder"),
+        ("{name: .., notebook: '01'}", "name '..' names no folder"),
+        ("01_tiny", "'01_tiny' is not a run"),
+        ("{name: fine, notebook: '01'}", "name 'fine' is another run's already"),
+    ],
+)
+def test_each_mistake_is_told_with_its_line(read, write_notebook, row, words):
+    write_notebook()
+    told = mistakes(read, runs_yaml("{name: fine, notebook: '01'}", row, "{name: b}"))
+    assert any(line.startswith("4: ") and words in line for line in told)
+    assert told[-1].startswith("5: it has no notebook")
+
+
+def test_mistakes_of_all_profiles_are_told_at_once_each_at_its_own_line(read, write_notebook):
+    write_notebook()
+    told = mistakes(
+        read,
+        """\
+shared:
+  all: &all
+    epochs: 0
+profiles:
+  quick:
+    - name: a
+      notebook: 01_tiny
+      parameters:
+        <<: *all
+        note: 7
+      retries: no
+  other:
+    - name: b
+      notbook: 01_tiny
+profile: {}
+""",
+    )
+    assert [line.partition(":")[0] for line in told] == ["3", "10", "11", "13", "14", "15"]
+
+
+IN_PROJECT = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
+)
+NAMES = st.text("abcdefgh", min_size=1, max_size=8)
+
+
+@settings(IN_PROJECT)
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.data())
+def test_each_wrong_run_is_told_and_no_other(read, write_notebook, wrong, data):
+    write_notebook()
+    values = st.integers(-9, 0) | st.booleans() | st.floats(allow_nan=False) | NAMES
+    rows = []
+    for number, bad in enumerate(wrong):
+        epochs = json.dumps(data.draw(values)) if bad else 1 + number
+        rows.append(f"{{name: r{number}, notebook: 01_tiny, parameters: {{epochs: {epochs}}}}}")
+    expected = [str(3 + number) for number, bad in enumerate(wrong) if bad]
+    if expected:
+        told = [line.partition(":")[0] for line in mistakes(read, runs_yaml(*rows))]
+        assert told == expected
+    else:
+        assert len(read(runs_yaml(*rows))) == len(wrong)
+
+
+@settings(IN_PROJECT)
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
+    write_notebook()
+    for content in (text, f"profiles: {{quick: [{text}]}}", f"profiles:\n  quick:\n  - {text}"):
+        with suppress(InputError, UnicodeEncodeError):
+            read(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("profiles: {quick: [", "yaml:1: it is no YAML"),
+        ("profiles:\n\tquick", "yaml:2: it is no YAML"),
+        ("[]", "has no 'profiles'"),
+        ("profiles: {slow: []}", "unknown profile 'quick'"),
+        ("profiles: {quick: []}", "yaml:1: a profile is a list of runs"),
+        ("profiles: {quick: 3}", "yaml:1: a profile is a list of runs"),
+        ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "'<<' takes a mapping"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_in_one_line(read, write_notebook, content, words):
+    write_notebook()
+    with pytest.raises(InputError) as raised:
+        read(content)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_named(project):
+    with pytest.raises(InputError, match=r"none\.yaml can't be read"):
+        read_series(project / "none.yaml", "quick", project)
+
+
+def test_a_matrix_stands_for_a_run_of_each_combination(read, write_notebook):
+    write_notebook()
+    matrix = "{note: {short: 'crop(4), flip', none: ''}, epochs: [1, 2]}"
+    runs = read(runs_yaml(f"{{name: m, notebook: '01', matrix: {matrix}}}"))
+    found = {run.name: (run.parameters["note"], run.parameters["epochs"]) for run in runs}
+    assert found == {
+        "m-short-1": ("crop(4), flip", 1),
+        "m-short-2": ("crop(4), flip", 2),
+        "m-none-1": ("", 1),
+        "m-none-2": ("", 2),
+    }
+    (run,) = read(runs_yaml("{name: m, notebook: '01', matrix: {note: ['crop(4), flip']}}"))
+    assert run.name == "m-crop-4-flip"
+
+
+def test_shared_parameters_are_written_once_and_a_run_s_own_win(read, write_notebook):
+    write_notebook()
+    first = "{name: a, notebook: '01', parameters: &shared {epochs: 5, note: x}}"
+    second = "{name: b, notebook: '01', parameters: {<<: *shared, epochs: 6}}"
+    third = "{name: c, notebook: '01', parameters: *shared}"
+    found = [
+        (run.parameters["epochs"], run.parameters["note"])
+        for run in read(runs_yaml(first, second, third))
+    ]
+    assert found == [(5, "x"), (6, "x"), (5, "x")]
+
+
+def test_a_run_has_its_tags_timeout_and_retries(read, write_notebook):
+    write_notebook()
+    row = "{name: a, notebook: '01', tags: [x, y], timeout: 1.5 h, retries: 0}"
+    told, plain = read(runs_yaml(row, "{name: b, notebook: '01'}"))
+    assert (told.tags, told.timeout, told.retries) == (("x", "y"), 5400, 0)
+    assert (plain.tags, plain.timeout, plain.retries) == ((), None, 1)
+
+
+def test_a_user_s_own_file_names_notebooks_beside_it(project, write_notebook, tmp_path_factory):
+    write_notebook()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    mine = write_notebook(name="mine", folder=elsewhere / "sub")
+    (elsewhere / "s.yaml").write_text(
+        runs_yaml("{name: a, notebook: sub/mine.ipynb}", "{name: b, notebook: '01'}")
+    )
+    one, two = read_series(elsewhere / "s.yaml", "quick", project / "out")
+    assert one.notebook == mine
+    assert two.notebook.stem == "01_tiny"
+
+
+def test_runs_are_selected_by_name_and_tag(read, write_notebook):
+    write_notebook()
+    runs = read(
+        runs_yaml(
+            "{name: ab, notebook: '01', tags: [x]}",
+            "{name: ac, notebook: '01', tags: [x, y]}",
+            "{name: b, notebook: '01'}",
+        )
+    )
+
+    def names(only=(), tags=()):
+        return [run.name for run in select(runs, only, tags)]
+
+    assert names() == ["ab", "ac", "b"]
+    assert names(["a*"]) == ["ab", "ac"]
+    assert names(["ab", "b"]) == ["ab", "b"]
+    assert names(tags=["y", "x"]) == ["ab", "ac"]
+    assert names(["*b"], ["x"]) == ["ab"]
+    with pytest.raises(InputError) as raised:
+        names(["z*"], ["y"])
+    assert str(raised.value) == (
+        "no run fits --only z* --tag y; there are runs: ab, ac, b; tags: x, y"
+    )
+
+
+@pytest.fixture
+def finished(read, write_notebook):
+    """A run that is done, as far as its files tell, on the given data."""
+
+    def finished(fingerprint: str | None):
+        write_notebook()
+        (run,) = read(runs_yaml("{name: a, notebook: '01'}"))
+        run.folder.mkdir(parents=True)
+        ending = {"outcome": "finished", "ended": "2026-01-02T03:04:05+00:00"}
+        write_identity(run.folder, run.identity() | ending)
+        dataset = RECORD["dataset"] | ({"fingerprint": fingerprint} if fingerprint else {})
+        (run.folder / "record.json").write_text(json.dumps(RECORD | {"dataset": dataset}))
+        return run
+
+    return finished
+
+
+def test_a_done_run_says_when(finished):
+    state = run_state(finished(load_dataset("digits").fingerprint))
+    assert (state.status, state.why) == ("done", "finished on 2026-01-02")
+
+
+def test_a_run_that_was_done_on_other_data_is_stale(finished, write_notebook):
+    run = finished("0123456789abcdef")
+    state = run_state(run)
+    assert state.status == "stale"
+    assert state.why.startswith("its data were 0123456789ab…, and are ")
+    gone = replace(run, parameters=run.parameters | {"dataset": "cifar10"})
+    write_identity(run.folder, gone.identity() | {"outcome": "finished"})
+    assert run_state(gone).status == "done"  # its data are not here to be compared
+
+
+def test_each_status_is_explained(finished, write_notebook, project):
+    run = finished(None)
+    other = replace(run, parameters=run.parameters | {"epochs": 7})
+    assert run_state(other) == State(other, "stale", "epochs is 2, not 7")
+    write_notebook("print('changed')")
+    assert run_state(run) == State(run, "stale", "its notebook has changed")
+    write_identity(run.folder, run.identity() | {"outcome": "failed", "error": "ValueError: x"})
+    assert run_state(run) == State(run, "unfinished", "it failed: ValueError: x")
+    write_identity(run.folder, run.identity())
+    assert run_state(run) == State(run, "unfinished", "it was stopped")
+    (run.folder / "run.json").write_text("{")
+    assert run_state(run).status == "stale"
+    (run.folder / "run.json").unlink()
+    assert run_state(run).status == "refused"
+    new = replace(run, folder=project / "nowhere")
+    assert run_state(new) == State(new, "new", "not run yet")
+
+
+def test_a_failing_run_stops_no_other_and_a_done_one_is_left_alone(read, write_notebook, project):
+    refuse = "from cifar_utils.choices import InputError\nraise InputError 'no such weights' "
+    write_notebook(refuse, name="02_refused")
+    write_notebook()
+    (project / "out" / "mine").mkdir(parents=True)
+    (project / "out" / "mine" / "thesis.tex").write_text("")
+    bad, good, mine = (
+        "{name: bad, notebook: '02'}",
+        "{name: good, notebook: '01', parameters: {epochs: 1}}",
+        "{name: mine, notebook: '01'}",
+    )
+
+    def outcomes(*rows):
+        console = Console(file=io.StringIO())
+        return {
+            (outcome.run.name, outcome.status, outcome.error.partition(";")[0])
+            for outcome in run_series(read(runs_yaml(*rows)), jobs=1, console=console)
+        }
+
+    refused = ("mine", "failed", f"output folder {project / 'out' / 'mine'} holds files but no run")
+    first = {("bad", "failed", "no such weights"), ("good", "finished", ""), refused}
+    assert outcomes(bad, good, mine) == first
+    assert outcomes(good) == {("good", "done", "")}
+    assert outcomes(good.replace("epochs: 1", "epochs: 3")) == {("good", "finished", "")}
+
+
+@pytest.mark.parametrize("profile", ["quick", "cpu", "schedules", "ingredients", "full"])
+def test_the_project_s_own_series_is_without_mistakes(tmp_path, profile):
+    file = project_folder() / "notebooks" / "series.yaml"
+    assert read_series(file, profile, tmp_path)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "schedules", "ingredients"])
+def test_what_is_published_is_what_the_series_says(profile):
+    reports = project_folder() / "reports" / "published"
+    runs = read_series(project_folder() / "notebooks" / "series.yaml", profile, reports)
+    published = [run for run in runs if run.folder.exists()]
+    assert published
+    for run in published:
+        # A page stays what it was when its notebook gets another parameter.
+        assert read_identity(run.folder)["parameters"].items() <= run.parameters.items()

@@ -1,0 +1,210 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cifar_utils import compare_runs, load_run
+from cifar_utils.errors import InputError
+from cifar_utils.evaluation import Scores
+from cifar_utils.reporting.cli import main
+from cifar_utils.runs.compare import PairedTest
+from cifar_utils.runs.record import RunRecord
+
+LABELS = np.arange(200) % 4
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make a run that gets the given test images right; ``right=None`` leaves no predictions."""
+
+    def make(name, right=range(150), labels=LABELS, dataset="digits", folder=".", **parameters):
+        place = tmp_path / folder / name
+        place.mkdir(parents=True)
+        top1 = 0.5
+        scores = {"top1": top1, "top1_interval": [0.4, 0.6], "top5": 0.9, "loss": 1.25}
+        if right is not None:
+            hit = np.isin(np.arange(len(labels)), list(right))
+            said = np.where(hit, labels, (labels + 1) % 4)
+            found = Scores(tuple("abcd"), labels, np.eye(4, dtype=np.float32)[said])
+            found.write(place)
+            scores = found.to_dict()
+        RunRecord(
+            run=name,
+            notebook="02_resnet",
+            parameters={"epochs": 2, "seed": 0} | parameters,
+            dataset={"name": dataset},
+            model={"architecture": "resnet20", "parameters": 272_474, "flops": 81_600_000},
+            environment={"precision": "float32", "backend": "tensorflow"},
+            seconds={"train": 65.0, "total": 70.0},
+            history=[{"epoch": e, "val_accuracy": 0.3 * e} for e in (1, 2)],
+            best_epoch=2,
+            scores={"test": scores},
+        ).write(place)
+        return place
+
+    return make
+
+
+def test_the_table_holds_what_differs_and_what_came_of_it(make):
+    one, two = make("one", schedule="step"), make("two", range(160), schedule="cosine", l2=0.1)
+    comparison = compare_runs([one, load_run(two)])
+    table = comparison.table
+    assert table.index.tolist() == ["one", "two"]
+    assert table.columns.tolist() == [
+        "schedule", "l2", "top1", "top1_low", "top1_high", "top5", "loss", "parameters", "flops",
+        "train_seconds", "total_seconds",
+    ]  # fmt: skip
+    assert table["schedule"].tolist() == ["step", "cosine"]
+    assert table["l2"].tolist() == ["—", 0.1]
+    assert table["top1"].tolist() == [0.75, 0.8]
+    low, high = load_run(one).scores.top1_interval
+    assert table.loc["one", ["top1_low", "top1_high"]].tolist() == [low, high]
+    words = comparison.words.loc["two"]
+    assert words["top-1 (95% interval)"].startswith("80.0% (73.9 to ")
+    assert words["parameters"] == "272 k"
+    assert words["trained"] == "1 min 5 s"
+
+
+def test_runs_on_the_same_images_are_tested_in_pairs(make):
+    runs = [make("a", range(150)), make("b", range(10, 180)), make("c", range(150), epochs=3)]
+    comparison = compare_runs(runs)
+    b, c = comparison.tests
+    assert (b.run, b.against, c.run, c.against) == ("b", "a", "c", "a")
+    assert (b.both_right, b.only_run, b.only_against, b.both_wrong) == (140, 30, 10, 20)
+    assert b.difference == pytest.approx(0.1)
+    # Twice the chance of at most 10 heads in 40 throws.
+    tail = sum(math.comb(40, heads) for heads in range(11)) / 2**40
+    assert b.p_value == pytest.approx(2 * tail)
+    assert (c.difference, c.p_value) == (0, 1)
+    assert comparison.pairs["p_value"].tolist() == [b.p_value, 1.0]
+    assert comparison.pairs.loc[0, ["low", "high"]].tolist() == list(b.interval)
+    assert str(b).startswith(
+        "b against a on 200 test images: top-1 +10.0 points (95% interval +3.9 to +16.2), "
+        "McNemar's exact p = 0.0022; both right 140, only b 30, only a 10, both wrong 20"
+    )
+    assert "p-values are not corrected for the number of tests" in comparison.findings
+
+
+@pytest.mark.parametrize(
+    ("counts", "difference", "low", "high", "p_value"),
+    [
+        # Fagerland, Lydersen and Laake, Statistical Analysis of Contingency Tables (2017),
+        # chapter 8: complete response before and after therapy (Cavo et al., 2012).
+        ((59, 6, 16, 80), -0.0621, -0.1186, -0.0046, 0.0525),
+        # Newcombe, Statistics in Medicine 17 (1998), method 10.
+        ((36, 12, 2, 0), 0.2, 0.0569, 0.3404, 0.0129),
+    ],
+)
+def test_difference_interval_and_p_value_of_known_tables(counts, difference, low, high, p_value):
+    test = PairedTest("a", "b", *counts)
+    assert test.difference == pytest.approx(difference, abs=5e-5)
+    assert test.interval == pytest.approx((low, high), abs=5e-5)
+    assert test.p_value == pytest.approx(p_value, abs=5e-5)
+
+
+COUNTS = st.lists(st.integers(0, 5000), min_size=4, max_size=4).filter(any)
+
+
+@settings(deadline=None)
+@given(COUNTS)
+def test_intervals_hold_the_difference_and_turn_with_the_runs(counts):
+    both, one, other, none = counts
+    test = PairedTest("a", "b", both, one, other, none)
+    turned = PairedTest("b", "a", both, other, one, none)
+    low, high = test.interval
+    assert -1 - 1e-9 <= low <= test.difference + 1e-9
+    assert test.difference - 1e-9 <= high <= 1 + 1e-9
+    assert turned.interval == pytest.approx((-high, -low), abs=1e-9)
+    assert turned.p_value == pytest.approx(test.p_value)
+    assert 0 <= test.p_value <= 1
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"right": None}, r"no paired test with .*two: it has no predicted.npz; run it again"),
+        ({"dataset": "cifar10"}, r"images differ \(200 of cifar10, 200 of digits\)"),
+        ({"labels": LABELS[:100], "right": range(50)}, r"differ \(100 of digits, 200 of digits\)"),
+        ({"labels": LABELS[::-1]}, r"no paired test of two against one: their test images differ"),
+    ],
+)
+def test_without_the_same_images_the_test_is_said_to_be_missing(make, other, words):
+    comparison = compare_runs([make("one"), make("two", **other)])
+    assert comparison.tests == ()
+    (note,) = comparison.notes
+    assert pd.Series([note]).str.contains(words, regex=True).all(), note
+    assert note in repr(comparison)
+    assert len(comparison.table) == 2
+    assert comparison.pairs.empty
+
+
+def test_seeds_are_averaged_where_nothing_else_differs(make):
+    runs = [make(f"s{seed}", range(150 + 10 * seed), seed=seed) for seed in range(3)]
+    comparison = compare_runs([*runs, make("other", epochs=5)])
+    (note,) = comparison.notes
+    assert note.startswith("s0, s1, s2 differ in nothing but the seed: top-1 80.0% ± 5.0 points")
+    _, marks = comparison.figure.figure.axes
+    labels = [label.get_text() for label in marks.get_yticklabels()]
+    assert labels == ["s0 … (3 seeds)", "other"]
+
+
+def test_a_comparison_is_shown_as_text_and_as_html_with_its_figure(make):
+    runs = [make("one", note="<script>"), make("two", range(170), note="")]
+    comparison = compare_runs(runs)
+    text = repr(comparison)
+    assert "one" in text.splitlines()[2]
+    assert "85.0% (79.4 to 89.3%)" in text
+    assert "McNemar" in text.splitlines()[-1]
+    html = comparison._repr_html_()
+    assert "<script>" not in html
+    assert html.count("<table") == html.count("<ul>") == html.count('class="report-figure"') == 1
+    figure = comparison.figure
+    assert figure is comparison.figure
+    assert "one 75.0%, best validation accuracy 60.0%; two 85.0%" in figure.alt
+    curves, marks = figure.figure.axes
+    assert [line.get_xdata().tolist() for line in curves.lines] == [[1, 2]] * 2
+    assert [label.get_text() for label in marks.get_yticklabels()] == ["one", "two"]
+    assert figure.png().startswith(b"\x89PNG")
+
+
+def test_records_that_say_little_are_compared(make):
+    one, two = make("one", None), make("two", None)
+    for place in (one, two):
+        record = load_run(place).record
+        bare = {"history": [{"epoch": 1}], "scores": {"test": {}}, "seconds": {}, "model": {}}
+        RunRecord(**{**vars(record), **bare}).write(place)
+    comparison = compare_runs([one, two])
+    assert set(comparison.words.loc["one"]) == {"—"}
+    assert comparison.figure.png()
+
+
+def test_a_terminal_shows_names_and_values_whole(make, capsys):
+    settings = dict.fromkeys(("optimizer", "schedule", "augmentation", "architecture"), "none")
+    many = {"schedule": "exponential(0.5)", "augmentation": "crop(2,'reflect'), alternating_flip"}
+    plain = make("a-name-of-many-letters", **settings)
+    other = make("another-of-many-letters", **settings | many)
+    assert not main(["compare", str(plain), str(other)])
+    shown, _, _ = capsys.readouterr().out.partition("another-of-many-letters against")
+    first = "".join(line.split("  ")[0] for line in shown.splitlines())
+    assert first == "runa-name-of-many-lettersanother-of-many-letters"
+    assert "…" not in shown
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(make):
+    one, two = make("run", folder="a"), make("run", folder="b")
+    assert compare_runs([one, two]).table.index.tolist() == [str(one), str(two)]
+
+
+def test_too_few_runs_or_one_twice_are_one_line(make, tmp_path):
+    one = make("one")
+    for runs, words in [
+        ([], "two runs or more, not 0"),
+        ([one], "two runs or more, not 1"),
+        ([one, one / ".." / "one"], "one is given twice"),
+        ([one, tmp_path / "none"], "none is not there"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            compare_runs(runs)

@@ -1,0 +1,239 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from cifar_utils.reporting.cli import commands, main
+from cifar_utils.runs.leaderboard import (
+    COLUMNS,
+    FoundRun,
+    configurations,
+    leaderboard,
+    read_notes,
+)
+from cifar_utils.runs.record import RunRecord
+
+
+@pytest.fixture
+def add(tmp_path):
+    def add(name, *, top1=0.5, dataset="cifar10", architecture="resnet20", outcome="finished"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        RunRecord(
+            run=name,
+            notebook="02_resnet",
+            parameters={"seed": 3},
+            dataset={"name": dataset, "train": 900},
+            model={"architecture": architecture, "parameters": 274042, "flops": 81626368},
+            environment={"processor": "a processor", "accelerators": ["a GPU"]},
+            seconds={"train": 60.0, "total": 65.0},
+            history=[{"epoch": 1}],
+            best_epoch=1,
+            scores={"test": {"top1": top1, "top1_interval": [top1 - 0.1, top1 + 0.1]}},
+        ).write(folder)
+        ended = {"outcome": outcome, "ended": "2026-11-21T04:36:00+00:00"}
+        (folder / "run.json").write_text(json.dumps(ended))
+        return folder
+
+    return add
+
+
+def test_a_row_says_what_its_record_says(add, tmp_path):
+    add("run")
+    (row,) = leaderboard(tmp_path).to_dict("records")
+    assert pd.isna(row.pop("top5"))
+    assert row == {
+        "run": "run",
+        "notebook": "02_resnet",
+        "dataset": "cifar10",
+        "architecture": "resnet20",
+        "top1": 0.5,
+        "top1_low": 0.4,
+        "top1_high": 0.6,
+        "reported": 0.9125,
+        "reported_by": "He et al.",
+        "parameters": 274042,
+        "flops": 81626368,
+        "epochs": 1,
+        "train_images": 900,
+        "train_seconds": 60.0,
+        "total_seconds": 65.0,
+        "processor": "unknown",
+        "commit": "unknown",
+        "date": "2026-11-21",
+        "seed": 3,
+    }
+
+
+def test_the_best_come_first_within_a_dataset_and_only_finished_runs_are_in(add, tmp_path):
+    add("worse", top1=0.6)
+    add("better", top1=0.7)
+    add("digits", dataset="digits", top1=0.9)
+    add("failed", outcome="failed")
+    add("broken").joinpath("record.json").write_text("{")
+    assert list(leaderboard(tmp_path)["run"]) == ["better", "worse", "digits"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "architecture", "reported", "by"),
+    [
+        ("cifar10", "fan", 0.76, "report B"),  # on test images, though more on validation images
+        ("cifar10", "cifarnet(pool=2)", 0.867, "report E"),
+        ("cifar10", "report_a", 0.95, "report A, split unclear"),
+        ("cifar10", "resnet20", 0.9125, "He et al."),  # the higher of two
+        ("cifar10", "gn_resnet", None, ""),  # our own
+        ("cifar100", "preact", None, ""),  # top-5 alone
+        ("digits", "resnet20", None, ""),
+    ],
+)
+def test_the_reported_figure_is_the_top_1_on_test_images(
+    add, tmp_path, dataset, architecture, reported, by
+):
+    add("run", dataset=dataset, architecture=architecture)
+    (row,) = leaderboard(tmp_path).to_dict("records")
+    assert row["reported_by"] == by
+    assert row["reported"] == reported or (reported is None and pd.isna(row["reported"]))
+
+
+BY = {"first": 1, "last": 1, "git": "a1", "processor": "a CPU", "precision": "float32", "cores": 2}
+
+
+def found(name, top1=0.9, *, by=(BY,), notebook="02_resnet", seed=0, **parameters):
+    """A finished run in memory, trained by stretches of epochs."""
+    record = RunRecord(
+        run=name,
+        notebook=notebook,
+        parameters={"seed": seed, "architecture": "resnet20(dropout=0.1)"} | parameters,
+        dataset={"name": "cifar10"},
+        model={"architecture": "resnet20"},
+        environment={},
+        seconds={"train": 60.0 + seed},
+        history=[{"epoch": 1}],
+        best_epoch=1,
+        scores={"test": {"top1": top1, "top1_interval": [top1 - 0.01, top1 + 0.01]}},
+        trained_by=list(by),
+    )
+    return FoundRun(Path(name), notebook, "2026-11-21", record)
+
+
+def test_seeds_of_one_configuration_are_together_by_seed():
+    seeds = [found(f"r-s{seed}", top1, seed=seed) for seed, top1 in ((10, 0.9), (2, 0.8), (1, 0.7))]
+    (group,) = configurations(seeds)
+    assert group.name == "r"
+    assert group.network == "resnet20(dropout=0.1)"
+    assert [run.name for run in group.runs] == ["r-s1", "r-s2", "r-s10"]
+    assert group.mean("top1") == pytest.approx(0.8)
+    assert group.deviation("top1") == pytest.approx(0.1)
+    low, high = group.interval  # Student's, 2 degrees of freedom: 4.303 · 0.1 / √3
+    assert (low, high) == pytest.approx((0.8 - 0.24842, 0.8 + 0.24842), abs=1e-4)
+
+
+def test_one_run_is_a_configuration_with_wilson_s_interval():
+    (group,) = configurations([found("r-s3", seed=3)])
+    assert (group.name, group.deviation("top1")) == ("r-s3", None)
+    assert group.interval == pytest.approx((0.89, 0.91))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"epochs": 2},
+        {"notebook": "01_vgg_like"},
+        {"seed": 0},  # the same run again is no second seed
+    ],
+)
+def test_what_differs_in_more_than_the_seed_is_apart(other):
+    runs = [found("one"), found("two", **{"seed": 1} | other)]
+    assert [len(group.runs) for group in configurations(runs)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        [BY | {"git": "b2"}],
+        [BY | {"processor": "another"}],
+        [],
+        [BY, BY | {"git": "b2", "first": 2, "last": 2}],
+    ],
+)
+def test_seeds_of_several_commits_and_machines_are_together_and_tell_of_each(by):
+    (group,) = configurations([found("one"), found("two", seed=1, by=by, output="elsewhere")])
+    assert len(group.runs) == 2
+    assert len(set(group.board["commit"] + group.board["processor"])) == 2
+
+
+def test_configurations_come_best_mean_first_whatever_their_best_seed():
+    lucky = [found("lucky-s0", 0.95), found("lucky-s1", 0.65, seed=1)]
+    steady = [found("steady-s0", 0.9, epochs=9), found("steady-s1", 0.89, seed=1, epochs=9)]
+    assert [group.name for group in configurations(lucky + steady)] == ["steady", "lucky"]
+
+
+def test_a_row_names_all_that_computed_the_training():
+    by = [BY, BY | {"first": 2, "git": "b2", "accelerators": ["a GPU"]}, {"first": 3}]
+    board = configurations([found("r", by=by)])[0].board
+    assert board["commit"].tolist() == ["a1; b2; unknown"]
+    assert board["processor"].tolist() == ["a CPU; a GPU; unknown"]
+
+
+def test_notes_are_those_of_runs_that_are_there(tmp_path):
+    assert read_notes(tmp_path, [found("a-s0")]) == {}
+    (tmp_path / "notes.yaml").write_text("a-s*: A note.\nb: Another.\n")
+    assert read_notes(tmp_path, [found("a-s0")]) == {"a-s*": "A note."}
+
+
+def test_no_run_is_an_empty_table(tmp_path):
+    board = leaderboard(tmp_path)
+    assert board.empty
+    assert list(board) == COLUMNS
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        return CliRunner().invoke(commands, ["leaderboard", *arguments])
+
+    return run
+
+
+def test_the_command_prints_a_table(add, cli):
+    add("reports/published/one")
+    add("reports/published/two", dataset="digits", architecture="tiny")
+    (add("reports/published/three") / "record.json").unlink()
+    add("notebooks")  # makes this folder the project
+    heads, one, two = cli().stdout.splitlines()
+    assert heads.split()[:4] == ["run", "dataset", "architecture", "accuracy"]
+    assert one.split()[:7] == ["one", "cifar10", "resnet20", "50.0%", "40.0", "to", "60.0%"]
+    assert "1 min 0 s" in one
+    assert two.split()[7:9] == ["–", "274"]
+    assert "two" not in cli("--dataset", "cifar10").stdout
+
+
+def test_the_command_writes_csv_and_json(add, cli, tmp_path):
+    add("runs/one")
+    assert cli("runs", "--csv", "a.csv", "--json", "a.json").stdout == (
+        "leaderboard: a.csv\nleaderboard: a.json\n"
+    )
+    assert pd.read_csv(tmp_path / "a.csv")["top1"].tolist() == [0.5]
+    (row,) = json.loads((tmp_path / "a.json").read_text())
+    assert (row["run"], row["top1_low"], row["top5"], row["seed"]) == ("one", 0.4, None, 3)
+    assert cli("runs", "--csv", "-").stdout == (tmp_path / "a.csv").read_text()
+    assert cli("runs", "--json", "-").stdout == (tmp_path / "a.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none"], "no finished run below none; make some"),
+        (["runs", "--dataset", "cifar1"], "did you mean 'cifar10'?"),
+        (["runs", "--csv", "no/a.csv"], "no/a.csv can't be written (No such file"),
+    ],
+)
+def test_what_the_command_refuses(add, cli, capsys, arguments, words):
+    add("runs/one")
+    assert main(["leaderboard", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
