@@ -30,7 +30,7 @@ publish: $(READY)
 	@$(TOOL)/python -m cifar_utils.reporting.results
 
 lint: $(READY)
-	@$(TOOL)/ruff check . && $(TOOL)/ruff format --check .
+	@$(TOOL)/ruff check . && $(TOOL)/ruff format --check . && $(TOOL)/lint-imports
 
 # The stamp is the last thing made, so an environment that was interrupted is made again; what was already
 # fetched comes from the cache.

@@ -7,8 +7,9 @@ the list. The others are layers of the model and follow in the order of the list
 is cropped, flipped or cut as one image.
 """
 
-from keras import layers
+from cifar_utils.backend import keras  # the first import of Keras, a quiet one
 
+# isort: split
 from cifar_utils.augmentation.colour import colour_jitter, contrast
 from cifar_utils.augmentation.geometry import (
     PAD_MODES,
@@ -34,7 +35,7 @@ AUGMENTATIONS = {
 }  # fmt: skip
 
 
-def augmentation_layers(text: str | None) -> list[layers.Layer]:
+def augmentation_layers(text: str | None) -> list[keras.Layer]:
     """The layers of ``"crop(padding=4), flip"``, in order; none for ``None`` or ``"none"``.
 
     Raises

@@ -1,16 +1,21 @@
 """What a model is, in numbers: parameters, and arithmetic for one image."""
 
+from __future__ import annotations
+
 import html
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from keras import layers
 
 from cifar_utils.backend import keras
 from cifar_utils.models.airbench import PatchWhitening
 from cifar_utils.text import compact
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +55,8 @@ def summarize(model: keras.Model) -> ModelSummary:
     TypeError
         Where a layer multiplies by a kernel but is of a kind whose operations are not counted.
     """
+    import pandas as pd
+
     operations: dict[int, int] = {}
     for layer, taken in _uses(model):
         operations[id(layer)] = operations.get(id(layer), 0) + 2 * _multiply_adds(layer, taken)
