@@ -53,7 +53,8 @@ def _told(by: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if by.get("processor") == UNKNOWN:
         yield "trained by", "unknown: the checkpoints of this run did not keep it"
         return
-    yield "processor", f"{by.get('processor')}, {by.get('cores')} cores"
+    cores = by.get("cores")
+    yield "processor", f"{by.get('processor')}, {cores} core{'s' * (cores != 1)}"
     yield "accelerators", ", ".join(by.get("accelerators") or [])
     yield "precision", str(by.get("precision"))
     yield (
@@ -132,8 +133,9 @@ class RunRecord:
             "note on the data": data.get("note", ""),
         }
         for row in self.trained_by or [self.environment]:
-            epochs = f"epochs {row['first']} to {row['last']}" if len(self.trained_by) > 1 else ""
-            facts |= {" ".join(filter(None, [name, epochs])): fact for name, fact in _told(row)}
+            several = len(self.trained_by) > 1
+            epochs = f", epochs {row['first']} to {row['last']}" if several else ""
+            facts |= {f"{name}{epochs}": fact for name, fact in _told(row)}
         last = self.trained_by[-1] if self.trained_by else self.environment
         if self.evaluated_by and changes(last, self.evaluated_by):
             facts |= {f"{name}, test": fact for name, fact in _told(self.evaluated_by)}

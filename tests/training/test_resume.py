@@ -1,6 +1,7 @@
 """A run killed at any moment and started again ends where one left alone does."""
 
 import json
+import operator
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.errors import InputError
 from cifar_utils.training import callbacks, fit
@@ -305,3 +307,18 @@ def test_a_run_that_goes_on_with_other_cores_says_so_and_keeps_it(train, tmp_pat
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     (told,) = [event["text"] for event in events if event["event"] == "note"]
     assert f"cores 1 instead of {len(cores)}" in told
+
+
+def test_a_sum_in_place_of_a_difference_is_another_network(digits, tmp_path):
+    def network(combine):
+        images = keras.Input(digits.image_shape, dtype="uint8")
+        one, other = (keras.layers.Conv2D(4, 3)(images / 255.0) for _ in range(2))
+        features = keras.layers.GlobalAveragePooling2D()(combine(one, other))
+        return keras.Model(images, keras.layers.Dense(10)(features))
+
+    settings = SETTINGS | {"epochs": 2, "output": tmp_path}
+    fit(network(operator.add), digits.train, digits.validation, **settings, until=1)
+    with pytest.raises(InputError, match="holds a run with model and images"):
+        fit(network(operator.sub), digits.train, digits.validation, **settings)
+    history = fit(network(operator.add), digits.train, digits.validation, **settings)
+    assert len(history.epochs) == 2
