@@ -1,8 +1,10 @@
 """What happens around an epoch: its seeds, its checkpoint, its progress."""
 
 import contextlib
+import errno
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -144,15 +146,23 @@ class Checkpoint(keras.callbacks.Callback):
         done = epoch + 1
         weights = self.weights(done)
         temporary = weights.with_name("writing.weights.h5")
-        self.model.save_weights(temporary)
-        sync(temporary)
-        temporary.replace(weights)
-        sync(self.folder)
         self.trained_by = with_epoch(self.trained_by, done, self.environment)
-        state = {
-            "settings": self.settings, "epochs": self.epochs, "trained_by": self.trained_by
-        }  # fmt: skip
-        write_atomically(self.folder / "state.json", json.dumps(state))
+        state = {"settings": self.settings, "epochs": self.epochs, "trained_by": self.trained_by}
+        try:
+            self.model.save_weights(temporary)
+            sync(temporary)
+            temporary.replace(weights)
+            sync(self.folder)
+            write_atomically(self.folder / "state.json", json.dumps(state))
+        except (OSError, RuntimeError) as error:  # the latter by HDF5, where a write is cut short
+            temporary.unlink(missing_ok=True)
+            number = getattr(error, "errno", None) or errno.EIO
+            raise OSError(
+                number,
+                f"epoch {done} can't be kept ({os.strerror(number)}); make room, and the same "
+                f"command goes on after epoch {done - 1}",
+                str(self.folder),
+            ) from error
         kept = {done, best_epoch(self.epochs)}
         if before := self.epochs[:-1]:  # in case what was just written is damaged
             kept |= {done - 1, best_epoch(before)}

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_utils.runs import record as module
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import evaluate, read_scores
 from cifar_utils.events import Phases
+from cifar_utils.runs import record as module
 from cifar_utils.runs.record import RunRecord, describe_dataset, read_record
 
 FACTS = {

@@ -322,3 +322,17 @@ def test_a_sum_in_place_of_a_difference_is_another_network(digits, tmp_path):
         fit(network(operator.sub), digits.train, digits.validation, **settings)
     history = fit(network(operator.add), digits.train, digits.validation, **settings)
     assert len(history.epochs) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("Can't decrement id ref count")]
+)
+def test_a_full_disk_asks_for_room_and_costs_no_epoch_before_it(
+    train, undisturbed, kill, tmp_path, error
+):
+    kill(keras.Model, "save_weights", 2, error)
+    with pytest.raises(OSError, match="make room, and the same command goes on after epoch 1"):
+        train(tmp_path)
+    model, history = train(tmp_path)
+    assert same(model.get_weights(), undisturbed[0])
+    assert without_seconds(history.epochs) == undisturbed[1]
