@@ -1,0 +1,94 @@
+"""What a run answers, in a sentence or two that are computed from its record."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cifar_utils.evaluation import wilson_interval
+from cifar_utils.runs.record import RunRecord
+from cifar_utils.runs.reported import reported_results, reporter
+from cifar_utils.text import interval, percent
+
+TARGET = 0.94  # the accuracy that report A trains to, by a top-k of which it does not give k
+
+
+def answer(record: RunRecord) -> str:
+    """The answer to a notebook's question as far as this run can give it; plain text.
+
+    A run of one training says how good its network is, beside the best figure that others report
+    of it on test images. A run of several says which was the best on the validation images, and
+    whether these are enough to tell it from the second and from the first. A run whose test
+    accuracy is near chance says nothing but that.
+    """
+    test = record.scores["test"]
+    n, chance = test["n"], 1 / max(1, len(test["per_class"]))
+    if test["top1_interval"][0] < 1.5 * chance:
+        return (
+            f"This run is too small to tell. It classifies {percent(test['top1'])} of {n:,} test "
+            f"images correctly, and guessing {percent(chance)}. More images or more epochs may do."
+        )
+    trials = [trial for trial in record.trials if trial["val_accuracy"] is not None]
+    alike = [trial for trial in trials if trial["epochs"] == trials[0]["epochs"]]
+    return _compared(record, alike) if len(alike) > 1 else _trained(record)
+
+
+def _trained(record: RunRecord) -> str:
+    test, data = record.scores["test"], record.dataset
+    network, epochs = record.model["architecture"], len(record.history)
+    sentences = [
+        f"{network} classifies {percent(test['top1'])} of {test['n']:,} test images of "
+        f"{data['name']} correctly (95% interval {interval(test['top1_interval'])}), after "
+        f"{epochs} epoch{'s' * (epochs != 1)} of {data['train']:,} images, one seed."
+    ]
+    best = _best_reported(network, data["name"])
+    if best is not None:
+        points = round(100 * (test["top1"] - best["top1"]), 1)
+        side = (
+            f"{abs(points)} points {'above' if points > 0 else 'below'}" if points else "equal to"
+        )
+        whose = reporter(best).removesuffix(".")
+        reported = f"the {percent(best['top1'], 2)} reported by {whose}"
+        sentences.append(f"That is {side if points else 'equal to'} {reported}.")
+    reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
+    if reached and best is None and len(test["top_k"]) > 5:
+        sentences.append(f"Counted by top-k, {percent(TARGET, 0)} is reached at k = {reached[0]}.")
+    return " ".join(sentences)
+
+
+def _best_reported(network: str, dataset: str) -> dict[str, Any] | None:
+    rows = reported_results(network, dataset)
+    rows = rows[rows["top1"].notna() & (rows["split"] == "test")]
+    return rows.sort_values("top1").iloc[-1].to_dict() if len(rows) else None
+
+
+def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
+    images = record.dataset["validation"]
+    first = trials[0]
+    best, second, *_ = sorted(trials, key=lambda trial: -trial["val_accuracy"])
+    words = (
+        f"Of {len(trials)} trainings of {best['epochs']} epochs each, one seed, the best on "
+        f"{images:,} validation images is “{best['name']}” with {percent(best['val_accuracy'])}."
+    )
+    against = [second] if first in (best, second) else [second, first]
+    return " ".join([words, *(_difference(best, other, images) for other in against)])
+
+
+def _difference(best: dict[str, Any], other: dict[str, Any], images: int) -> str:
+    """How much better the best is, with the interval of Newcombe's method for two shares.
+
+    (Statistics in Medicine 17, 873-890, 1998. That the images are the same ones is left out of
+    account, which makes the interval too wide rather than too narrow.)
+    """
+    shares = [trial["val_accuracy"] for trial in (best, other)]
+    bounds = [wilson_interval(round(share * images), images) for share in shares]
+    gain = shares[0] - shares[1]
+    low = gain - math.hypot(shares[0] - bounds[0][0], bounds[1][1] - shares[1])
+    high = gain + math.hypot(bounds[0][1] - shares[0], shares[1] - bounds[1][0])
+    told = f"95% interval {100 * low:+.1f} to {100 * high:+.1f}"
+    if low <= 0:
+        return (
+            f"“{other['name']}” has {percent(shares[1])}, which these images can't tell from it "
+            f"({told} points)."
+        )
+    return f"It is {100 * gain:.1f} points better than “{other['name']}” ({told})."

@@ -1,0 +1,59 @@
+"""A run's answer is computed from its record, and says where the run is too small."""
+
+import pytest
+
+from cifar_utils.runs.answer import answer
+from cifar_utils.runs.record import RunRecord
+
+
+def record(top1=0.9, n=10_000, trials=(), validation=5000, architecture="resnet20", **scores):
+    low, high = top1 - 0.01, top1 + 0.01
+    test = {"n": n, "top1": top1, "top1_interval": [low, high], "per_class": dict.fromkeys("abcde")}
+    return RunRecord(
+        run="a-run",
+        notebook="02_resnet",
+        parameters={},
+        dataset={"name": "cifar10", "train": 45_000, "validation": validation},
+        model={"architecture": architecture},
+        environment={},
+        seconds={},
+        history=[{"epoch": 1}],
+        best_epoch=1,
+        scores={"test": test | scores},
+        trials=[
+            {"name": name, "val_accuracy": share, "epochs": epochs}
+            for name, share, epochs in trials
+        ],
+    )
+
+
+def test_one_training_is_set_beside_the_best_figure_reported_of_its_network():
+    told = answer(record(0.90))
+    assert "90.0% of 10,000 test images" in told
+    assert "1.2 points below the 91.25%" in told
+    assert "above the 91.25%" in answer(record(0.93))
+    assert "reported" not in answer(record(architecture="no such network"))
+
+
+def test_near_chance_nothing_is_claimed():
+    told = answer(record(0.25, trials=[("one", 0.9, 2), ("other", 0.5, 2)]))
+    assert "too small to tell" in told
+    assert "20.0%" in told
+
+
+@pytest.mark.parametrize(
+    ("images", "second", "tells"), [(5000, 0.80, True), (5000, 0.889, False), (100, 0.80, False)]
+)
+def test_the_best_of_several_is_told_from_the_second_if_the_images_are_enough(
+    images, second, tells
+):
+    trials = [("first", 0.5, 2), ("best", 0.89, 2), ("second", second, 2), ("longer", 0.95, 9)]
+    told = answer(record(trials=trials, validation=images))
+    assert f"3 trainings of 2 epochs each, one seed, the best on {images:,} validation" in told
+    assert ("better than “second”" in told) == tells
+    assert "better than “first”" in told
+
+
+def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_percent():
+    top_k = [0.3, 0.5, 0.7, 0.8, 0.85, 0.95, 1.0]
+    assert "94% is reached at k = 6" in answer(record(architecture="report_a(32)", top_k=top_k))
