@@ -79,7 +79,8 @@ class LoadedRun:
             raise InputError(
                 f"run {self.folder} has no model.keras (published runs keep none); {self._way_out}"
             )
-        from cifar_utils.models import keras
+        import cifar_utils.models  # noqa: F401  (its layers are known by name from here on)
+        from cifar_utils.backend import keras
 
         try:
             return keras.models.load_model(path)
