@@ -4,9 +4,10 @@
 # make publish  the site over the published runs, RESULTS.md and README's table, made anew
 # make lint     what CI checks before the tests
 #
-# Each makes the environment, .venv, where it is missing or out of date. PYTHON names another python3 (3.11 or later).
+# Each makes the environment, .venv, where it is missing or out of date. PYTHON names another python3 (3.11.4 to 3.13).
 
 PYTHON ?= python3
+FITS := >=3.11.4,<3.14
 READY := .venv/.ready
 TOOL := .venv/bin
 
@@ -33,13 +34,14 @@ lint: $(READY)
 	@$(TOOL)/ruff check . && $(TOOL)/ruff format --check . && $(TOOL)/lint-imports
 
 # The stamp is the last thing made, so an environment that was interrupted is made again; what was already
-# fetched comes from the cache.
+# fetched comes from the cache. Where $(PYTHON) is of another version, uv finds or fetches one that fits.
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "Python 3.11 or later is needed, and $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % v[:2])'
 	@echo "Making the environment in .venv (once, about a minute)"
-	@rm -rf .venv && $(PYTHON) -m venv .venv
-	@$(TOOL)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@VIRTUAL_ENV=.venv $(TOOL)/uv pip install --constraint constraints.txt --editable '.[test]'
+	@rm -rf .venv .uv && $(PYTHON) -m venv .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@.uv/bin/uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable if (3, 11, 4) <= sys.version_info < (3, 14) else "$(FITS)")')" .venv || \
+		{ echo "Python $(FITS) is needed. Install one and name it: make PYTHON=python3.12" >&2; exit 1; }
+	@VIRTUAL_ENV=.venv .uv/bin/uv pip install --constraint constraints.txt uv --editable '.[test]'
 	@touch $@
 
 .venv/.lab: $(READY)

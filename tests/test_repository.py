@@ -1,10 +1,14 @@
 """What holds for the repository as a whole."""
 
 import fnmatch
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "cifar_utils"
@@ -62,3 +66,17 @@ def test_an_installed_package_has_all_of_its_files():
     patterns = [*settings["package-data"]["*"], "*.py", "*.pyc"]
     files = [path.name for path in PACKAGE.rglob("*") if path.is_file()]
     assert [name for name in files if not any(fnmatch.fnmatch(name, p) for p in patterns)] == []
+
+
+def test_the_environment_is_asked_for_in_the_same_words_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    fits = SpecifierSet(project["requires-python"])
+    (made,) = re.findall(r"^FITS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert SpecifierSet(made) == fits
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (python,) = (each for each in conda if str(each).startswith("python="))
+    assert python.partition("=")[2] + ".9" in fits
+    (pip,) = (each["pip"] for each in conda if isinstance(each, dict))
+    assert pip[0] == "--constraint constraints.txt"
+    extras = re.search(r"\[(.+)\]", pip[1])[1].split(",")
+    assert set(extras) <= project["optional-dependencies"].keys()
