@@ -27,8 +27,7 @@ lab: .venv/.lab
 	@$(TOOL)/jupyter lab notebooks
 
 publish: $(READY)
-	@$(TOOL)/cifar-reports site reports/published
-	@$(TOOL)/python -m cifar_utils.reporting.results
+	@$(TOOL)/cifar-reports publish
 
 lint: $(READY)
 	@$(TOOL)/ruff check . && $(TOOL)/ruff format --check . && $(TOOL)/lint-imports

@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 __version__ = "0.1.0"
 
-_MODULES = {"load_run": "runs.loaded", "compare_runs": "runs.compare"}
+_MODULES = {"load_run": "runs.folder", "compare_runs": "runs.compare"}
 
 
 def __getattr__(name: str):

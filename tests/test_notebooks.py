@@ -17,7 +17,7 @@ import pytest
 from cifar_utils import load_run
 from cifar_utils.data import load_dataset
 from cifar_utils.evaluation import evaluate_views
-from cifar_utils.runs.loaded import LoadedRun
+from cifar_utils.runs import folder
 from cifar_utils.runs.record import RunRecord
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -37,7 +37,7 @@ class Run:
     source: Path
     terminal: str
     notebook: nbformat.NotebookNode
-    loaded: LoadedRun
+    loaded: folder.Run
 
     @property
     def record(self) -> RunRecord:

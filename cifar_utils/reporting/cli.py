@@ -6,9 +6,10 @@ import contextlib
 import itertools
 import os
 import re
+import signal
 import sys
-import tempfile
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -20,18 +21,26 @@ from cifar_utils.errors import InputError, known_name
 from cifar_utils.files import write_atomically
 from cifar_utils.reporting.parameters import read_parameters
 from cifar_utils.reporting.runs import (
-    Outcome,
-    Run,
     find_notebook,
     list_notebooks,
     plan_run,
     project_folder,
-    read_cells,
 )
+from cifar_utils.runs.folder import FACTS, NOTEBOOK, PAGE, Run, Status, read_cells
 from cifar_utils.text import compact
 
 INTERRUPTED = 130  # as a shell says it
 PATH = click.Path(path_type=Path)
+
+
+class Folder(click.Path):
+    """The folder of runs; an address, which may hold a secret, is refused and not repeated."""
+
+    def convert(self, value: str, *context: object) -> Path:
+        if "://" in str(value):
+            way_out = "mount it, or share it, and give the folder's path"
+            raise InputError(f"--output takes a folder, not an address; {way_out}")
+        return Path(super().convert(value, *context))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,7 +60,7 @@ def commands() -> None:
 @commands.command()
 @click.argument("notebook")
 @click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
-@click.option("--output", type=PATH, metavar="DIR", help="The run's folder.")
+@click.option("--output", type=Folder(), metavar="DIR", help="The run's folder.")
 @click.option("--force", is_flag=True, help="Run afresh, replacing the run that the folder holds.")
 def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, force: bool) -> int:
     """Execute a notebook and export its page.
@@ -74,16 +83,14 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
     from cifar_utils.reporting.execute import execute
 
     try:
-        outcome = execute(planned, force=force, console=_console())
+        with _interruptible():
+            status = execute(planned, force=force, console=_console())
     except KeyboardInterrupt:
         return _interrupted(force)
-    if outcome.status == "failed":
-        click.echo(f"{planned.name} failed: {outcome.error}", err=True)
-    else:
-        before = " before; --force runs it again" if outcome.status == "done" else ""
-        click.echo(f"{planned.name}: {_results(planned.folder)}done{before}")
-    click.echo(f"page: {_short(planned.page)}")
-    return int(outcome.status == "failed")
+    _tell(planned.name, planned, status, " before; --force runs it again")
+    if status.word != "running":
+        click.echo(f"page: {_short(planned.page)}")
+    return int(status.word == "failed")
 
 
 @commands.command("list")
@@ -120,9 +127,9 @@ def export(source: Path) -> None:
     """  # noqa: D301
     from cifar_utils.reporting.export import export_page
 
-    notebook = source / "notebook.ipynb" if source.is_dir() else source
-    of_run = notebook.name == "notebook.ipynb" and notebook.with_name("run.json").exists()
-    page = notebook.with_name("report.html") if of_run else notebook.with_suffix(".html")
+    notebook = source / NOTEBOOK if source.is_dir() else source
+    of_run = notebook.name == NOTEBOOK and notebook.with_name(FACTS).exists()
+    page = notebook.with_name(PAGE) if of_run else notebook.with_suffix(".html")
     click.echo(f"page: {_short(export_page(notebook, page))}")
 
 
@@ -138,7 +145,7 @@ def export(source: Path) -> None:
     help="Runs at once; else one on each GPU, or on each two cores.",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="A dask scheduler whose workers to use.")
-@click.option("--output", metavar="DIR_OR_URL", help="Where the runs' folders go.")
+@click.option("--output", type=Folder(), metavar="DIR", help="Where the runs' folders go.")
 @click.option("--force", is_flag=True, help="Run all of them afresh.")
 @click.option("--dry-run", is_flag=True, help="Say how far each run has got, and run nothing.")
 def series(
@@ -148,17 +155,17 @@ def series(
     tags: tuple[str, ...],
     jobs: int | None,
     scheduler: str | None,
-    output: str | None,
+    output: Path | None,
     force: bool,
     dry_run: bool,
 ) -> int:
     """Run a series, several runs at once, and make the site of its runs.
 
     FILE says which runs make it; the default is notebooks/series.yaml. Runs that are done are
-    skipped; a run whose parameters, notebook or data have changed since is run afresh; one that
-    fails stops no other, and is tried again where its kernel died or its time ran out. Their
-    folders go to reports/<profile> in the project unless --output names another, here or at an
-    address such as s3://bucket/reports.
+    skipped. A run whose parameters, notebook, code or data have changed since is run afresh. A
+    failed run does not affect the others; it is tried again where its kernel died or its time ran
+    out. Their folders go to reports/<profile> in the project unless --output names another. With
+    --scheduler that is one which all machines share.
 
     \b
     Examples:
@@ -168,75 +175,43 @@ def series(
 
     Exit status: 0 all done, 1 runs failed (the last line says how many), 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
-    from cifar_utils.reporting.series import run_state, select
+    from cifar_utils.reporting.series import run_series, select
     from cifar_utils.reporting.series_file import read_series
+    from cifar_utils.reporting.site import build_index
 
     if jobs and scheduler:
         raise InputError("--jobs is for workers of this machine's own; leave it or --scheduler out")
-    with _series_folder(output, profile) as (folder, remote):
-        runs = read_series(file or project_folder() / "notebooks" / "series.yaml", profile, folder)
-        runs = select(runs, only, tags)
-        if remote:
-            from cifar_utils.reporting.remote import RECORDS, pull
-
-            pull(remote, folder, RECORDS)
-        if dry_run:
-            states = [run_state(run) for run in runs]
-            _print_table(("run", "status", "why"), [(s.run.name, s.status, s.why) for s in states])
-            return 0
-        return _run_series(runs, folder, remote, force, jobs=jobs, scheduler=scheduler)
-
-
-@contextlib.contextmanager
-def _series_folder(output: str | None, profile: str) -> Iterator[tuple[Path, str | None]]:
-    """Where the runs' folders are, and the address of what is there only to be looked at."""
-    if output and "://" in output:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder), output.rstrip("/")
-    else:
-        yield Path(output) if output else project_folder() / "reports" / profile, None
-
-
-def _run_series(
-    runs: list[Run], folder: Path, remote: str | None, force: bool, **where: int | str | None
-) -> int:
-    from cifar_utils.reporting.series import run_series
-    from cifar_utils.reporting.site import build_index
-
-    if remote:
-        from cifar_utils.reporting.remote import PAGES, RECORDS, pull, push
-
+    folder = output or project_folder() / "reports" / profile
+    runs = read_series(file or project_folder() / "notebooks" / "series.yaml", profile, folder)
+    runs = select(runs, only, tags)
+    if dry_run:
+        _print_table(("run", "status", "why"), [(run.name, *run.status()[:2]) for run in runs])
+        return 0
     failed = 0
     try:
-        outcomes = run_series(runs, force=force, remote=remote, console=_console(), **where)
-        with contextlib.closing(outcomes):
-            for number, outcome in enumerate(outcomes, 1):
-                if remote:
-                    pull(f"{remote}/{outcome.run.name}", outcome.run.folder, RECORDS)
-                failed += outcome.status == "failed"
-                _tell_outcome(f"[{number}/{len(runs)}] {outcome.run.name}", outcome)
+        ended = run_series(runs, force=force, jobs=jobs, scheduler=scheduler, console=_console())
+        with _interruptible(), contextlib.closing(ended):
+            for number, (run, status) in enumerate(ended, 1):
+                failed += status.word == "failed"
+                _tell(f"[{number}/{len(runs)}] {run.name}", run, status, " before, skipped")
     except KeyboardInterrupt:
         return _interrupted(force)
-    if remote:
-        sent = pull(remote, folder, PAGES)
-        index = build_index(folder)
-        push(folder, remote, sent)
-        click.echo(f"index: {remote}/{index.name}")
-    elif folder.is_dir():
+    if folder.is_dir():
         click.echo(f"index: {_short(build_index(folder))}")
     if failed:
         click.echo(f"{failed} of {len(runs)} runs failed", err=True)
     return int(failed > 0)
 
 
-def _tell_outcome(name: str, outcome: Outcome) -> None:
-    if outcome.status == "failed":
-        details = "".join(f"\n    {line}" for line in outcome.details)
-        click.echo(f"{name} failed: {outcome.error}{details}", err=True)
-    elif outcome.status == "done":
-        click.echo(f"{name}: done before, skipped")
+def _tell(name: str, run: Run, status: Status, before: str) -> None:
+    """Say in a line how a run ended."""
+    if status.word == "failed":
+        details = "".join(f"\n    {line}" for line in status.details)
+        click.echo(f"{name} failed: {status.why}{details}", err=True)
+    elif status.word == "running":
+        click.echo(f"{name}: {status.why}")
     else:
-        click.echo(f"{name}: {_results(outcome.run.folder)}done")
+        click.echo(f"{name}: {_results(run.folder)}done{before if status.word == 'done' else ''}")
 
 
 @commands.command()
@@ -321,30 +296,44 @@ def compare(runs: tuple[Path, ...], figure: Path | None) -> None:
         click.echo(f"figure: {_short(figure)}")
 
 
-@commands.command()
+@commands.command("clean")
 @click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True))
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--dry-run", is_flag=True, help="Only list.")
-def clean(folder: Path | None, yes: bool, dry_run: bool) -> None:
-    """Remove checkpoints and features of done runs, and runs that failed or were left unfinished.
+@click.option("--yes", is_flag=True, help="Delete them; else they are listed.")
+def clean_command(folder: Path | None, yes: bool) -> None:
+    """Delete the checkpoints of the finished runs below FOLDER.
 
-    It looks in and below FOLDER, or reports/ in the project (but reports/published only if it is
-    named), lists what it would remove, and asks. What is no run's stays, and runs that go on.
+    Without FOLDER it is reports/ in the project. Finished runs keep their record, page, model and
+    predictions. Runs that can go on keep their checkpoints.
     """
-    from cifar_utils.reporting.clean import find_leftovers, remove
+    from cifar_utils.reporting.clean import clean
 
-    reports = project_folder() / "reports"
-    where = folder or reports
-    found = find_leftovers(where, spared=reports / "published")
-    for row in found:
-        click.echo(f"{compact(row.size):>7}B  {_short(row.folder)}: {row.why}")
-    total = f"{compact(sum(row.size for row in found))}B in {_short(where)}"
-    if dry_run or not found:
-        click.echo(f"to remove: {total}" if found else f"nothing to remove in {_short(where)}")
-    elif yes or click.confirm(f"Remove {total}?"):
-        for row in found:
-            if not remove(row):
-                click.echo(f"{_short(row.folder)} has changed since; left alone", err=True)
+    size = 0
+    for path, each in clean(folder or project_folder() / "reports", delete=yes):
+        click.echo(f"{compact(each):>7}B  {_short(path)}")
+        size += each
+    click.echo(f"{compact(size)}B {'deleted' if yes else 'to delete; --yes deletes it'}")
+
+
+@commands.command("publish")
+@click.argument("runs", metavar="[RUN]...", nargs=-1, type=PATH)
+@click.option("--anyway", is_flag=True, help="Publish runs of no known commit too.")
+def publish_command(runs: tuple[Path, ...], anyway: bool) -> None:
+    """Copy finished runs to reports/published, and rebuild the site, RESULTS.md and README's table.
+
+    A published run keeps record.json, run.json, notebook.ipynb, report.html and predicted.npz.
+    A run whose commit is unknown, or had changes that were not committed, is refused. Without RUN
+    nothing is copied.
+    """
+    from cifar_utils.reporting.publish import publish
+    from cifar_utils.reporting.results import write_results
+    from cifar_utils.reporting.site import build_index
+
+    root = project_folder()
+    for folder in publish(runs, root / "reports" / "published", anyway):
+        click.echo(f"published: {_short(folder)}")
+    click.echo(f"index: {_short(build_index(root / 'reports' / 'published', say=click.echo))}")
+    for written in write_results(root):
+        click.echo(f"results: {_short(written)}")
 
 
 @commands.group()
@@ -403,19 +392,48 @@ def _interrupted(force: bool) -> int:
     return INTERRUPTED
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP act as Ctrl-C while the block lasts, unless they are ignored."""
+    kinds = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    kinds = [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
+
+    def interrupt(*_: object) -> None:
+        for kind in kinds:  # once is enough: what is begun is being ended
+            signal.signal(kind, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = [signal.signal(kind, interrupt) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
 def _console() -> Console:
     return Console(markup=False, highlight=False, emoji=False)
 
 
-def _print_table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; where words or short cells would be broken, each row over several lines."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for title in titles:  # a name cut short, or a value, tells nothing
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
     console = _console()
     console.width = console.width if console.is_terminal else 120
-    console.print(table)
+    least = []
+    for title, *cells in zip(titles, *rows, strict=True):
+        parts = [part for cell in cells for part in ([cell] if len(cell) < 30 else cell.split())]
+        least.append(max(map(len, [title, *parts])))
+        table.add_column(title, overflow="fold", min_width=least[-1])
+    for row in rows:
+        table.add_row(*row)
+    if sum(least) + 2 * len(least) - 2 <= console.width:
+        console.print(table)
+        return
+    for name, *cells in rows:
+        told = [f"{title} {cell}" for title, cell in zip(titles[1:], cells, strict=True) if cell]
+        lines = textwrap.wrap("; ".join(told), console.width - 4, break_long_words=False)
+        console.print("\n    ".join([name, *lines]), soft_wrap=True)
 
 
 def _question(notebook: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
@@ -12,62 +11,37 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dask
+import distributed
 from distributed import (
     CancelledError,
     Client,
     Future,
     LocalCluster,
-    Status,
     Worker,
     WorkerPlugin,
     as_completed,
     get_worker,
 )
-from rich.console import Console
 
 from cifar_utils.errors import InputError
-from cifar_utils.reporting.progress import shown_progress
-from cifar_utils.reporting.remote import mirrored
-from cifar_utils.reporting.runs import Outcome, Run, UnwantedError
+from cifar_utils.reporting.kernel import short_folder
+from cifar_utils.reporting.progress import Show
+from cifar_utils.runs.folder import FACTS, Run, RunningError, Status
 
 CONNECT_SECONDS = 10
+RELEASE_SECONDS = 10
 SETTINGS = {
     # A worker gets its next run when it has done the last one, not before.
     "distributed.scheduler.worker-saturation": 1.0,
     # dask would hold each library to one thread; ours go by the cores that a worker may use.
     "distributed.nanny.pre-spawn-environ": {},
 }
-
-
-@dataclass(frozen=True)
-class Task:
-    """A run as it travels to a worker.
-
-    Attributes
-    ----------
-    source
-        The text of the notebook, so that what is run is what the command saw.
-    force
-        Run it afresh.
-    remote
-        The address of the folder that the runs' folders are in; None where ``run.folder`` itself is
-        one that the worker shares.
-    series
-        Names the command; events go by it.
-
-    """
-
-    run: Run
-    source: str
-    force: bool = False
-    remote: str | None = None
-    series: str = ""
 
 
 def default_jobs() -> int:
@@ -99,11 +73,14 @@ def _cores() -> list[int]:
 
 
 def shares(cores: list[int], jobs: int) -> list[list[int]]:
-    """Cores shared out among jobs, as evenly as can be; with more jobs than cores, some share."""
-    if jobs >= len(cores):
-        return [[cores[job % len(cores)]] for job in range(jobs)]
-    cuts = [job * len(cores) // jobs for job in range(jobs + 1)]
-    return [cores[start:end] for start, end in itertools.pairwise(cuts)]
+    """Cores shared out among jobs, the same number to each; with more jobs than cores, some share.
+
+    So a run that is resumed computes on as many cores as before, whichever job it gets.
+    """
+    each = max(1, len(cores) // jobs)
+    return [
+        [cores[(job * each + core) % len(cores)] for core in range(each)] for job in range(jobs)
+    ]
 
 
 class Share(WorkerPlugin):
@@ -114,8 +91,8 @@ class Share(WorkerPlugin):
 
     name = "share"
 
-    def __init__(self, jobs: int):
-        self.cores, self.gpus = shares(_cores(), jobs), _gpus()
+    def __init__(self, jobs: int, scratch: str):
+        self.cores, self.gpus, self.scratch = shares(_cores(), jobs), _gpus(), scratch
 
     def setup(self, worker: Worker) -> None:
         """Dask calls this in the thread that starts the worker's others."""
@@ -126,13 +103,26 @@ class Share(WorkerPlugin):
             os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus[number % len(self.gpus)]
             if len(self.cores) > len(self.gpus):  # some share one, which TensorFlow would fill
                 os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-        # Ctrl-C goes to all processes of a terminal; the command itself sees to its workers.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        tempfile.tempdir = self.scratch
+        # These go to all processes of a terminal; the command itself sees to its workers.
+        for name in {"SIGINT", "SIGHUP"} & set(dir(signal)):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @contextmanager
-def connected(jobs: int | None, scheduler: str | None, runs: int) -> Iterator[Client]:
-    """A client of the scheduler at an address, or of workers of our own for ``runs`` runs.
+def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> Iterator[Client]:
+    """A client of the scheduler at an address, or of workers of our own.
+
+    Parameters
+    ----------
+    jobs
+        How many workers; None for :func:`default_jobs`.
+    scheduler
+        Its address; None for workers of our own.
+    runs
+        How many the series has. No more jobs share the cores than there are runs.
+    left
+        How many of them are still to be run. No more workers are started.
 
     Raises
     ------
@@ -151,111 +141,127 @@ def connected(jobs: int | None, scheduler: str | None, runs: int) -> Iterator[Cl
             yield client
         return
     jobs = min(jobs or default_jobs(), runs)
-    with dask.config.set(SETTINGS):
+    with short_folder() as scratch, dask.config.set(SETTINGS):
         cluster = LocalCluster(
-            n_workers=jobs,
+            n_workers=min(jobs, left),
             threads_per_worker=1,
             dashboard_address="127.0.0.1:0",  # any port of this machine alone
             scheduler_kwargs={"dashboard": False},
             memory_limit=0,
             silence_logs=logging.CRITICAL,
+            local_directory=scratch,
         )
         with cluster, Client(cluster, set_as_default=False) as client:
-            client.register_plugin(Share(jobs))
+            client.register_plugin(Share(jobs, scratch))
             yield client
 
 
-def run_tasks(client: Client, tasks: list[Task], console: Console) -> Iterator[Outcome]:
-    """Run tasks on a client's workers, and give their outcomes as they come.
+def execute_all(
+    client: Client, runs: Mapping[Run, bool], show: Show
+) -> Iterator[tuple[Run, Status]]:
+    """Execute runs on a client's workers, and give each with how it ended, as it ends.
 
-    One with a transient cause of failure is tried again, as its run tells. A run whose worker is
-    lost goes to another worker, as often as the scheduler allows.
+    One with a transient cause of failure is tried again, as often as it tells. A run whose worker
+    is lost goes to another worker, as often as the scheduler allows.
+
+    Parameters
+    ----------
+    runs
+        Each with whether it is run afresh.
+    show
+        Takes their events.
+
     """
     series = f"run-{uuid.uuid4().hex[:12]}"
-    tasks = [replace(task, series=series) for task in tasks]
-    with shown_progress(console, total=len(tasks)) as show:
-        client.subscribe_topic(series, lambda message: show(*message[1]))
+
+    tasks = dict(enumerate(runs))
+
+    def submit(numbers: list[int], tries: int = 0) -> dict[Future, Run]:
+        chosen = [tasks[number] for number in numbers]
+        # The notebooks' texts travel, so that what is run is what this command saw.
+        texts = [run.notebook.read_text("utf-8") for run in chosen]
+        afresh, names = [runs[run] for run in chosen], [series] * len(chosen)
         # All at once and of one group: so dask keeps in its queue what no worker is free for.
-        keys = [(series, number, 0) for number in range(len(tasks))]
-        futures = client.map(execute_task, tasks, key=keys, pure=False, retries=0)
-        waiting = dict(zip(futures, tasks, strict=True))
-        completed = as_completed(waiting, loop=client.loop)
-        del futures  # a result that is still wanted would be made again, were its worker lost
-        try:
-            for future in completed:
-                task = waiting.pop(future)
-                outcome = _outcome(future, task)
-                _, number, tries = future.key
-                if outcome.transient and tries < task.run.retries:
-                    show(task.run.name, {"event": "retry", "error": outcome.error})
-                    key = (series, number, tries + 1)
-                    again = client.submit(execute_task, task, key=key, pure=False, retries=0)
-                    waiting[again] = task
-                    completed.add(again)
-                else:
-                    show(task.run.name, {"event": "end", "status": outcome.status})
-                    yield outcome
-        finally:
-            # Their workers notice, and end the kernels.
-            with suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
-                client.cancel(list(waiting), force=True)
+        keys = [(series, number, tries) for number in numbers]
+        options = {"key": keys, "pure": False, "retries": 0}
+        futures = client.map(execute_on_worker, chosen, texts, afresh, names, **options)
+        return dict(zip(futures, chosen, strict=True))
+
+    client.subscribe_topic(series, lambda message: show(*message[1]))
+    waiting = submit([*tasks])
+    completed = as_completed(waiting, loop=client.loop)
+    try:
+        for future in completed:
+            run, status = waiting.pop(future), _status(future)
+            _, number, tries = future.key
+            missing = status.word == "finished" and not (run.folder / FACTS).exists()
+            if missing:
+                why = f"it ended on another machine, which does not share {run.folder}"
+                status = Status("failed", f"{why}; give --output a folder that all share")
+            if status.transient and tries < run.retries:
+                show(run.name, {"event": "retry", "error": status.why})
+                again = submit([number], tries + 1)
+                waiting |= again
+                completed.update([*again])
+            else:
+                show(run.name, {"event": "end", "status": status.word})
+                yield run, status
+    finally:
+        # Their workers notice, and end the kernels; this waits until their folders are free.
+        with suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
+            client.cancel(list(waiting), force=True)
+        for run in waiting.values():
+            with suppress(RunningError, OSError), run.locked(RELEASE_SECONDS):
+                pass
 
 
-def _outcome(future: Future, task: Task) -> Outcome:
-    """What has become of a task, whatever that is."""
+def _status(future: Future) -> Status:
+    """What has become of a run, whatever that is."""
     if future.status == "finished":
-        outcome = future.result()
-        if not task.remote and not (task.run.folder / "run.json").exists() and not outcome.error:
-            why = f"it ended on another machine, which does not share {task.run.folder}"
-            return Outcome(task.run, "failed", f"{why}; give --output a folder that all share")
-        return outcome
+        return future.result()
     if future.status == "error":
         error = future.exception()
         name, text = type(error).__name__, str(error).strip()
         if name == "KilledWorker":
             text = "its worker died, and so did those that it went to then, as when memory runs out"
-        return Outcome(task.run, "failed", text.partition("\n")[0] or name)
-    return Outcome(task.run, "failed", "the scheduler was lost; the same command goes on")
+        return Status("failed", text.partition("\n")[0] or name)
+    return Status("failed", "the scheduler was lost; the same command goes on")
 
 
-def execute_task(task: Task) -> Outcome:
-    """Execute a run on a worker; dask calls this."""
-    from cifar_utils.reporting.execute import (
-        execute,  # seconds, which the command need not wait for
-    )
+def execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Status:
+    """Execute a run; dask calls this.
 
-    worker = get_worker()
+    Parameters
+    ----------
+    source
+        The text of its notebook.
+    series
+        Names the command; events go by it.
+
+    """
+    from cifar_utils.reporting.execute import UnwantedError, execute  # seconds, for workers alone
+
+    worker: Worker = get_worker()
     key = worker.get_current_task()
-    name = task.run.name
 
     def tell(event: Mapping[str, Any]) -> None:
-        worker.log_event(task.series, [name, dict(event)])
+        worker.log_event(series, [run.name, dict(event)])
 
     def wanted() -> bool:
         """Whether the command still waits: where it has gone, dask has dropped the task."""
         state = worker.state.tasks.get(key)
         running = state is not None and state.state in ("executing", "long-running")
-        return running and worker.status == Status.running
+        return running and worker.status == distributed.Status.running
 
     try:
-        with tempfile.TemporaryDirectory(
-            dir=worker.local_directory, ignore_cleanup_errors=True
-        ) as scratch:
-            notebook = Path(scratch, task.run.notebook.name)
-            notebook.write_text(task.source, "utf-8")
-            run = replace(task.run, notebook=notebook)
-            mirror = nullcontext()
-            if task.remote:
-                run = replace(run, folder=Path(scratch, "runs", name))
-                mirror = mirrored(run.folder, f"{task.remote}/{name}")
-            with mirror:
-                outcome = execute(
-                    run, force=task.force, series=task.series, tell=tell, wanted=wanted
-                )
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            notebook = Path(scratch, run.notebook.name)
+            notebook.write_text(source, "utf-8")
+            run = replace(run, notebook=notebook)
+            return execute(run, force=afresh, series=series, tell=tell, wanted=wanted)
     except InputError as error:
-        outcome = Outcome(task.run, "failed", str(error))
+        return Status("failed", str(error))
     except UnwantedError:
-        outcome = Outcome(task.run, "failed", "nobody waited for it any more")
+        return Status("failed", "nobody waited for it any more")
     except OSError as error:
-        outcome = Outcome(task.run, "failed", f"{type(error).__name__}: {error}", transient=True)
-    return replace(outcome, run=task.run)
+        return Status("failed", f"{type(error).__name__}: {error}", transient=True)

@@ -21,7 +21,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from cifar_utils.runs.leaderboard import FoundRun
+from cifar_utils.runs.folder import Run
 from cifar_utils.runs.reported import reported_curve, reported_results
 from cifar_utils.text import compact, duration, percent
 
@@ -67,7 +67,7 @@ class Drawing:
 
     panels: list[Markup]
     caption: str
-    legend: list[tuple[int | None, str | FoundRun]]
+    legend: list[tuple[int | None, str | Run]]
 
 
 @matplotlib.rc_context(STYLE)
@@ -132,7 +132,7 @@ def draw_cost(board: pd.DataFrame) -> Drawing | None:
 
 
 @matplotlib.rc_context(STYLE)
-def draw_curves(runs: Sequence[FoundRun]) -> Drawing | None:
+def draw_curves(runs: Sequence[Run]) -> Drawing | None:
     """Validation accuracy by epoch of one dataset's runs, and the training curves reported on it.
 
     The reports printed no validation curves: theirs are of training, top-1 or top-5.
@@ -150,7 +150,7 @@ def draw_curves(runs: Sequence[FoundRun]) -> Drawing | None:
     figure = Figure(figsize=(6.2, 4))
     axes = figure.add_subplot()
     longest = max(epochs.max() for _, epochs, _ in curves)
-    legend: list[tuple[int | None, str | FoundRun]] = []
+    legend: list[tuple[int | None, str | Run]] = []
     reported = []
     for network in reported_results(dataset=dataset)["architecture"].unique():
         curve = reported_curve(network, dataset)

@@ -1,11 +1,11 @@
 """Execute a run: papermill drives the notebook; this keeps its folder in order."""
 
+import errno
+import json
 import logging
 import os
 import re
 import shutil
-import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +17,7 @@ from typing import Any
 
 import nbformat
 import papermill
+import psutil
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
@@ -25,23 +26,25 @@ from papermill.engines import Engine, NotebookExecutionManager, papermill_engine
 from papermill.exceptions import PapermillExecutionError
 from rich.console import Console
 
+from cifar_utils.data.folder import PREFIX
 from cifar_utils.errors import InputError
 from cifar_utils.events import read_events
 from cifar_utils.files import write_atomically
+from cifar_utils.reporting import kernel as kernel_lock
 from cifar_utils.reporting.export import export_page
 from cifar_utils.reporting.parameters import read_parameters
 from cifar_utils.reporting.progress import shown_progress
-from cifar_utils.reporting.runs import (
-    Outcome,
+from cifar_utils.runs.folder import (
+    CHECKPOINTS,
+    EVENTS,
+    FACTS,
+    NOTEBOOK,
+    PAGE,
     Run,
-    UnwantedError,
-    locked,
-    read_identity,
-    run_status,
+    RunningError,
+    Status,
     visible,
-    write_identity,
 )
-from cifar_utils.runs.record import read_record
 from cifar_utils.text import duration
 
 KERNEL_START_SECONDS = 120
@@ -50,8 +53,14 @@ POLL_SECONDS = 0.2
 DETAIL_LINES = 6
 DIED, TIMED_OUT, UNWANTED = "DeadKernelError", "TimeoutError", "unwanted"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+ERRNO = re.compile(r"[Ee]rrno\s*=?\s*(\d+)")  # "[Errno 28]" of Python, "errno = 28" of HDF5
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 log = logging.getLogger("papermill")
 log.setLevel(logging.CRITICAL + 1)  # what goes wrong is in the notebook and in what is raised
+
+
+class UnwantedError(Exception):
+    """Nobody waits for the run any more; its kernel has been ended and its folder is whole."""
 
 
 def execute(
@@ -62,7 +71,7 @@ def execute(
     console: Console | None = None,
     tell: Callable[[Mapping[str, Any]], None] | None = None,
     wanted: Callable[[], bool] = lambda: True,
-) -> Outcome:
+) -> Status:
     """Execute a run and export its page; an interrupted one goes on, a done one is left alone.
 
     A notebook that fails leaves its executed part and a page that shows the error at its cell.
@@ -83,6 +92,11 @@ def execute(
     wanted
         Asked all the time, from another thread; once it says no, the kernel is ended.
 
+    Returns
+    -------
+    Status
+        ``"finished"``, ``"failed"``, ``"done"`` (before) or ``"running"`` (in another process).
+
     Raises
     ------
     InputError
@@ -95,66 +109,70 @@ def execute(
 
     """
     if tell is None:
-        with shown_progress(console or Console()) as show:
+        with shown_progress(console or Console(), [run.name]) as show:
             return execute(
                 run, force=force, series=series, tell=partial(show, run.name), wanted=wanted
             )
-    if _status(run, force, series) == "done":
-        return _done(run)
     try:
-        with _held(run.folder) as lock:
-            status = _status(run, force, series)  # again: another process may have ended meanwhile
-            if status == "done":
+        if _checked(run, force, series).word == "done":
+            return _done(run)
+        with _held(run):
+            status = _checked(run, force, series, held=True)  # another process may have ended it
+            if status.word == "done":
                 return _done(run)
-            with _restored(run.folder, afresh=status == "stale"):
-                watch = _Watch(run, tell, wanted)
-                return _execute(run, series, watch, lock)
+            with _restored(run.folder, afresh=status.word == "stale"):
+                return _execute(run, series, _Watch(run, tell, wanted))
+    except RunningError as error:
+        return Status("running", str(error))
     except OSError as error:
-        reason = f"can't be written ({error.strerror})"
-        raise InputError(f"output folder {run.folder} {reason}; give --output another") from error
+        begun = any((run.folder / name).exists() for name in CHECKPOINTS)
+        reason = f"{error.filename or run.folder}: {error.strerror} (errno {error.errno})"
+        full = "make room; the same command goes on"
+        other = "mend that; the same command goes on" if begun else "give --output another"
+        way_out = full if error.errno in FULL else other
+        raise InputError(
+            f"output folder {run.folder} can't be written ({reason}); {way_out}"
+        ) from error
 
 
-def _status(run: Run, force: bool, series: str) -> str:
-    if force and (run.folder / "run.json").exists():
-        try:
-            begun = bool(series) and read_identity(run.folder).get("series") == series
-        except InputError:  # broken; to be replaced
-            begun = False
-        if not begun:
-            return "stale"
-    return run_status(run)
+def _checked(run: Run, force: bool, series: str, held: bool = False) -> Status:
+    """The status of a run that may be run: ``"stale"`` where it is to be run afresh."""
+    status = run.status(held=held)
+    if status.word == "refused":
+        raise InputError(status.why)
+    if force and status.word not in ("new", "running"):
+        with suppress(InputError):  # a broken run.json
+            if series and run.facts.get("series") == series:
+                return status
+        return Status("stale")
+    if status.word == "other":
+        way_out = "give --output another folder, or --force to replace it"
+        raise InputError(f"output folder {run.folder} holds another run ({status.why}); {way_out}")
+    return status
 
 
-def _done(run: Run) -> Outcome:
+def _done(run: Run) -> Status:
     if not run.page.exists():
-        export_page(run.folder / "notebook.ipynb", run.page)
-    return Outcome(run, "done")
+        export_page(run.folder / NOTEBOOK, run.page)
+    return Status("done")
 
 
-def _execute(run: Run, series: str, watch: "_Watch", lock: int) -> Outcome:
-    identity = run.identity() | {"started": _now()} | ({"series": series} if series else {})
-    write_identity(run.folder, identity)
+def _execute(run: Run, series: str, watch: "_Watch") -> Status:
+    facts = run.identity() | {"started": _now()} | ({"series": series} if series else {})
+    run.write_facts(facts)
     with watch:
-        outcome = _execute_notebook(run, watch, lock)
+        status = _execute_notebook(run, watch)
     if watch.verdict == UNWANTED:
         raise UnwantedError(run.name)
-    if outcome.status == "finished" and (error := _record_error(run.folder)):
-        outcome = Outcome(run, "failed", error)
-    export_page(run.folder / "notebook.ipynb", run.page)
-    ending = {"ended": _now(), "outcome": outcome.status, "error": outcome.error}
-    write_identity(run.folder, identity | ending)
-    return outcome
-
-
-def _record_error(folder: Path) -> str:
-    """What is wrong with the record that a notebook should have written, if anything."""
-    if not (folder / "record.json").exists():
-        return "the notebook ended without writing a record"
+    if status.word == "finished" and not (found := Run(run.folder)).record:
+        missing = "the notebook ended without writing a record"
+        status = Status("failed", found.error if found.has_record else missing)
+    run.write_facts(facts | {"ended": _now(), "outcome": status.word, "error": status.why})
     try:
-        read_record(folder)
-    except InputError as error:
-        return str(error)
-    return ""
+        export_page(run.folder / NOTEBOOK, run.page)
+    except (InputError, ValueError, LookupError, TypeError, AttributeError) as error:
+        watch.tell({"event": "note", "text": f"its page can't be made ({error!r})"})
+    return status
 
 
 def _now() -> str:
@@ -172,7 +190,7 @@ class _Watch(threading.Thread):
         self.kernel: AsyncKernelManager | None = None
         self.verdict = ""
         self.ended = threading.Event()
-        self.events = run.folder / "events.jsonl"
+        self.events = run.folder / EVENTS
         self.position = self.events.stat().st_size if self.events.exists() else 0
         self.started = time.monotonic()
 
@@ -205,12 +223,16 @@ class _Watch(threading.Thread):
 
     def _end_kernel(self) -> None:
         process = getattr(self.kernel and self.kernel.provisioner, "process", None)
-        if process is not None and process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # it leads a group, with its own children
+        with suppress(psutil.NoSuchProcess):
+            if process is not None and process.poll() is None:
+                kernel = psutil.Process(process.pid)
+                # Its children first: those of a process that has ended can't be found.
+                for each in (*kernel.children(recursive=True), kernel):
+                    with suppress(psutil.NoSuchProcess):
+                        each.kill()
 
 
-def _execute_notebook(run: Run, watch: _Watch, lock: int) -> Outcome:
+def _execute_notebook(run: Run, watch: _Watch) -> Status:
     """Execute into the run's folder, up to the first error."""
     known = read_parameters(run.notebook)
     given = {key: value for key, value in run.parameters.items() if value != known[key].default}
@@ -225,9 +247,8 @@ def _execute_notebook(run: Run, watch: _Watch, lock: int) -> Outcome:
             engine_name=WholeFilesEngine.NAME,
             kernel_name="python3",
             language="python",
-            saved_as=folder / "notebook.ipynb",
+            run=run,
             watch=watch,
-            lock=lock,
         )
     except PapermillExecutionError as error:
         message = (error.evalue.strip().splitlines() or [""])[0]
@@ -235,14 +256,17 @@ def _execute_notebook(run: Run, watch: _Watch, lock: int) -> Outcome:
             raise InputError(message) from error
         text = ANSI.sub("", "\n".join(error.traceback))
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-        return Outcome(
-            run,
+        numbers = {int(number) for number in ERRNO.findall(error.evalue)} & FULL
+        reasons = [f"{os.strerror(number)} (errno {number})" for number in numbers]
+        room = [*reasons, "make room; the same command goes on"] if reasons else []
+        why = f"{error.ename}: {message}" if message else error.ename
+        return Status(
             "failed",
-            f"{error.ename}: {message}" if message else error.ename,
+            "; ".join([why, *room]),
             tuple(lines[-DETAIL_LINES:]),
             transient=error.ename == DIED or bool(watch.verdict),
         )
-    return Outcome(run, "finished")
+    return Status("finished")
 
 
 class WholeFilesEngine(Engine):
@@ -259,23 +283,22 @@ class WholeFilesEngine(Engine):
         nb: nbformat.NotebookNode,
         kernel_name: str,
         *,
-        saved_as: Path,
+        run: Run,
         watch: _Watch,
-        lock: int,
         **_: Any,
     ) -> nbformat.NotebookNode:
         """Execute a notebook's cells up to the first error; papermill calls this."""
-        book = _Book(nb, saved_as, watch.tell)
-        source = Path(nb.metadata.papermill.input_path).name
-        nb.metadata.papermill.update(input_path=source, output_path=saved_as.name)
+        book = _Book(nb, run, watch.tell)
+        nb.metadata.papermill.update(input_path=run.notebook.name, output_path=NOTEBOOK)
         book.notebook_start()
-        with tempfile.TemporaryDirectory() as folder, Path(folder, "stdio").open("w+b") as stdio:
+        with kernel_lock.short_folder() as folder, Path(folder, "stdio").open("w+b") as stdio:
             kernel = AsyncKernelManager(
                 kernel_name=kernel_name,
                 # Without folders to look in, the kernel is that of this very interpreter.
                 kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
                 connection_file=str(Path(folder, "kernel.json")),
-                transport="ipc",  # by files, not ports: runs need no network and don't collide
+                # By files, not ports: runs need no network and don't collide.
+                transport="tcp" if os.name == "nt" else "ipc",
             )
             watch.kernel = kernel
             client = PapermillNotebookClient(
@@ -286,11 +309,13 @@ class WholeFilesEngine(Engine):
                 startup_timeout=KERNEL_START_SECONDS,
                 shutdown_kernel="immediate",
                 coalesce_streams=True,
+                # The kernel holds the folder too: should this process be killed, nobody else gets
+                # it before the kernel has noticed, and ended.
+                extra_arguments=[f"--ext={kernel_lock.__name__}"],
             )
+            environment = os.environ | {kernel_lock.VARIABLE: str(run.folder.absolute())}
             try:
-                # The kernel has a hand on the lock too: should this process be killed, nobody else
-                # gets the folder before the kernel has noticed, and ended.
-                client.execute(cleanup_kc=True, stdout=stdio, stderr=stdio, pass_fds=(lock,))
+                client.execute(cleanup_kc=True, stdout=stdio, stderr=stdio, env=environment)
             except (DeadKernelError, RuntimeError):  # the latter: it never answered
                 stdio.seek(0)
                 book.kernel_died(stdio.read().decode("utf-8", "replace"), watch.verdict)
@@ -306,14 +331,15 @@ class _Book(NotebookExecutionManager):
     """Papermill's bookkeeping of cells, saved whole."""
 
     def __init__(
-        self, nb: nbformat.NotebookNode, path: Path, tell: Callable[[Mapping[str, Any]], None]
+        self, nb: nbformat.NotebookNode, run: Run, tell: Callable[[Mapping[str, Any]], None]
     ) -> None:
-        super().__init__(nb, output_path=path, progress_bar=False)
+        super().__init__(nb, output_path=run.folder / NOTEBOOK, progress_bar=False)
         self.tell = tell
+        self.dataset = str(run.parameters.get("dataset"))
         self.current = next((cell for cell in nb.cells if cell.cell_type == "code"), None)
 
     def save(self, **_: Any) -> None:
-        write_atomically(self.output_path, nbformat.writes(self.nb))
+        write_atomically(self.output_path, _without_path(nbformat.writes(self.nb), self.dataset))
         self.last_save_time = self.now()
 
     def cell_start(self, cell: nbformat.NotebookNode, cell_index: int = 0, **_: Any) -> None:
@@ -334,18 +360,27 @@ class _Book(NotebookExecutionManager):
         self.cell_exception(self.current)
 
 
+def _without_path(text: str, dataset: str) -> str:
+    """A notebook's JSON in which a folder of pictures goes by its name, as in a record."""
+    path = dataset.removeprefix(PREFIX)
+    if path in (dataset, ""):
+        return text
+    name = Path(path).expanduser().resolve().name
+    for _ in range(2):  # as a value, and as text in the code of a cell
+        dataset, name = (json.dumps(each, ensure_ascii=False)[1:-1] for each in (dataset, name))
+        text = text.replace(dataset, PREFIX + name)
+    return text
+
+
 @contextmanager
-def _held(folder: Path) -> Iterator[int]:
-    """A folder, made if need be and locked; gone in the end if it is empty."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+def _held(run: Run) -> Iterator[None]:
+    """A run's folder, made if need be and locked; gone in the end if it is empty."""
+    made = [path for path in (run.folder, *run.folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        run.folder.mkdir(parents=True, exist_ok=True)
         # A kernel whose process was killed notices it within a second or so, and ends.
-        with locked(folder, LOCK_SECONDS) as lock:
-            yield lock
-    except BlockingIOError as error:
-        way_out = "wait for its end, or give --output another"
-        raise InputError(f"output folder {folder} is another process's now; {way_out}") from error
+        with run.locked(LOCK_SECONDS):
+            yield
     finally:
         for path in made:
             if path.is_dir() and not any(path.iterdir()):
@@ -363,12 +398,12 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
         for path in visible(folder):
             if afresh:
                 path.rename(aside / path.name)
-            elif path.name in ("run.json", "notebook.ipynb", "report.html"):
+            elif path.name in (FACTS, NOTEBOOK, PAGE):
                 shutil.copy2(path, aside)
         cleared = not visible(folder)
         yield
     except (InputError, OSError) as error:
-        kept = any((folder / name).exists() for name in ("checkpoint", "tuning"))
+        kept = any((folder / name).exists() for name in CHECKPOINTS)
         hours_may_hang_on_it = isinstance(error, OSError) and kept
         if aside.is_dir() and not hours_may_hang_on_it:
             for path in visible(folder) if cleared else []:

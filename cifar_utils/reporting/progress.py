@@ -2,12 +2,13 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 Show = Callable[[str, Mapping[str, Any]], None]
 
@@ -20,10 +21,11 @@ def follow(seen: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in {**seen, **event}.items() if key not in passing}
 
 
-def describe(seen: Mapping[str, Any]) -> str:
+def describe(seen: Mapping[str, Any], briefly: bool = False) -> str:
     """In words: ``"epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%"``.
 
-    Where a run trains several models, this one's name comes first.
+    Where a run trains several models, this one's name comes first. ``briefly``, for a terminal of
+    80 columns, tells no step, loss and training accuracy.
     """
     if "phase" in seen:
         return seen["phase"]
@@ -37,7 +39,12 @@ def describe(seen: Mapping[str, Any]) -> str:
         "val_accuracy": "validation {:.1%}".format,
         "best": "best {:.1%}".format,
     }
-    numbers = {key: seen[key] for key in words if isinstance(seen.get(key), int | float)}
+    left_out = {"step", "loss", "accuracy"} if briefly else set()
+    numbers = {
+        key: seen[key]
+        for key in words
+        if isinstance(seen.get(key), int | float) and key not in left_out
+    }
     told = [words[key](value) for key, value in numbers.items()]
     return ", ".join([str(seen["training"]), *told] if "training" in seen else told)
 
@@ -63,16 +70,27 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def shorten(name: str, width: int) -> str:
+    """A name in at most so many characters; its end, which tells the seed, is kept."""
+    if len(name) <= width:
+        return name
+    end = width // 2
+    return f"{name[: width - end - 1]}…{name[-end:]}"
+
+
 @contextmanager
-def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
+def shown_progress(console: Console, names: Sequence[str]) -> Iterator[Show]:
     """Show the progress of runs while the block lasts: live on a terminal, else a line an epoch.
+
+    On a terminal each run has a row from the first second. Rows of runs that wait are hidden where
+    there is no room for them. Where there are several runs, one more row counts them.
 
     Parameters
     ----------
     console
         Where to show it.
-    total
-        How many runs there are to be, for a row that counts them; 0 for none.
+    names
+        The runs'.
 
     Yields
     ------
@@ -83,19 +101,31 @@ def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
         ``{"event": "end", "status": "failed"}`` after its last one.
 
     """
-    columns = (_text("{task.description}"), BarColumn(16), _text("{task.fields[words]}"))
+    narrow = console.width < 110
+    width = min(max(map(len, names), default=1), console.width // 3)
+    bar = [] if narrow else [BarColumn(16)]
+    columns = (_text("{task.description}", width), *bar, _text("{task.fields[words]}"))
     live = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
-    rows: dict[str, TaskID] = {}
     seen: dict[str, dict[str, Any]] = {}
     ended = Counter()
     lives = console.is_terminal and not console.is_dumb_terminal
     one_at_a_time = threading.Lock()
-    overall = live.add_task("all runs", total=total, words="", visible=total > 0)
+    rows: dict[str, TaskID] = {
+        name: live.add_task(shorten(name, width), total=None, words="waiting", start=False)
+        for name in names
+    }
+    overall = live.add_task("all runs", total=len(names), words="", visible=len(names) > 1)
 
-    def count() -> None:
-        done, failed = ended.total() - ended["failed"], ended["failed"]
-        words = f"{done} done, {failed} failed, {total - done - failed} left"
+    def arrange() -> None:
+        """Count, and hide those that wait where there is no room for them."""
+        words = (
+            f"{ended.total() - ended['failed']} done, {ended['failed']} failed, {len(rows)} left"
+        )
         live.update(overall, completed=ended.total(), words=words)
+        waiting = [name for name in rows if name not in seen]
+        room = max(0, console.height - 3 - len(seen))
+        for place, name in enumerate(waiting):
+            live.update(rows[name], visible=place < room)
 
     def print_line(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -106,32 +136,33 @@ def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
 
     def _show(name: str, event: Mapping[str, Any]) -> None:
         kind = event.get("event")
-        if kind == "start" and name not in rows:
-            rows[name] = live.add_task(name, total=None, words="starting")
-        if name not in rows and kind != "end":
+        if name not in rows or (kind not in ("start", "end") and name not in seen):
             return  # a straggler of a run that has ended
         if kind == "end":
             ended[event["status"]] += 1
-            count()
-            if name in rows:
-                live.remove_task(rows.pop(name))
+            live.remove_task(rows.pop(name))
             seen.pop(name, None)
+            arrange()
             return
         if kind == "note":
             print_line(f"{name}: {event['text']}")
             return
         if kind == "start":
+            live.start_task(rows[name])
             event = {"phase": "starting"}
         elif kind == "retry":
             event = {"phase": f"tried again, for {event['error']}"}
+        begins = name not in seen
         seen[name] = known = follow(seen.get(name, {}), event)
-        words = describe(known)
+        words = describe(known, briefly=narrow)
         completed, total = course(known)
-        live.update(rows[name], total=total, completed=completed, words=words)
+        live.update(rows[name], total=total, completed=completed, words=words, visible=True)
+        if begins:
+            arrange()
         if kind == "retry" or (kind in ("phase", "epoch") and not lives):
-            print_line(f"{name}: {words}")
+            print_line(f"{name}: {describe(known)}")
 
-    count()
+    arrange()
     if lives:
         live.start()
     try:
@@ -141,5 +172,5 @@ def shown_progress(console: Console, total: int = 0) -> Iterator[Show]:
             live.stop()
 
 
-def _text(template: str) -> TextColumn:
-    return TextColumn(template, markup=False)
+def _text(template: str, width: int | None = None) -> TextColumn:
+    return TextColumn(template, markup=False, table_column=Column(no_wrap=True, min_width=width))

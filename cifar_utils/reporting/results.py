@@ -19,11 +19,10 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
 from cifar_utils.reporting.runs import project_folder, read_cells
+from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     Configuration,
-    FoundRun,
     configurations,
-    find_runs,
     read_notes,
     settings,
     trained_by,
@@ -145,7 +144,7 @@ def with_table(text: str, table: str) -> str:
     return f"{before}{MARKS[0]}\n{table}{MARKS[1]}{after}"
 
 
-def _finished(folder: Path) -> list[FoundRun]:
+def _finished(folder: Path) -> list[Run]:
     return [run for run in find_runs(folder) if run.record]
 
 
@@ -200,15 +199,15 @@ def _mean(group: Configuration, column: str) -> str:
 # Comparisons by validation images.
 
 
-def _validation(run: FoundRun) -> float | None:
+def _validation(run: Run) -> float | None:
     """The validation accuracy after the epoch that was kept."""
     epochs = {row.get("epoch"): row.get("val_accuracy") for row in run.record.history}
     return epochs.get(run.record.best_epoch)
 
 
-def _comparable(runs: Sequence[FoundRun]) -> list[list[list[FoundRun]]]:
+def _comparable(runs: Sequence[Run]) -> list[list[list[Run]]]:
     """Runs of a notebook on the same images for as many epochs: sets of ways, each of its seeds."""
-    found: dict[tuple, dict[str, list[FoundRun]]] = {}
+    found: dict[tuple, dict[str, list[Run]]] = {}
     for run in sorted(runs, key=lambda run: run.name):
         record = run.record
         if _validation(run) is None or record.trials:
@@ -219,19 +218,19 @@ def _comparable(runs: Sequence[FoundRun]) -> list[list[list[FoundRun]]]:
     return [[*ways.values()] for ways in found.values() if len(ways) > 1]
 
 
-def _differing(way: list[FoundRun], reference: list[FoundRun]) -> dict[str, Any]:
+def _differing(way: list[Run], reference: list[Run]) -> dict[str, Any]:
     one, other = settings(way[0].record), settings(reference[0].record)
     return {name: one.get(name) for name in one | other if one.get(name) != other.get(name)}
 
 
-def _pairs(way: list[FoundRun], reference: list[FoundRun]) -> list[float]:
+def _pairs(way: list[Run], reference: list[Run]) -> list[float]:
     """Differences in validation accuracy between runs of one seed that the same thing trained."""
     others = {_circumstances(run): run for run in reference}
     pairs = [(run, others.get(_circumstances(run))) for run in way if _circumstances(run)]
     return [_validation(run) - _validation(other) for run, other in pairs if other]
 
 
-def _circumstances(run: FoundRun) -> str | None:
+def _circumstances(run: Run) -> str | None:
     """The seed and what computed the training; None where the code is not known for certain."""
     stretches = trained_by(run.record)
     commits = [stretch.get("git") or UNKNOWN for stretch in stretches]
@@ -239,7 +238,7 @@ def _circumstances(run: FoundRun) -> str | None:
     return f"{run.record.parameters.get('seed')} {stretches}" if certain else None
 
 
-def _comparison(ways: list[list[FoundRun]], root: Path) -> str:
+def _comparison(ways: list[list[Run]], root: Path) -> str:
     """A set of ways against the one that differs least from the others."""
     reference = min(ways, key=lambda way: sum(len(_differing(way, other)) for other in ways))
     record = reference[0].record
@@ -308,7 +307,7 @@ def _difference(pairs: list[float], deviation: float, freedom: int) -> dict[str,
     }
 
 
-def _trials(run: FoundRun, root: Path) -> str:
+def _trials(run: Run, root: Path) -> str:
     record = run.record
     images, target = record.dataset["validation"], record.parameters.get("target_accuracy")
     rows = []
@@ -379,7 +378,7 @@ def _budget(group: Configuration) -> float:
     return float((group.board["epochs"] * group.board["train_images"]).mean())
 
 
-def _trial_words(run: FoundRun) -> str:
+def _trial_words(run: Run) -> str:
     """The trials of the commonest number of epochs, in words."""
     trials = run.record.trials
     ((epochs, _),) = Counter(trial["epochs"] for trial in trials).most_common(1)
@@ -404,7 +403,7 @@ def _table(rows: Any) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
-def _page(run: FoundRun, root: Path) -> str:
+def _page(run: Run, root: Path) -> str:
     return _link(run.page if run.page.exists() else run.folder / "record.json", root)
 
 

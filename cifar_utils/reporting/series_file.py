@@ -160,9 +160,9 @@ class _Reader:
             defaults = {key: parameter.default for key, parameter in known.items()}
             runs.append(
                 Run(
+                    folder / "-".join(parts),
                     notebook,
                     defaults | given | chosen,
-                    folder / "-".join(parts),
                     tuple(tags),
                     timeout,
                     row.get("retries", Run.retries),

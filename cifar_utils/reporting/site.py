@@ -21,12 +21,11 @@ from cifar_utils.reporting.export import (
     page_look,
     write_links,
 )
+from cifar_utils.runs.folder import NOTEBOOK, Run, find_runs
 from cifar_utils.runs.leaderboard import (
     COLUMNS,
     Configuration,
-    FoundRun,
     configurations,
-    find_runs,
     read_notes,
 )
 from cifar_utils.text import compact, duration, interval, percent
@@ -63,7 +62,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     numbers = ("top1", "top1_low", "top1_high", "train_seconds", "flops")
     board = board.rename(columns={"name": "run"}).astype(dict.fromkeys(numbers, float))
 
-    def link(run: FoundRun) -> Markup:
+    def link(run: Run) -> Markup:
         html = Markup('<a href="{}">{}</a>') if run.folder in links else Markup("{1}")
         return html.format(links.get(run.folder, ""), run.name)
 
@@ -120,11 +119,11 @@ def _row(group: Configuration) -> dict[str, Any]:
     }
 
 
-def _renew_pages(runs: Sequence[FoundRun], say: Callable[[str], None]) -> None:
+def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:
     """Export anew the pages that are not as they would be exported now."""
     stale = []
     for run in runs:
-        notebook = run.folder / "notebook.ipynb"
+        notebook = run.folder / NOTEBOOK
         if notebook.exists() and not is_current(run.page, notebook):
             stale.append((run, notebook))
     for number, (run, notebook) in enumerate(stale, 1):
@@ -135,7 +134,7 @@ def _renew_pages(runs: Sequence[FoundRun], say: Callable[[str], None]) -> None:
             say(f"[{number}/{len(stale)}] {run.name}: {error}")
 
 
-def _link_pages(runs: Sequence[FoundRun], folder: Path) -> None:
+def _link_pages(runs: Sequence[Run], folder: Path) -> None:
     """Write into each run's page the way to the index and to the runs before and after it."""
     for place, run in enumerate(runs):
         links = Markup('<nav aria-label="Runs"><a href="{}">All runs</a>').format(

@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
-from cifar_utils.runs.loaded import LoadedRun, load_run
+from cifar_utils.runs.folder import PREDICTED, PREDICTIONS, Run, load_run
 from cifar_utils.text import compact, duration, interval, percent
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Comparison:
 
     """
 
-    runs: tuple[LoadedRun, ...]
+    runs: tuple[Run, ...]
     table: pd.DataFrame
     tests: tuple[PairedTest, ...]
     notes: tuple[str, ...]
@@ -174,13 +174,13 @@ class Comparison:
         return html + self.figure._repr_html_()
 
 
-def compare_runs(runs: Sequence[LoadedRun | Path | str]) -> Comparison:
+def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
     """Compare runs, each with the first one.
 
     Parameters
     ----------
     runs
-        Two or more, as :func:`~cifar_utils.runs.loaded.load_run` gives them, or their folders.
+        Two or more, as :func:`~cifar_utils.runs.folder.load_run` gives them, or their folders.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def compare_runs(runs: Sequence[LoadedRun | Path | str]) -> Comparison:
     """
     if len(runs) < 2:
         raise InputError(f"a comparison takes two runs or more, not {len(runs)}")
-    runs = tuple(run if isinstance(run, LoadedRun) else load_run(run) for run in runs)
+    runs = tuple(run if isinstance(run, Run) else load_run(run) for run in runs)
     folders = [run.folder.resolve() for run in runs]
     for folder in folders:
         if folders.count(folder) > 1:
@@ -199,7 +199,7 @@ def compare_runs(runs: Sequence[LoadedRun | Path | str]) -> Comparison:
     if len(set(names)) < len(names):  # of the same name in different folders
         names = [str(run.folder) for run in runs]
     tests, notes = [], []
-    kept = ("predicted.npz", "predictions.npz")
+    kept = PREDICTED, PREDICTIONS
     without = [
         str(run.folder) for run in runs if not any((run.folder / name).exists() for name in kept)
     ]
@@ -216,7 +216,7 @@ def compare_runs(runs: Sequence[LoadedRun | Path | str]) -> Comparison:
     return Comparison(runs, _table(names, runs), tuple(tests), tuple(notes))
 
 
-def _settings(run: LoadedRun) -> dict[str, Any]:
+def _settings(run: Run) -> dict[str, Any]:
     """What may make two runs differ: notebook, parameters and what computed them."""
     record = run.record
     by = {"backend": "backend", "computed in": "precision"}
@@ -224,7 +224,7 @@ def _settings(run: LoadedRun) -> dict[str, Any]:
     return {"notebook": record.notebook} | record.parameters | environment
 
 
-def _table(names: list[str], runs: tuple[LoadedRun, ...]) -> pd.DataFrame:
+def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
     settings = [_settings(run) for run in runs]
     given = {
         name: [each.get(name, ABSENT) for each in settings]
@@ -254,7 +254,7 @@ def _or_absent(value: float, form: Any) -> str:
     return ABSENT if pd.isna(value) else form(value)
 
 
-def _paired_test(name: str, run: LoadedRun, against: str, other: LoadedRun) -> PairedTest | str:
+def _paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | str:
     """The test of two runs, or why there is none."""
     data = [each.record.dataset.get("name", "?") for each in (run, other)]
     labels = [each.predicted.labels for each in (run, other)]
@@ -266,7 +266,7 @@ def _paired_test(name: str, run: LoadedRun, against: str, other: LoadedRun) -> P
     return PairedTest(name, against, *(int(count.sum()) for count in counts))
 
 
-def _alike(runs: Sequence[LoadedRun]) -> list[list[int]]:
+def _alike(runs: Sequence[Run]) -> list[list[int]]:
     """The places of runs, those together that differ in nothing but the seed."""
     groups: dict[str, list[int]] = {}
     for place, run in enumerate(runs):
@@ -275,7 +275,7 @@ def _alike(runs: Sequence[LoadedRun]) -> list[list[int]]:
     return [*groups.values()]
 
 
-def _over_seeds(names: list[str], runs: tuple[LoadedRun, ...]) -> Iterator[str]:
+def _over_seeds(names: list[str], runs: tuple[Run, ...]) -> Iterator[str]:
     """Mean and standard deviation of runs that differ in the seed alone."""
     for group in _alike(runs):
         by_seed = {

@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import pandas as pd
 import yaml
 from scipy.stats import t
 
-from cifar_utils.errors import InputError
-from cifar_utils.runs.record import UNKNOWN, RunRecord, read_record
+from cifar_utils.runs.folder import Run, find_runs
+from cifar_utils.runs.record import UNKNOWN, RunRecord
 from cifar_utils.runs.reported import reported_results, reporter
 from cifar_utils.text import compact, duration, interval, percent
 
@@ -32,35 +31,6 @@ COLUMNS = [
     *("processor", "commit", "date", "seed"),
 ]
 ASIDE = {"first", "last", "platform", "python"}  # of a stretch of epochs: they change no result
-UNFINISHED = "not finished; the same command goes on with it"
-
-
-@dataclass(frozen=True)
-class FoundRun:
-    """A run's folder on disk, with its record or a line of why it has none.
-
-    Attributes
-    ----------
-    date
-        The day it ended (``"2026-11-21"``); where nothing tells, that of its last change.
-
-    """
-
-    folder: Path
-    notebook: str
-    date: str
-    record: RunRecord | None = None
-    error: str = ""
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
-
-    @property
-    def page(self) -> Path:
-        """Where its page is, if it has one."""
-        return self.folder / "report.html"
 
 
 @dataclass(frozen=True)
@@ -76,7 +46,7 @@ class Configuration:
 
     """
 
-    runs: tuple[FoundRun, ...]
+    runs: tuple[Run, ...]
     board: pd.DataFrame
 
     @property
@@ -112,16 +82,6 @@ class Configuration:
         return self.mean("top1") - half, self.mean("top1") + half
 
 
-def find_runs(folder: Path) -> list[FoundRun]:
-    """All runs below a folder: finished ones by dataset, best first; then the others, by name.
-
-    Runs are known by their ``record.json`` or ``run.json``; hidden folders are not looked into.
-    """
-    files = [*folder.rglob("record.json"), *folder.rglob("run.json")]
-    found = {file.parent for file in files if "/." not in f"/{file.relative_to(folder).as_posix()}"}
-    return sorted(map(_find_run, found), key=_order)
-
-
 def leaderboard(folder: Path | str) -> pd.DataFrame:
     """The finished runs below a folder, a row each, the best first within a dataset.
 
@@ -135,7 +95,7 @@ def leaderboard(folder: Path | str) -> pd.DataFrame:
     return tabulate([run for run in find_runs(Path(folder)) if run.record])
 
 
-def tabulate(runs: Sequence[FoundRun]) -> pd.DataFrame:
+def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
     """The rows of :func:`leaderboard` for these finished runs, in their order."""
     board = pd.DataFrame([_row(run) for run in runs], columns=COLUMNS)
     for column in board.columns.difference(TEXT):
@@ -146,13 +106,13 @@ def tabulate(runs: Sequence[FoundRun]) -> pd.DataFrame:
     return board
 
 
-def configurations(runs: Sequence[FoundRun]) -> list[Configuration]:
+def configurations(runs: Sequence[Run]) -> list[Configuration]:
     """Finished runs, seeds of one configuration together: by dataset, the best mean first.
 
     Seeds are of one configuration where notebook and parameters are the same. They may be of
     several commits and machines, which the columns ``commit`` and ``processor`` list.
     """
-    found: dict[str, list[FoundRun]] = {}
+    found: dict[str, list[Run]] = {}
     seen: Counter[str] = Counter()
     for run in runs:
         parameters = run.record.parameters
@@ -172,7 +132,7 @@ def configurations(runs: Sequence[FoundRun]) -> list[Configuration]:
     return sorted(groups, key=order)
 
 
-def read_notes(folder: Path, runs: Sequence[FoundRun]) -> dict[str, str]:
+def read_notes(folder: Path, runs: Sequence[Run]) -> dict[str, str]:
     """What a reader must know of some runs: sentences of a folder's ``notes.yaml``.
 
     Its keys are patterns of runs' names (``"cifarnet-*"``); those that fit none are left out.
@@ -222,7 +182,7 @@ def standings(board: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...
     return tuple(heads), rows
 
 
-def _row(run: FoundRun) -> dict[str, Any]:
+def _row(run: Run) -> dict[str, Any]:
     record = run.record
     test, model, seconds = record.scores.get("test", {}), record.model, record.seconds
     low, high = test.get("top1_interval") or (None, None)
@@ -270,40 +230,3 @@ def _reported(architecture: str, dataset: str) -> tuple[float | None, str]:
     best = rows[0]
     splits = {"test": "", "unclear": ", split unclear"}
     return best["top1"], reporter(best) + splits.get(best["split"], f", {best['split']}")
-
-
-def _find_run(folder: Path) -> FoundRun:
-    file = folder / "run.json"
-    facts: dict[str, Any] = {}
-    record, error = None, ""
-    try:
-        # A record alone is a run too.
-        facts = json.loads(file.read_text("utf-8")) if file.exists() else {"outcome": "finished"}
-        if facts.get("outcome") == "finished":
-            record = read_record(folder)
-        else:
-            error = str(facts.get("error") or UNFINISHED)
-    except InputError as broken:
-        error = str(broken)
-    except (OSError, ValueError, AttributeError) as broken:
-        facts, error = {}, f"{file} is broken ({broken}); run its notebook again"
-    return FoundRun(
-        folder,
-        notebook=record.notebook if record else str(facts.get("notebook", "")),
-        date=str(facts.get("ended") or "")[:10] or _changed(folder),
-        record=record,
-        error=error,
-    )
-
-
-def _order(run: FoundRun) -> tuple[Any, ...]:
-    if not run.record:
-        return 1, "", 0.0, run.name, str(run.folder)
-    top1 = run.record.scores.get("test", {}).get("top1")
-    rank = -top1 if isinstance(top1, int | float) else 1.0
-    return 0, str(run.record.dataset.get("name", "")), rank, run.name, str(run.folder)
-
-
-def _changed(run: Path) -> str:
-    latest = max(path.stat().st_mtime for path in run.glob("r*.json"))
-    return f"{datetime.fromtimestamp(latest):%Y-%m-%d}"

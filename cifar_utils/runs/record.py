@@ -11,9 +11,6 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
-import pandas as pd
-import psutil
-
 from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
 from cifar_utils.provenance import changes, describe_environment
@@ -153,6 +150,8 @@ class RunRecord:
         return f"{self.run}: {model} on {data} ({self.notebook}), {epochs}{score}"
 
     def _repr_html_(self) -> str:
+        import pandas as pd  # half a second, which the command line need not wait for
+
         rows = {name: fact for name, fact in self._facts().items() if fact}
         with pd.option_context("display.max_colwidth", None):
             return pd.DataFrame(rows.items()).to_html(header=False, index=False)
@@ -230,7 +229,7 @@ def record_run(
     Training counts the seconds of every epoch, those before a resumption too; with ``trials`` those
     of the model scored, and the others are counted by themselves. With the record the folder gets
     ``predictions.npz`` (:func:`~cifar_utils.evaluation.read_scores`) and ``model.keras``, for which
-    see :func:`write_model`; :func:`~cifar_utils.runs.loaded.load_run` reads
+    see :func:`write_model`; :func:`~cifar_utils.runs.folder.load_run` reads
     them. The record comes last: it is what says that a run is done.
     """
     from cifar_utils.models import summarize
@@ -283,6 +282,8 @@ def notebook_name(folder: Path | str | None = None) -> str:
     such as ``papermill NAME.ipynb``.
 
     """
+    import psutil
+
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(Path(folder, "run.json").read_text("utf-8"))["notebook"])
     named = [os.environ.get("JPY_SESSION_NAME", "")]

@@ -1,0 +1,83 @@
+"""Publish finished runs: copy what a reader needs of them, as a snapshot of a commit."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cifar_utils.errors import InputError
+from cifar_utils.reporting.export import export_page
+from cifar_utils.runs.folder import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD, Run, load_run
+from cifar_utils.runs.record import UNKNOWN
+
+PUBLISHED = (RECORD, FACTS, NOTEBOOK, PAGE, PREDICTED)
+
+
+def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> Iterator[Path]:
+    """Copy finished runs to folders of the same names; a published run of that name is replaced.
+
+    All are checked before the first is copied.
+
+    Parameters
+    ----------
+    folders
+        The runs'.
+    published
+        Where their copies go.
+    anyway
+        Copy runs of no known commit too.
+
+    Yields
+    ------
+    Path
+        The folder of each copy.
+
+    Raises
+    ------
+    InputError
+        Where a folder holds no finished run, a run lacks its notebook, or its commit is not known.
+
+    """
+    runs = [load_run(folder) for folder in folders]
+    for run in runs:
+        if run.facts.get("outcome") != "finished" or not (run.folder / NOTEBOOK).exists():
+            raise InputError(f"run {run.folder} is not finished; the same command goes on with it")
+        if not anyway and (why := _unknown_commit(run)):
+            raise InputError(f"run {run.folder} {why}; run it at a commit, or add --anyway")
+    for run in runs:
+        yield _copy(run, published / run.name)
+
+
+def _unknown_commit(run: Run) -> str:
+    """What is not known of the code that made a run; empty where its commits tell all."""
+    record = run.record
+    made_by = [*(record.trained_by or [record.environment]), record.evaluated_by]
+    for commit in [each.get("git") or UNKNOWN for each in made_by if each]:
+        if commit == UNKNOWN:
+            return "does not tell its commit"
+        if commit.endswith("+changes"):
+            return f"was made by {commit[:8]} and changes that were not committed"
+    return ""
+
+
+def _copy(run: Run, target: Path) -> Path:
+    if run.folder.resolve() == target.resolve():
+        return target
+    if not run.page.exists():
+        export_page(run.folder / NOTEBOOK, run.page)
+    new, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
+    for path in (new, old):
+        shutil.rmtree(path, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name in PUBLISHED:
+        if (run.folder / name).exists():
+            shutil.copy2(run.folder / name, new)
+    facts = run.facts
+    if "dataset" in facts.get("parameters", {}):  # may hold a path of this machine
+        facts["parameters"]["dataset"] = run.record.dataset["name"]
+        (new / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
