@@ -185,7 +185,9 @@ def series(
     runs = read_series(file or project_folder() / "notebooks" / "series.yaml", profile, folder)
     runs = select(runs, only, tags)
     if dry_run:
-        _print_table(("run", "status", "why"), [(run.name, *run.status()[:2]) for run in runs])
+        rows = [(run.name, *run.status()[:2]) for run in runs]
+        afresh = {"other": "stale"}  # a run of other parameters is run afresh, too
+        _print_table(("run", "status", "why"), [(n, afresh.get(s, s), why) for n, s, why in rows])
         return 0
     failed = 0
     try:
@@ -416,24 +418,33 @@ def _console() -> Console:
 
 
 def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; where words or short cells would be broken, each row over several lines."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     console = _console()
     console.width = console.width if console.is_terminal else 120
-    least = []
+    console.print(as_table(titles, rows, console.width))
+
+
+def as_table(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table | str:
+    """Rows of text as a table; where it would break words, each row over several lines.
+
+    Cells of fewer than 30 characters are not broken either.
+    """
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    total = 0
     for title, *cells in zip(titles, *rows, strict=True):
         parts = [part for cell in cells for part in ([cell] if len(cell) < 30 else cell.split())]
-        least.append(max(map(len, [title, *parts])))
-        table.add_column(title, overflow="fold", min_width=least[-1])
-    for row in rows:
-        table.add_row(*row)
-    if sum(least) + 2 * len(least) - 2 <= console.width:
-        console.print(table)
-        return
+        least = max(map(len, [title, *parts]))
+        table.add_column(title, overflow="fold", min_width=least)
+        total += least + 2
+    if total <= width:
+        for row in rows:
+            table.add_row(*row)
+        return table
+    stacked = []
     for name, *cells in rows:
         told = [f"{title} {cell}" for title, cell in zip(titles[1:], cells, strict=True) if cell]
-        lines = textwrap.wrap("; ".join(told), console.width - 4, break_long_words=False)
-        console.print("\n    ".join([name, *lines]), soft_wrap=True)
+        lines = textwrap.wrap("; ".join(told), width - 4, break_long_words=False)
+        stacked.append("\n    ".join([name, *lines]))
+    return "\n".join(stacked)
 
 
 def _question(notebook: Path) -> str:

@@ -9,10 +9,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +143,8 @@ def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> 
             yield client
         return
     jobs = min(jobs or default_jobs(), runs)
-    with short_folder() as scratch, dask.config.set(SETTINGS):
+    _start_tracker()
+    with short_folder() as scratch, dask.config.set({**SETTINGS, "temporary-directory": scratch}):
         cluster = LocalCluster(
             n_workers=min(jobs, left),
             threads_per_worker=1,
@@ -149,11 +152,18 @@ def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> 
             scheduler_kwargs={"dashboard": False},
             memory_limit=0,
             silence_logs=logging.CRITICAL,
-            local_directory=scratch,
         )
         with cluster, Client(cluster, set_as_default=False) as client:
             client.register_plugin(Share(jobs, scratch))
             yield client
+
+
+def _start_tracker() -> None:
+    """Start a process that multiprocessing keeps, so that the end of a terminal does not end it."""
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+        handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        resource_tracker.ensure_running()
+        signal.signal(signal.SIGHUP, handler)
 
 
 def execute_all(

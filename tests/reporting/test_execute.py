@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from bs4 import BeautifulSoup
 from rich.console import Console
 
 from cifar_utils.errors import InputError
-from cifar_utils.reporting.execute import execute
-from cifar_utils.reporting.runs import UnwantedError, plan_run, run_status
+from cifar_utils.reporting.execute import UnwantedError, execute
+from cifar_utils.reporting.runs import plan_run
+from cifar_utils.runs.folder import visible
 
 PATH = "from pathlib import Path"
 
@@ -31,7 +33,7 @@ def texts(run):
 
 
 def content(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path: path.read_bytes() for path in visible(folder) if path.is_file()}
 
 
 def page(run):
@@ -46,7 +48,7 @@ def first(tmp_path_factory, write_notebook):
         notebook = write_notebook("print('epochs:', epochs, 'in', output)")
         run = plan_run(notebook, {"epochs": "3", "note": "it's {odd}"})
         console = Console(file=io.StringIO(), width=200)
-        assert execute(run, console=console).status == "finished"
+        assert execute(run, console=console).word == "finished"
     return run, console.file.getvalue()
 
 
@@ -84,10 +86,10 @@ def test_only_what_differs_from_the_defaults_is_injected(first):
 
 def test_a_done_run_is_left_alone(done, console):
     before = content(done.folder)
-    assert execute(done, console=console).status == "done"
+    assert execute(done, console=console).word == "done"
     assert content(done.folder) == before
     done.page.unlink()
-    assert execute(done, console=console).status == "done"
+    assert execute(done, console=console).word == "done"
     assert done.page.exists()
 
 
@@ -96,7 +98,7 @@ def test_forcing_replaces_a_run_but_nothing_else(done, console, project):
     other = plan_run(done.notebook, {"epochs": 1}, done.folder)
     with pytest.raises(InputError, match="another run"):
         execute(other, console=console)
-    assert execute(other, force=True, console=console).status == "finished"
+    assert execute(other, force=True, console=console).word == "finished"
     assert texts(other)[0].startswith("epochs: 1 in")
     assert not (done.folder / "checkpoint").exists()
     mine = project / "mine"
@@ -112,15 +114,15 @@ def test_a_failed_notebook_keeps_its_part_and_goes_on(project, write_notebook, c
     )
     run = plan_run(write_notebook("print('before')", PATH, fail_once, "print('after')"), {})
     outcome = execute(run, console=console)
-    assert (outcome.status, outcome.error) == ("failed", "ZeroDivisionError: division by zero")
+    assert (outcome.word, outcome.why) == ("failed", "ZeroDivisionError: division by zero")
     assert texts(run) == ["before\n"]
     assert "papermill" not in page(run).get_text().lower()
     box = page(run).select_one(".cell .error#error")
     assert box.p.get_text() == "ZeroDivisionError: division by zero"
     assert "1 / 0" in box.find_parent(class_="cell").select_one(".highlight").get_text()
     assert page(run).select_one("header .failed a")["href"] == "#error"
-    assert run_status(run) == "unfinished"
-    assert execute(run, console=console).status == "finished"
+    assert run.status().word == "unfinished"
+    assert execute(run, console=console).word == "finished"
     assert texts(run) == ["before\n", "after\n"]
     assert not page(run).select(".error")
 
@@ -129,8 +131,8 @@ def test_a_kernel_that_dies_is_shown_at_its_cell(project, write_notebook, consol
     die = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     run = plan_run(write_notebook("print('before')", die), {})
     outcome = execute(run, console=console)
-    assert outcome.status == "failed"
-    assert "the kernel died" in outcome.error
+    assert outcome.word == "failed"
+    assert "the kernel died" in outcome.why
     box = page(run).select_one("#error")
     assert "os.kill" in box.find_parent(class_="cell").select_one(".highlight").get_text()
 
@@ -144,13 +146,25 @@ def test_the_last_lines_of_an_error_are_kept(project, write_notebook, console):
     assert not any("\x1b" in line for line in outcome.details)
 
 
-def test_a_run_ends_at_its_timeout(project, write_notebook, console):
-    run = plan_run(write_notebook("import time\ntime.sleep(600)"), {})
-    outcome = execute(replace(run, timeout=3.0), console=console)
-    assert (outcome.status, outcome.transient) == ("failed", True)
-    assert outcome.error == "TimeoutError: not done within its timeout of 3.0 s"
+CHILD = """\
+import subprocess, time
+from pathlib import Path
+
+child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+Path(output, "child").write_text(str(child.pid))
+time.sleep(600)"""
+
+
+def test_a_run_ends_at_its_timeout_with_all_that_it_has_started(
+    project, write_notebook, console, alive
+):
+    run = plan_run(write_notebook(CHILD), {})
+    status = execute(replace(run, timeout=5.0), console=console)
+    assert (status.word, status.transient) == ("failed", True)
+    assert status.why == "TimeoutError: not done within its timeout of 5.0 s"
     assert "not done within" in page(run).select_one("#error").get_text()
-    assert run_status(run) == "unfinished"
+    assert run.status().word == "unfinished"
+    assert not alive(int((run.folder / "child").read_text()))
 
 
 def test_a_run_that_nobody_wants_any_more_ends_and_can_go_on(project, write_notebook, console):
@@ -158,15 +172,15 @@ def test_a_run_that_nobody_wants_any_more_ends_and_can_go_on(project, write_note
     run = plan_run(write_notebook(mark, "import time\ntime.sleep(600)"), {})
     with pytest.raises(UnwantedError):
         execute(run, console=console, wanted=lambda: not (run.folder / "mark").exists())
-    assert run_status(run) == "unfinished"
+    assert run.status().word == "unfinished"
     nbformat.validate(nbformat.read(run.folder / "notebook.ipynb", as_version=4))
 
 
 def test_what_a_series_has_begun_afresh_it_goes_on_with(done, console):
     (done.folder / "mark").write_text("")
-    assert execute(done, force=True, series="this", console=console).status == "finished"
+    assert execute(done, force=True, series="this", console=console).word == "finished"
     assert not (done.folder / "mark").exists()
-    assert execute(done, force=True, series="this", console=console).status == "done"
+    assert execute(done, force=True, series="this", console=console).word == "done"
 
 
 SLEEP = """\
@@ -185,29 +199,90 @@ from cifar_utils.reporting.runs import plan_run
 execute(plan_run(Path("notebooks/01_tiny.ipynb"), {}))"""
 
 
-def test_a_kernel_whose_process_is_killed_ends_before_another_gets_the_folder(
-    project, write_notebook, console, alive
-):
+@pytest.fixture
+def other(project, write_notebook):
+    """A run that another process executes, that process, and its kernel."""
     run = plan_run(write_notebook(SLEEP), {})
     pid = run.folder / "pid"
     with subprocess.Popen([sys.executable, "-c", EXECUTE], stdout=subprocess.DEVNULL) as other:
         while not (pid.exists() and pid.read_text()):
             time.sleep(0.05)
-        kernel = int(pid.read_text())
+        yield run, other, psutil.Process(int(pid.read_text()))
         other.kill()
-    assert execute(run, console=console).status == "finished"
-    assert int(pid.read_text()) != kernel
-    assert not alive(kernel)
+
+
+def test_a_run_of_another_process_is_left_to_it_and_its_kernel_keeps_the_folder(
+    other, console, monkeypatch
+):
+    run, process, kernel = other
+    monkeypatch.setattr("cifar_utils.reporting.execute.LOCK_SECONDS", 0)
+    assert f"process {process.pid}" in execute(run, console=console).why
+    kernel.suspend()  # so that it can't notice that the process has gone
+    process.kill()
+    process.wait()
+    assert execute(run, console=console).word == "running"
+    kernel.resume()
+    kernel.wait(60)
+    assert execute(run, console=console).word == "finished"
+    assert int((run.folder / "pid").read_text()) != kernel.pid
+
+
+def test_a_kernel_whose_process_is_killed_ends_before_another_gets_the_folder(
+    other, console, alive
+):
+    run, process, kernel = other
+    process.kill()
+    assert execute(run, console=console).word == "finished"
+    assert not alive(kernel.pid)
+
+
+def test_sockets_need_no_short_folder(project, write_notebook, console, monkeypatch):
+    deep = project / ("d" * 120)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    assert execute(plan_run(write_notebook(), {}), console=console).word == "finished"
+    assert not any(deep.iterdir())
+
+
+FILL = """\
+from pathlib import Path
+
+Path(output, "checkpoint").mkdir()
+raise OSError(28, "No space left on device", str(Path(output, "checkpoint")))"""
+
+
+def test_a_disk_that_is_full_in_training_costs_no_hours(project, write_notebook, console):
+    run = plan_run(write_notebook(FILL), {})
+    status = execute(run, console=console)
+    assert status.word == "failed"
+    assert "[Errno 28]" in status.why
+    assert str(run.folder.relative_to(project)) in status.why
+    assert status.why.endswith("make room; the same command goes on")
+    assert (run.folder / "checkpoint").exists()
+
+
+def test_a_folder_of_pictures_goes_by_its_name(project, write_notebook, console):
+    notebook = write_notebook("print(dataset)")
+    run = plan_run(notebook, {})
+    private = project / 'some "home"' / "pics"
+    run = replace(run, parameters=run.parameters | {"dataset": f"folder:{private}"})
+    assert execute(run, console=console).word == "finished"
+    assert texts(run) == ["folder:pics\n"]
+    cells = nbformat.read(run.folder / "notebook.ipynb", as_version=4)
+    assert cells.metadata.papermill.parameters.dataset == "folder:pics"
+    for file in ("notebook.ipynb", "report.html"):
+        assert "home" not in (run.folder / file).read_text()
+    assert run.facts["parameters"]["dataset"] == f"folder:{private}"
 
 
 def test_a_notebook_without_a_record_has_failed(project, write_notebook, console):
     run = plan_run(write_notebook("print('nothing')", record=False), {})
-    assert execute(run, console=console).error == "the notebook ended without writing a record"
+    assert execute(run, console=console).why == "the notebook ended without writing a record"
     broken = 'from pathlib import Path\nPath(output, "record.json").write_text("{}")'
     run = plan_run(write_notebook(broken, record=False), {})
     outcome = execute(run, console=console)
-    assert outcome.status == "failed"
-    assert "schema" in outcome.error
+    assert outcome.word == "failed"
+    assert "schema" in outcome.why
 
 
 REFUSE = """\
@@ -244,14 +319,14 @@ def test_the_kernel_is_this_interpreter(project, write_notebook, console, monkey
     spec.joinpath("kernel.json").write_text(json.dumps({"argv": argv, "display_name": "other"}))
     monkeypatch.setenv("JUPYTER_PATH", str(project / "jupyter"))
     run = plan_run(write_notebook("import sys\nprint(sys.executable)"), {})
-    assert execute(run, console=console).status == "finished"
+    assert execute(run, console=console).word == "finished"
     assert texts(run) == [f"{sys.executable}\n"]
 
 
 def test_odd_names_are_no_trouble(project, write_notebook, console):
     notebook = write_notebook(name="01 {tiny} [b]", folder=project / "a {b}")
     run = plan_run(notebook, {}, project / "out {epochs} <i>")
-    assert execute(run, console=console).status == "finished"
+    assert execute(run, console=console).word == "finished"
     assert "out {epochs} <i>: epoch 2/2" in console.file.getvalue()
 
 
@@ -260,25 +335,8 @@ def refused(run, console):
         execute(run, console=console)
     message = str(raised.value)
     assert str(run.folder) in message
-    assert "--output" in message
     assert "\n" not in message
     return message
-
-
-def test_a_folder_that_another_process_works_in_is_refused(
-    project, write_notebook, console, monkeypatch
-):
-    monkeypatch.setattr("cifar_utils.reporting.execute.LOCK_SECONDS", 0)
-    run = plan_run(write_notebook(), {}, project / "out")
-    run.folder.mkdir()
-    lock = "import fcntl, os, sys; fcntl.flock(os.open('out', os.O_RDONLY), fcntl.LOCK_EX)"
-    command = [sys.executable, "-c", f"{lock}; print('locked', flush=True); sys.stdin.read()"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as other:
-        assert other.stdout.readline() == b"locked\n"
-        assert "another process" in refused(run, console)
-        other.communicate()
-    assert list(run.folder.iterdir()) == []
 
 
 def test_a_folder_below_a_file_is_refused(project, write_notebook, console):
@@ -295,6 +353,7 @@ def test_a_read_only_folder_is_refused(project, write_notebook, console):
         folder = Path("/sys/kernel")  # not even by root
     message = refused(plan_run(write_notebook(), {}, folder / "run"), console)
     assert "can't be written" in message
+    assert "--output" in message
     assert not (folder / "run").exists()
 
 
@@ -308,7 +367,7 @@ def test_a_full_disk_is_refused(project, write_notebook, console):
         pytest.skip("this user may not mount a small disk")
     try:
         message = refused(plan_run(write_notebook(), {}, disk / "run"), console)
-        assert "No space left" in message
+        assert "No space left on device (errno 28)); make room" in message
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -1,6 +1,6 @@
 import io
 import json
-import time
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -98,7 +98,7 @@ def test_a_search_tells_of_its_trials():
 
 def test_without_a_terminal_each_epoch_and_phase_is_a_line():
     out = io.StringIO()
-    with shown_progress(Console(file=out), total=2) as show:
+    with shown_progress(Console(file=out), ["a run", "another"]) as show:
         show("a run", {"event": "start"})
         show("a run", {"event": "cell", "phase": "cell 2 of 9"})
         show("a run", {"event": "phase", "phase": "load [b]"})
@@ -120,7 +120,7 @@ def test_without_a_terminal_each_epoch_and_phase_is_a_line():
 def test_a_terminal_that_cannot_redraw_has_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     out = io.StringIO()
-    with shown_progress(Console(file=out, force_terminal=True), total=1) as show:
+    with shown_progress(Console(file=out, force_terminal=True), ["a run"]) as show:
         show("a run", {"event": "start"})
         show("a run", {"event": "phase", "phase": "load"})
     assert out.getvalue() == "a run: load\n"
@@ -132,29 +132,41 @@ def terminal(monkeypatch):
     return Console(file=io.StringIO(), force_terminal=True, width=140, height=20)
 
 
-def test_on_a_terminal_each_run_has_a_row_that_lives(terminal):
-    with shown_progress(terminal, total=4) as show:
-        show("done before", {"event": "end", "status": "done"})
+def shown(terminal):
+    """What is shown: of each row that was drawn, its text."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.file.getvalue()).splitlines()
+
+
+def test_on_a_terminal_each_run_has_a_row_from_the_first_second(terminal):
+    with shown_progress(terminal, ["one", "two", "three", "before"]) as show:
+        show("before", {"event": "end", "status": "done"})
+        assert [line.split()[0] for line in shown(terminal)[:3]] == ["one", "two", "three"]
         for name in ("one", "two"):
             show(name, {"event": "start"})
             show(name, {"event": "cell", "phase": "cell 2 of 9"})
         show("two", EPOCH)
-        time.sleep(0.3)
         show("one", {"event": "end", "status": "failed"})
-        time.sleep(0.3)
-    shown = terminal.file.getvalue()
-    assert "cell 2 of 9" in shown
-    assert "epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%" in shown
-    assert "1 done, 0 failed, 3 left" in shown
-    last = shown.rpartition("1 done, 1 failed, 2 left")[2]
-    assert last
-    assert "two" in last
-    assert "one" not in last
+    text = "\n".join(shown(terminal))
+    assert "epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%" in text
+    assert "1 done, 1 failed, 2 left" in text
+
+
+def test_rows_fit_into_80_columns_and_the_window(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80, height=10)
+    names = [f"ingredients-no-alternating-flip-of-many-s{seed}" for seed in range(30)]
+    with shown_progress(terminal, names) as show:
+        for name in names[-2:]:
+            show(name, {"event": "start"})
+            show(name, EPOCH)
+    lines = shown(terminal)
+    assert max(map(len, lines)) <= 80
+    for seed in (28, 29):
+        assert any(f"-s{seed} " in line and "validation 80.2%" in line for line in lines)
 
 
 def test_a_single_run_is_not_counted(terminal):
-    with shown_progress(terminal) as show:
+    with shown_progress(terminal, ["a run"]) as show:
         show("a run", {"event": "start"})
-        time.sleep(0.3)
     assert "a run" in terminal.file.getvalue()
     assert "all runs" not in terminal.file.getvalue()

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,9 +9,6 @@ from cifar_utils.reporting.runs import (
     list_notebooks,
     plan_run,
     project_folder,
-    read_identity,
-    run_status,
-    write_identity,
 )
 
 
@@ -85,88 +80,3 @@ def test_any_parameter_text_names_a_folder_right_below_reports(project, write_no
     assert folder.resolve().parent == project / "reports"
     assert folder.name.startswith("01_tiny-")
     assert folder.name.endswith("s0")
-
-
-@pytest.fixture
-def run(project, write_notebook):
-    return plan_run(write_notebook(), {})
-
-
-def finish(run, **facts):
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "record.json").write_text("{}")
-    write_identity(run.folder, run.identity() | {"outcome": "finished"} | facts)
-
-
-def test_status_goes_from_new_over_unfinished_to_done(run):
-    assert run_status(run) == "new"
-    run.folder.mkdir(parents=True)
-    assert run_status(run) == "new"
-    write_identity(run.folder, run.identity())
-    assert run_status(run) == "unfinished"
-    finish(run, outcome="failed")
-    assert run_status(run) == "unfinished"
-    finish(run)
-    assert run_status(run) == "done"
-    (run.folder / "record.json").unlink()
-    assert run_status(run) == "unfinished"
-
-
-def test_changed_code_makes_a_done_run_stale_but_outputs_prose_and_comments_do_not(
-    run, write_notebook
-):
-    finish(run)
-    content = json.loads(run.notebook.read_text())
-    content["cells"][0]["source"] = "# Another title\n\nOther words."
-    content["cells"][1]["execution_count"] = 7
-    source = "".join(content["cells"][1]["source"]).replace("# anything", "# whatever")
-    content["cells"][1]["source"] = source + "\n\n# a remark"
-    run.notebook.write_text(json.dumps(content))
-    assert run_status(run) == "done"
-    write_notebook("print('another cell')")
-    assert run_status(run) == "stale"
-
-
-def test_a_moved_folder_holds_the_same_run(run):
-    finish(run)
-    moved = run.folder.rename(run.folder.with_name("elsewhere"))
-    assert run_status(plan_run(run.notebook, {}, moved)) == "done"
-
-
-def test_another_run_is_refused_by_what_differs(run):
-    finish(run)
-    other = plan_run(run.notebook, {"epochs": 5, "note": "x"}, run.folder)
-    with pytest.raises(InputError) as raised:
-        run_status(other)
-    assert "epochs is 2, not 5; note is '', not 'x'" in str(raised.value)
-    assert "--output" in str(raised.value)
-    assert "--force" in str(raised.value)
-
-
-def test_a_run_of_another_notebook_is_refused(run, write_notebook):
-    finish(run)
-    other = plan_run(write_notebook(name="02_other"), {}, run.folder)
-    with pytest.raises(InputError, match="notebook is '01_tiny', not '02_other'"):
-        run_status(other)
-
-
-def test_a_folder_of_other_files_is_refused(run):
-    run.folder.mkdir(parents=True)
-    (run.folder / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="holds files but no run"):
-        run_status(run)
-
-
-def test_a_file_is_no_output_folder(run):
-    run.folder.parent.mkdir(parents=True)
-    run.folder.write_text("")
-    with pytest.raises(InputError, match="is a file"):
-        run_status(run)
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"notebook": "a", "parameters": 3}', "\x00"])
-def test_a_broken_identity_is_named(run, content):
-    run.folder.mkdir(parents=True)
-    (run.folder / "run.json").write_text(content)
-    with pytest.raises(InputError, match="broken"):
-        read_identity(run.folder)

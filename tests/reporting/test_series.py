@@ -1,32 +1,17 @@
 import io
 import json
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cifar_utils.data import load_dataset
 from cifar_utils.errors import InputError
-from cifar_utils.reporting.runs import project_folder, read_identity, write_identity
-from cifar_utils.reporting.series import State, run_series, run_state, select
+from cifar_utils.reporting.runs import project_folder
+from cifar_utils.reporting.series import run_series, select
 from cifar_utils.reporting.series_file import read_series
-
-RECORD = {
-    "schema": 1,
-    "run": "a",
-    "notebook": "01_tiny",
-    "parameters": {},
-    "dataset": {"name": "digits", "note": ""},
-    "model": {},
-    "environment": {},
-    "seconds": {},
-    "history": [],
-    "best_epoch": 1,
-    "scores": {},
-}
+from cifar_utils.runs.folder import Run
 
 
 @pytest.fixture
@@ -271,58 +256,8 @@ def test_runs_are_selected_by_name_and_tag(read, write_notebook):
     )
 
 
-@pytest.fixture
-def finished(read, write_notebook):
-    """A run that is done, as far as its files tell, on the given data."""
-
-    def finished(fingerprint: str | None):
-        write_notebook()
-        (run,) = read(runs_yaml("{name: a, notebook: '01'}"))
-        run.folder.mkdir(parents=True)
-        ending = {"outcome": "finished", "ended": "2026-01-02T03:04:05+00:00"}
-        write_identity(run.folder, run.identity() | ending)
-        dataset = RECORD["dataset"] | ({"fingerprint": fingerprint} if fingerprint else {})
-        (run.folder / "record.json").write_text(json.dumps(RECORD | {"dataset": dataset}))
-        return run
-
-    return finished
-
-
-def test_a_done_run_says_when(finished):
-    state = run_state(finished(load_dataset("digits").fingerprint))
-    assert (state.status, state.why) == ("done", "finished on 2026-01-02")
-
-
-def test_a_run_that_was_done_on_other_data_is_stale(finished, write_notebook):
-    run = finished("0123456789abcdef")
-    state = run_state(run)
-    assert state.status == "stale"
-    assert state.why.startswith("its data were 0123456789ab…, and are ")
-    gone = replace(run, parameters=run.parameters | {"dataset": "cifar10"})
-    write_identity(run.folder, gone.identity() | {"outcome": "finished"})
-    assert run_state(gone).status == "done"  # its data are not here to be compared
-
-
-def test_each_status_is_explained(finished, write_notebook, project):
-    run = finished(None)
-    other = replace(run, parameters=run.parameters | {"epochs": 7})
-    assert run_state(other) == State(other, "stale", "epochs is 2, not 7")
-    write_notebook("print('changed')")
-    assert run_state(run) == State(run, "stale", "its notebook has changed")
-    write_identity(run.folder, run.identity() | {"outcome": "failed", "error": "ValueError: x"})
-    assert run_state(run) == State(run, "unfinished", "it failed: ValueError: x")
-    write_identity(run.folder, run.identity())
-    assert run_state(run) == State(run, "unfinished", "it was stopped")
-    (run.folder / "run.json").write_text("{")
-    assert run_state(run).status == "stale"
-    (run.folder / "run.json").unlink()
-    assert run_state(run).status == "refused"
-    new = replace(run, folder=project / "nowhere")
-    assert run_state(new) == State(new, "new", "not run yet")
-
-
 def test_a_failing_run_stops_no_other_and_a_done_one_is_left_alone(read, write_notebook, project):
-    refuse = "from cifar_utils.choices import InputError\nraise InputError 'no such weights' "
+    refuse = "from cifar_utils.errors import InputError\nraise InputError('no such weights')"
     write_notebook(refuse, name="02_refused")
     write_notebook()
     (project / "out" / "mine").mkdir(parents=True)
@@ -336,14 +271,14 @@ def test_a_failing_run_stops_no_other_and_a_done_one_is_left_alone(read, write_n
     def outcomes(*rows):
         console = Console(file=io.StringIO())
         return {
-            (outcome.run.name, outcome.status, outcome.error.partition(";")[0])
-            for outcome in run_series(read(runs_yaml(*rows)), jobs=1, console=console)
+            (run.name, status.word, status.why.partition(";")[0])
+            for run, status in run_series(read(runs_yaml(*rows)), jobs=1, console=console)
         }
 
     refused = ("mine", "failed", f"output folder {project / 'out' / 'mine'} holds files but no run")
     first = {("bad", "failed", "no such weights"), ("good", "finished", ""), refused}
     assert outcomes(bad, good, mine) == first
-    assert outcomes(good) == {("good", "done", "")}
+    assert {word for _, word, _ in outcomes(good)} == {"done"}
     assert outcomes(good.replace("epochs: 1", "epochs: 3")) == {("good", "finished", "")}
 
 
@@ -361,4 +296,4 @@ def test_what_is_published_is_what_the_series_says(profile):
     assert published
     for run in published:
         # A page stays what it was when its notebook gets another parameter.
-        assert read_identity(run.folder)["parameters"].items() <= run.parameters.items()
+        assert Run(run.folder).facts["parameters"].items() <= run.parameters.items()

@@ -1,3 +1,4 @@
+import io
 import math
 
 import numpy as np
@@ -5,11 +6,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from cifar_utils import compare_runs, load_run
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import Scores
-from cifar_utils.reporting.cli import main
+from cifar_utils.reporting.cli import as_table
 from cifar_utils.runs.compare import PairedTest
 from cifar_utils.runs.record import RunRecord
 
@@ -181,16 +183,19 @@ def test_records_that_say_little_are_compared(make):
     assert comparison.figure.png()
 
 
-def test_a_terminal_shows_names_and_values_whole(make, capsys):
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_terminal_shows_names_and_values_whole(make, monkeypatch, columns):
     settings = dict.fromkeys(("optimizer", "schedule", "augmentation", "architecture"), "none")
     many = {"schedule": "exponential(0.5)", "augmentation": "crop(2,'reflect'), alternating_flip"}
-    plain = make("a-name-of-many-letters", **settings)
-    other = make("another-of-many-letters", **settings | many)
-    assert not main(["compare", str(plain), str(other)])
-    shown, _, _ = capsys.readouterr().out.partition("another-of-many-letters against")
-    first = "".join(line.split("  ")[0] for line in shown.splitlines())
-    assert first == "runa-name-of-many-lettersanother-of-many-letters"
-    assert "…" not in shown
+    runs = make("a-name-of-many-letters", **settings), make("b", **settings | many)
+    words = compare_runs(runs).words.reset_index()
+    console = Console(file=io.StringIO(), width=columns, force_terminal=True, color_system=None)
+    console.print(as_table(tuple(words), words.to_numpy().tolist(), columns))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    shown = "\n".join(lines)
+    for value in ("a-name-of-many-letters", "exponential(0.5)", "crop(2,'reflect'),", "75.0%"):
+        assert value in shown
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(make):

@@ -1,14 +1,13 @@
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from cifar_utils.reporting.cli import commands, main
+from cifar_utils.runs.folder import Run
 from cifar_utils.runs.leaderboard import (
     COLUMNS,
-    FoundRun,
     configurations,
     leaderboard,
     read_notes,
@@ -100,25 +99,32 @@ def test_the_reported_figure_is_the_top_1_on_test_images(
 BY = {"first": 1, "last": 1, "git": "a1", "processor": "a CPU", "precision": "float32", "cores": 2}
 
 
-def found(name, top1=0.9, *, by=(BY,), notebook="02_resnet", seed=0, **parameters):
-    """A finished run in memory, trained by stretches of epochs."""
-    record = RunRecord(
-        run=name,
-        notebook=notebook,
-        parameters={"seed": seed, "architecture": "resnet20(dropout=0.1)"} | parameters,
-        dataset={"name": "cifar10"},
-        model={"architecture": "resnet20"},
-        environment={},
-        seconds={"train": 60.0 + seed},
-        history=[{"epoch": 1}],
-        best_epoch=1,
-        scores={"test": {"top1": top1, "top1_interval": [top1 - 0.01, top1 + 0.01]}},
-        trained_by=list(by),
-    )
-    return FoundRun(Path(name), notebook, "2026-11-21", record)
+@pytest.fixture
+def found(tmp_path):
+    """A finished run that was trained by stretches of epochs."""
+
+    def found(name, top1=0.9, *, by=(BY,), notebook="02_resnet", seed=0, **parameters):
+        folder = tmp_path / name
+        folder.mkdir()
+        RunRecord(
+            run=name,
+            notebook=notebook,
+            parameters={"seed": seed, "architecture": "resnet20(dropout=0.1)"} | parameters,
+            dataset={"name": "cifar10"},
+            model={"architecture": "resnet20"},
+            environment={},
+            seconds={"train": 60.0 + seed},
+            history=[{"epoch": 1}],
+            best_epoch=1,
+            scores={"test": {"top1": top1, "top1_interval": [top1 - 0.01, top1 + 0.01]}},
+            trained_by=list(by),
+        ).write(folder)
+        return Run(folder)
+
+    return found
 
 
-def test_seeds_of_one_configuration_are_together_by_seed():
+def test_seeds_of_one_configuration_are_together_by_seed(found):
     seeds = [found(f"r-s{seed}", top1, seed=seed) for seed, top1 in ((10, 0.9), (2, 0.8), (1, 0.7))]
     (group,) = configurations(seeds)
     assert group.name == "r"
@@ -130,7 +136,7 @@ def test_seeds_of_one_configuration_are_together_by_seed():
     assert (low, high) == pytest.approx((0.8 - 0.24842, 0.8 + 0.24842), abs=1e-4)
 
 
-def test_one_run_is_a_configuration_with_wilson_s_interval():
+def test_one_run_is_a_configuration_with_wilson_s_interval(found):
     (group,) = configurations([found("r-s3", seed=3)])
     assert (group.name, group.deviation("top1")) == ("r-s3", None)
     assert group.interval == pytest.approx((0.89, 0.91))
@@ -144,7 +150,7 @@ def test_one_run_is_a_configuration_with_wilson_s_interval():
         {"seed": 0},  # the same run again is no second seed
     ],
 )
-def test_what_differs_in_more_than_the_seed_is_apart(other):
+def test_what_differs_in_more_than_the_seed_is_apart(found, other):
     runs = [found("one"), found("two", **{"seed": 1} | other)]
     assert [len(group.runs) for group in configurations(runs)] == [1, 1]
 
@@ -158,29 +164,29 @@ def test_what_differs_in_more_than_the_seed_is_apart(other):
         [BY, BY | {"git": "b2", "first": 2, "last": 2}],
     ],
 )
-def test_seeds_of_several_commits_and_machines_are_together_and_tell_of_each(by):
+def test_seeds_of_several_commits_and_machines_are_together_and_tell_of_each(found, by):
     (group,) = configurations([found("one"), found("two", seed=1, by=by, output="elsewhere")])
     assert len(group.runs) == 2
     assert len(set(group.board["commit"] + group.board["processor"])) == 2
 
 
-def test_configurations_come_best_mean_first_whatever_their_best_seed():
+def test_configurations_come_best_mean_first_whatever_their_best_seed(found):
     lucky = [found("lucky-s0", 0.95), found("lucky-s1", 0.65, seed=1)]
     steady = [found("steady-s0", 0.9, epochs=9), found("steady-s1", 0.89, seed=1, epochs=9)]
     assert [group.name for group in configurations(lucky + steady)] == ["steady", "lucky"]
 
 
-def test_a_row_names_all_that_computed_the_training():
+def test_a_row_names_all_that_computed_the_training(found):
     by = [BY, BY | {"first": 2, "git": "b2", "accelerators": ["a GPU"]}, {"first": 3}]
     board = configurations([found("r", by=by)])[0].board
     assert board["commit"].tolist() == ["a1; b2; unknown"]
     assert board["processor"].tolist() == ["a CPU; a GPU; unknown"]
 
 
-def test_notes_are_those_of_runs_that_are_there(tmp_path):
-    assert read_notes(tmp_path, [found("a-s0")]) == {}
+def test_notes_are_those_of_runs_that_are_there(found, tmp_path):
+    assert read_notes(tmp_path, [run := found("a-s0")]) == {}
     (tmp_path / "notes.yaml").write_text("a-s*: A note.\nb: Another.\n")
-    assert read_notes(tmp_path, [found("a-s0")]) == {"a-s*": "A note."}
+    assert read_notes(tmp_path, [run]) == {"a-s*": "A note."}
 
 
 def test_no_run_is_an_empty_table(tmp_path):

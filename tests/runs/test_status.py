@@ -1,0 +1,148 @@
+"""How far a planned run has got, by what lies in its folder; and who else is at it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from cifar_utils.data import load_dataset
+from cifar_utils.errors import InputError
+from cifar_utils.runs.folder import Run, RunningError, hold
+from cifar_utils.runs.record import RunRecord
+
+FACTS = {
+    "run": "a",
+    "notebook": "01_tiny",
+    "parameters": {},
+    "model": {},
+    "environment": {},
+    "seconds": {},
+    "history": [],
+    "best_epoch": 1,
+    "scores": {},
+}
+
+
+@pytest.fixture
+def run(project, write_notebook):
+    parameters = {"epochs": 2, "dataset": "digits", "note": ""}
+    return Run(project / "out", write_notebook(), parameters)
+
+
+def finish(run, fingerprint="", **facts):
+    run.folder.mkdir(parents=True, exist_ok=True)
+    RunRecord(**FACTS, dataset={"name": "digits", "fingerprint": fingerprint}).write(run.folder)
+    ending = {"outcome": "finished", "ended": "2026-01-02T03:04:05+00:00"}
+    run.write_facts(run.identity() | ending | facts)
+    return run
+
+
+def test_status_goes_from_new_over_unfinished_to_done(run):
+    assert run.status() == ("new", "not run yet", (), False)
+    run.folder.mkdir(parents=True)
+    assert run.status().word == "new"
+    run.write_facts(run.identity())
+    assert run.status()[:2] == ("unfinished", "it was stopped")
+    finish(run, outcome="failed", error="ValueError: x")
+    assert run.status()[:2] == ("unfinished", "it failed: ValueError: x")
+    finish(run)
+    assert run.status()[:2] == ("done", "finished on 2026-01-02")
+    (run.folder / "record.json").unlink()
+    assert run.status().word == "unfinished"
+
+
+def test_changed_code_makes_a_done_run_stale_but_outputs_prose_and_comments_do_not(
+    run, write_notebook
+):
+    finish(run)
+    content = json.loads(run.notebook.read_text())
+    content["cells"][0]["source"] = "# Another title\n\nOther words."
+    content["cells"][1]["execution_count"] = 7
+    source = "".join(content["cells"][1]["source"]).replace("# anything", "# whatever")
+    content["cells"][1]["source"] = source + "\n\n# a remark"
+    run.notebook.write_text(json.dumps(content))
+    assert run.status().word == "done"
+    write_notebook("print('another cell')")
+    assert run.status()[:2] == ("stale", "its notebook has changed")
+
+
+def test_a_run_that_was_done_on_other_data_is_stale(run):
+    assert finish(run, load_dataset("digits").fingerprint).status().word == "done"
+    word, why, *_ = finish(run, "0123456789abcdef").status()
+    assert word == "stale"
+    assert why.startswith("its data were 0123456789ab…, and are ")
+    gone = replace(run, parameters=run.parameters | {"dataset": "cifar10"})
+    assert finish(gone, "0123456789abcdef").status().word == "done"  # not here to be compared
+
+
+def test_a_moved_folder_holds_the_same_run(run):
+    moved = finish(run).folder.rename(run.folder.with_name("elsewhere"))
+    assert replace(run, folder=moved).status().word == "done"
+
+
+def test_another_run_is_told_by_what_differs(run, write_notebook):
+    finish(run)
+    other = replace(run, parameters=run.parameters | {"epochs": 5, "note": "x"})
+    assert other.status()[:2] == ("other", "epochs is 2, not 5; note is '', not 'x'")
+    other = replace(run, notebook=write_notebook(name="02_other"))
+    assert other.status()[:2] == ("other", "notebook is '01_tiny', not '02_other'")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"notebook": "a", "parameters": 3}', "\x00"])
+def test_a_broken_file_is_named(run, content):
+    run.folder.mkdir(parents=True)
+    (run.folder / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json is broken"):
+        _ = run.facts
+    word, why, *_ = run.status()
+    assert word == "other"
+    assert "run.json is broken" in why
+
+
+def test_what_is_no_run_s_folder_is_refused(run):
+    run.folder.mkdir(parents=True)
+    (run.folder / "thesis.tex").write_text("")
+    word, why, *_ = run.status()
+    assert word == "refused"
+    assert "holds files but no run" in why
+    word, why, *_ = replace(run, folder=run.folder / "thesis.tex").status()
+    assert word == "refused"
+    assert "is a file" in why
+
+
+LOCK = """\
+import sys
+from cifar_utils.runs.folder import Run
+from pathlib import Path
+
+with Run(Path("out")).locked():
+    print("locked", flush=True)
+    sys.stdin.read()"""
+
+
+def test_a_run_that_another_process_is_at_says_so_and_is_left_alone(run):
+    finish(run)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LOCK], **pipes) as other:
+        assert other.stdout.readline() == b"locked\n"
+        assert run.status()[:2] == ("running", f"being run by process {other.pid}")
+        with pytest.raises(RunningError, match=f"process {other.pid}"), run.locked():
+            pass
+        other.communicate()
+    assert run.status().word == "done"
+    with run.locked():
+        assert run.status(held=True).word == "done"
+    assert not list(run.folder.glob(".*"))
+
+
+def test_a_kernel_that_lives_keeps_its_folder(run):
+    finish(run)
+    kernel = hold(run.folder)
+    assert run.status().word == "running"
+    with pytest.raises(RunningError, match="kernel"), run.locked():
+        pass
+    kernel.release()
+    with run.locked():
+        pass
