@@ -1,0 +1,77 @@
+"""Runs published: copied whole, as a snapshot of a commit."""
+
+import json
+
+import pytest
+
+from cifar_utils.reporting.cli import main
+from cifar_utils.reporting.results import MARKS
+
+
+@pytest.fixture
+def add(project, write_run, report_cells):
+    """A finished run, made by a commit."""
+    (project / "README.md").write_text("\n".join(MARKS))
+
+    def add(name="mine", commit="abc123", dataset="digits", path="", top1=0.5):
+        folder = write_run(project / "reports" / name, *report_cells(), dataset=dataset, top1=top1)
+        record = json.loads((folder / "record.json").read_text())
+        record["trained_by"] = [{"first": 1, "last": 2, "git": commit, "processor": "a CPU"}]
+        (folder / "record.json").write_text(json.dumps(record))
+        facts = json.loads((folder / "run.json").read_text())
+        facts["parameters"] = {"dataset": path or dataset}
+        (folder / "run.json").write_text(json.dumps(facts))
+        for left in ("model.keras", "predictions.npz", "predicted.npz", "events.jsonl"):
+            (folder / left).write_text("")
+        (folder / "checkpoint").mkdir()
+        return folder
+
+    return add
+
+
+def test_what_a_reader_needs_is_copied_and_the_site_and_results_are_made_anew(add, project):
+    add(dataset="folder:pics", path="folder:/home/me/pics")
+    published = project / "reports" / "published"
+    assert main(["publish", "reports/mine"]) == 0
+    kept = {"record.json", "run.json", "notebook.ipynb", "report.html", "predicted.npz"}
+    assert {path.name for path in (published / "mine").iterdir()} == kept
+    assert "/home/me" not in (published / "mine" / "run.json").read_text()
+    assert "mine" in (published / "index.html").read_text()
+    assert "mine" in (project / "RESULTS.md").read_text()
+    assert [path.name for path in published.glob(".*")] == []
+    (published / "index.html").unlink()
+    assert main(["publish"]) == 0
+    assert (published / "index.html").exists()
+
+
+def test_a_run_published_again_takes_the_place_of_the_old_one(add, project):
+    add(top1=0.5)
+    other = add("elsewhere/mine", top1=0.75)
+    for folder in ("reports/mine", str(other)):
+        assert main(["publish", folder]) == 0
+    record = json.loads((project / "reports" / "published" / "mine" / "record.json").read_text())
+    assert record["scores"]["test"]["top1"] == 0.75
+    assert main(["publish", "reports/published/mine"]) == 0
+
+
+@pytest.mark.parametrize("commit", [None, "unknown", "abc123+changes"])
+def test_a_run_of_no_known_commit_is_refused(add, project, capsys, commit):
+    add("good")
+    add("bad", commit)
+    assert main(["publish", "reports/good", "reports/bad"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "reports/bad" in error
+    assert "--anyway" in error
+    assert not (project / "reports" / "published").exists()
+    assert main(["publish", "--anyway", "reports/bad"]) == 0
+
+
+def test_a_run_that_is_not_finished_is_refused(add, project, capsys):
+    folder = add()
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(facts | {"outcome": "failed", "error": "no"}))
+    assert main(["publish", "reports/mine"]) == 2
+    (folder / "run.json").write_text(json.dumps(facts | {"outcome": None}))
+    assert main(["publish", "reports/mine"]) == 2
+    assert "is not finished" in capsys.readouterr().err
