@@ -203,8 +203,8 @@ class Run:
             raise InputError(
                 f"run {self.folder} has no model.keras (published runs keep none); {self._way_out}"
             )
+        import cifar_utils.models  # noqa: F401  (its layers are known by name from here on)
         from cifar_utils.backend import keras
-        from cifar_utils.models import build_model  # noqa: F401  # its layers are known by name
 
         try:
             return keras.models.load_model(path)
