@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+import textwrap
 from dataclasses import dataclass
 from html import escape
 
 import matplotlib
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure, SubFigure
 
 # Okabe and Ito's colours, told apart with any colour vision.
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8a8a"
@@ -66,3 +70,28 @@ def readable(name: str) -> str:
 def listed(items: list[str]) -> str:
     """Items in words: ``"cat, dog and frog"``."""
     return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
+
+
+def share_axis(axis: Axis) -> None:
+    """Mark an axis of fractions in percent, with as many digits as its ticks need."""
+    axis.set_major_formatter(lambda fraction, _: f"{100 * fraction:.4g}%")
+
+
+def add_legend(figure: Figure | SubFigure, axes: Axes, title: str | None = None) -> None:
+    """Name what is drawn in ``axes`` above it; long names are wrapped, and take fewer columns."""
+    named = axes.get_legend_handles_labels()
+    named = {label: handle for handle, label in zip(*named, strict=True)}
+    size = 12 if len(named) <= 12 else 9
+    width = 930 // size  # letters to a line of the figure
+    labels = [textwrap.fill(label, width - 12) for label in named]
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    columns = max(1, min(len(labels), width // (longest + 8)))
+    legend = figure.legend(
+        named.values(), labels, loc="outside upper center", ncols=columns, title=title,
+        fontsize=size,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name may hold dollar signs
+    if isinstance(figure, Figure):  # the legend takes no height from the axes
+        lines = math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
+        figure.set_figheight(figure.get_figheight() + 1.6 * size / 72 * (lines - 1))

@@ -19,8 +19,10 @@ from cifar_utils.plots.figure import (
     VERMILION,
     WIDTH,
     CaptionedFigure,
+    add_legend,
     listed,
     readable,
+    share_axis,
 )
 from cifar_utils.text import percent
 
@@ -55,11 +57,11 @@ def plot_per_class(scores: Scores, reported: dict[str, float] | None = None) -> 
     axes.set_yticks(places, [readable(name) for name in names])
     axes.set_ylim(places[-1] + 0.6, -0.6)
     axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    share_axis(axes.xaxis)
     axes.set_xlabel("share of the class's test images classified rightly")
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside upper center", ncols=2)
+    add_legend(figure, axes)
 
     caption = "Accuracy by class, best first; thin lines: 95% intervals; dashed line: all classes."
     if many:
@@ -172,8 +174,8 @@ def plot_calibration(scores: Scores) -> CaptionedFigure:
     below.bar(bins["low"], bins["n"] / scores.n, width, align="edge", color=BLUE, ec="white")
     below.set(xlabel="confidence: probability of the predicted class", ylabel="share of images")
     for axis in (above.xaxis, above.yaxis, below.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.legend(loc="outside upper center", ncols=2)
+        share_axis(axis)
+    add_legend(figure, above)
     figure.align_ylabels()
 
     sure = float(scores.probabilities.max(axis=1).mean())

@@ -13,7 +13,16 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cifar_utils.plots.figure import BLUE, GREY, STYLE, VERMILION, WIDTH, CaptionedFigure
+from cifar_utils.plots.figure import (
+    BLUE,
+    GREY,
+    STYLE,
+    VERMILION,
+    WIDTH,
+    CaptionedFigure,
+    add_legend,
+    share_axis,
+)
 from cifar_utils.text import percent
 
 if TYPE_CHECKING:
@@ -136,10 +145,10 @@ def plot_best_so_far(trials: Sequence[Trial]) -> CaptionedFigure:
         transform = axes.get_xaxis_transform()
         axes.plot(numbers[diverged], floor + 0.03, "x", color=GREY, transform=transform)
     axes.set(xlabel="trial, in the order in which they began", ylabel="validation accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    share_axis(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(0.5, len(trials) + 0.5)
-    figure.legend(loc="outside upper center", ncols=2)
+    add_legend(figure, axes)
 
     caption = (
         "Each dot is a trial's validation accuracy after its best epoch. The line is the best so "

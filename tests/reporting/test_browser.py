@@ -176,11 +176,11 @@ def test_a_figure_enlarges_by_key_and_by_click(visit, site, name):
     page = visit(site / name, width=360)
     dialog, button = page.get_by_role("dialog"), page.locator(".enlarge").first
     assert dialog.count() == 0
-    small = page.locator(".report-figure .frame > :is(img, svg)").first
+    small = page.locator(".report-figure .frame > img").first
     before = small.bounding_box()["width"]
     button.focus()
     page.keyboard.press("Enter")
-    assert dialog.locator("img, svg").bounding_box()["width"] > 2 * before
+    assert dialog.locator("img").bounding_box()["width"] > 2 * before
     page.keyboard.press("Escape")
     assert dialog.count() == 0
     assert button.evaluate("button => button === document.activeElement")
@@ -206,15 +206,6 @@ def test_dark_mode_follows_the_system_until_it_is_switched(visit, site):
         assert brightness(page) < 150
         page.get_by_role("button", name="Light mode").click()
         assert brightness(page) > 600
-
-
-def test_a_figure_s_colours_are_those_of_the_mode(visit, site):
-    page = visit(site / "curves.html")
-    line = page.locator("[data-curve] path").first
-    colour = "line => getComputedStyle(line).stroke"
-    light = line.evaluate(colour)
-    page.get_by_role("button", name="Dark mode").click()
-    assert light != line.evaluate(colour) != "none"
 
 
 def test_no_page_scrolls_sideways(visit, site, published, others):
@@ -331,17 +322,6 @@ def test_the_keyboard_begins_at_a_link_past_the_controls_and_the_focus_is_seen(v
     assert page.evaluate(f"getComputedStyle({focused}).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     assert page.url.endswith("#content")
-
-
-def test_pointing_at_a_run_in_the_legend_lights_its_curve(visit, site):
-    page = visit(site / "curves.html")
-    figure = page.locator("figure").last
-    first, second = figure.locator("svg [data-curve]").all()
-    opacity = "curve => getComputedStyle(curve).opacity"
-    figure.locator(".legend a").first.focus()
-    assert (first.evaluate(opacity), float(second.evaluate(opacity)) < 0.5) == ("1", True)
-    figure.locator(".legend a").first.blur()
-    assert second.evaluate(opacity) == "1"
 
 
 def test_without_scripts_everything_is_read_and_no_switch_is_dead(visit, site):

@@ -15,7 +15,6 @@ document.addEventListener("DOMContentLoaded", () => {
   figuresEnlarge();
   document.querySelectorAll("table.sortable").forEach(tableSorts);
   document.querySelectorAll(".filters").forEach(tableFilters);
-  document.querySelectorAll(".legend li[data-curve]").forEach(curveLights);
 });
 
 function themeSwitch() {
@@ -82,8 +81,8 @@ function figuresEnlarge() {
   frames.forEach((frame) => {
     const figure = frame.closest("figure");
     const caption = figure.querySelector("figcaption");
-    const picture = frame.querySelector("img, svg");
-    const name = picture.getAttribute("aria-label") || (caption || {}).textContent || picture.alt || "figure";
+    const picture = frame.querySelector("img");
+    const name = (caption || {}).textContent || picture.alt || "figure";
     const button = document.createElement("button");
     button.type = "button";
     button.className = "enlarge";
@@ -102,8 +101,7 @@ function figuresEnlarge() {
     };
     button.addEventListener("click", open);
     picture.addEventListener("click", open);
-    if (picture.matches("img")) frame.after(button);
-    else frame.append(button);
+    frame.after(button);
   });
 }
 
@@ -148,16 +146,4 @@ function tableFilters(filters) {
   choices.forEach((choice) => choice.addEventListener("change", apply));
   apply(); // a browser may keep the choices of the last visit
   filters.hidden = false;
-}
-
-// Pointing at a run in the legend dims the other curves.
-function curveLights(item) {
-  const panels = item.closest("figure").querySelector(".panels");
-  const line = panels.querySelector(`[data-curve="${item.dataset.curve}"]`);
-  const light = (on) => {
-    panels.classList.toggle("dim", on && line !== null);
-    if (line) line.classList.toggle("lit", on);
-  };
-  ["mouseenter", "focusin"].forEach((event) => item.addEventListener(event, () => light(true)));
-  ["mouseleave", "focusout"].forEach((event) => item.addEventListener(event, () => light(false)));
 }

@@ -1,0 +1,241 @@
+"""Learning curves: of one training, of several trials, or of many runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cifar_utils.plots.figure import (
+    GREY,
+    MARKERS,
+    STYLE,
+    WIDTH,
+    CaptionedFigure,
+    add_legend,
+    share_axis,
+)
+from cifar_utils.text import percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+    from cifar_utils.training.history import History
+    from cifar_utils.training.trials import Trial
+
+DASHES = ("-", "--", ":", "-.")
+RATE = "learning rate"
+
+
+def by_epoch(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Rows of a history as a table for :func:`plot_curves`, indexed by epoch.
+
+    ``columns`` says which keys to take and what to call them. A missing value is NaN.
+    """
+    table = pd.DataFrame(rows, columns=["epoch", *columns]).set_index("epoch")
+    return table.astype(float).rename(columns=columns)
+
+
+@matplotlib.rc_context(STYLE)
+def plot_curves(
+    curves: Sequence[tuple[str, pd.DataFrame]],
+    *,
+    reported: Sequence[tuple[str, pd.DataFrame]] = (),
+    diverged: Collection[str] = (),
+    kept: tuple[int, str] | None = None,
+    title: str | None = None,
+    figure: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
+    """Draw values by epoch: a panel for each column, a line for each table.
+
+    Names that contain "accuracy" get an axis in percent. Losses that are far above all others
+    are cut off, and their panel says so.
+
+    Parameters
+    ----------
+    curves
+        Labels and tables of :func:`by_epoch`. A column's name is the label of its panel. Tables
+        with the same label share colour, marker and legend entry.
+    reported
+        Tables to draw behind in grey, as far as ``curves`` go.
+    diverged
+        Labels of curves that end with a cross.
+    kept
+        An epoch to mark with a dotted line, and the line's label.
+    title
+        Stands above the legend.
+    figure
+        Where to draw; a new figure without one.
+
+    """
+    labels = list(dict.fromkeys(label for label, _ in curves))
+    names = list(dict.fromkeys(name for _, table in curves for name in table))
+    longest = max([table.index.max() for _, table in curves if len(table)], default=1)
+    heights = [1.3 if name == RATE else 3 for name in names]
+    figure = figure or Figure(figsize=(WIDTH, 0.8 + sum(heights)))
+    grid = figure.subplots(len(names), sharex=True, height_ratios=heights, squeeze=False)
+    panels = dict(zip(names, grid[:, 0], strict=True))
+    for label, table in reported:
+        for name in table.columns.intersection(names):
+            shown = table.loc[:longest, name]
+            panels[name].plot(shown.index, shown, color=GREY, lw=3, alpha=0.6, label=label)
+    palette = sns.color_palette("colorblind")
+    for label, table in curves:
+        turn, place = divmod(labels.index(label), len(palette))
+        look = {"color": palette[place], "ls": DASHES[turn % len(DASHES)], "label": label}
+        if len(table) <= 40:
+            look |= {"marker": MARKERS[place % len(MARKERS)], "ms": 5 if len(table) > 3 else 8}
+        for name, values in table.items():
+            panels[name].plot(table.index, values, **look)
+            if label in diverged and len(values):
+                end = values.iloc[-1:]
+                panels[name].plot(end.index, end, "x", color=look["color"], ms=14, mew=3)
+    for name, panel in panels.items():
+        panel.set_ylabel(name)
+        if kept:
+            panel.axvline(kept[0], color="#333333", lw=1.2, ls=":", label=kept[1])
+        if "accuracy" in name:
+            share_axis(panel.yaxis)
+        values = np.concatenate([table[name] for _, table in curves if name in table])
+        if name == RATE:
+            _scale_rates(panel, values)
+        elif "loss" in name:
+            _cut_off(panel, values[np.isfinite(values)])
+    panel.set(xlabel="epoch", xlim=(0.5, longest + 0.5))
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    add_legend(figure, grid[0, 0], title)
+    figure.align_ylabels(grid[:, 0])
+    return figure
+
+
+def _cut_off(panel: Axes, losses: np.ndarray) -> None:
+    """Leave losses out of view that would flatten all others; say how high they go."""
+    usual = losses[losses <= max(6, 3 * np.quantile(losses, 0.75))] if len(losses) else losses
+    if len(usual) < len(losses):
+        panel.set_ylim(min(0, usual.min()), 1.1 * usual.max())
+        panel.set_title(f"↑ cut off: values up to {losses.max():.3g}", loc="right", size=10)
+
+
+def _scale_rates(panel: Axes, rates: np.ndarray) -> None:
+    cuts = len(set(rates)) < len(rates) / 2  # a factor now and then, rather than a smooth course
+    if cuts:
+        for line in panel.lines:
+            line.set_drawstyle("steps-mid")
+    if cuts and rates.min() > 0 and rates.max() > 30 * rates.min():
+        panel.set_yscale("log")
+    else:
+        panel.margins(y=0.15)
+        panel.set_ylim(bottom=0)
+
+
+def plot_history(
+    history: History, reported: pd.DataFrame | None = None, title: str | None = None
+) -> CaptionedFigure:
+    """Loss and accuracies of training and validation by epoch, the best one marked; learning rate.
+
+    Parameters
+    ----------
+    history
+        One epoch or more; ``top5`` and validation figures may be missing.
+    reported
+        A training curve to draw behind, as far as the run goes:
+        :func:`cifar_utils.runs.reported.reported_curve`.
+    title
+        What was trained, on what.
+
+    """
+    columns = {"loss": "loss (nats)", "accuracy": "accuracy", "top5": "top-5 accuracy"}
+    columns = {key: name for key, name in columns.items() if key in history.epochs[0]}
+    curves = [("training", by_epoch(history.epochs, columns | {"learning_rate": RATE}))]
+    of_validation = {f"val_{key}": name for key, name in columns.items()}
+    validation = by_epoch(history.epochs, of_validation).dropna(how="all", axis="columns")
+    kept = f"kept: epoch {history.best_epoch}"
+    if len(validation.columns):
+        curves.append(("validation", validation))
+        kept = f"best epoch: {history.best_epoch}"
+        if not math.isnan(value := validation["accuracy"].get(history.best_epoch, math.nan)):
+            kept += f" ({percent(value)})"
+    caption = (
+        "Training figures are means over an epoch, with augmentation and dropout on; validation "
+        "figures, where images were held out, are taken after it. The dotted line marks the epoch "
+        "whose weights are kept."
+    )
+    if history.stopped:
+        caption += f" Training stopped: {history.stopped}."
+    behind = []
+    if reported is not None:
+        source, last = reported.attrs.get("source", "reported"), reported.iloc[-1]
+        renamed = reported.set_index("epoch").rename(
+            columns=columns | {"top_5_accuracy": "top-5 accuracy"}
+        )
+        behind.append((f"{source}, training", renamed))
+        caption += f" Grey: {source}, whose training loss is {last['loss']:.3f} "
+        caption += f"after its {last['epoch']:.0f} epochs."
+    figure = plot_curves(curves, reported=behind, kept=(history.best_epoch, kept), title=title)
+    return CaptionedFigure(figure, caption, _history_in_words(history, *dict(curves).values()))
+
+
+def _history_in_words(
+    history: History, training: pd.DataFrame, validation: pd.DataFrame | None = None
+) -> str:
+    best, n = history.best_epoch, len(training)
+    accuracy, loss = training["accuracy"], training["loss (nats)"]
+    words = f"Learning curves of {n} {'epoch' if n == 1 else 'epochs'}. "
+    if validation is not None:
+        val = validation["accuracy"]
+        words += (
+            f"Validation accuracy starts at {percent(val.iloc[0])} and is best after epoch {best}: "
+            f"{percent(val[best])}, where training accuracy is {percent(accuracy[best])}. It ends "
+            f"at {percent(val.iloc[-1])}, "
+            f"validation loss at {validation['loss (nats)'].iloc[-1]:.3f}. "
+        )
+    words += f"Training accuracy ends at {percent(accuracy.iloc[-1])}, "
+    words += f"its loss at {loss.iloc[-1]:.3f}. "
+    rates = training[RATE]
+    first, last = rates.iloc[0], rates.iloc[-1]
+    course = f"goes from {first:.3g} to {last:.3g}" if rates.nunique() > 1 else f"is {first:.3g}"
+    words += f"The learning rate {course}."
+    return words + (f" Training stopped: {history.stopped}." if history.stopped else "")
+
+
+def plot_trials(trials: Sequence[Trial], target: float | None = None) -> CaptionedFigure:
+    """Training loss and validation accuracy by epoch, a line for each trial.
+
+    A cross ends the line of a training that diverged. ``target`` is a validation accuracy to
+    draw as a dotted line.
+    """
+    columns = {"loss": "training loss (nats)", "val_accuracy": "validation accuracy"}
+    diverged = [trial.name for trial in trials if trial.diverged]
+    figure = plot_curves(
+        [(trial.name, by_epoch(trial.history.epochs, columns)) for trial in trials],
+        diverged=diverged,
+    )
+    caption = (
+        "Above: training loss, a mean over each epoch. Below: accuracy on the validation images "
+        "after it. Data, order of images and seed are the same in all trials."
+    )
+    if diverged:
+        caption += " A cross marks the last whole epoch of a training that diverged."
+    if target is not None:
+        figure.axes[1].axhline(target, color="#333333", lw=1.2, ls=":")
+        caption += f" Dotted: the target, {percent(target)}."
+    told = "; ".join(map(_trial_in_words, trials))
+    return CaptionedFigure(figure, caption, f"Best and last validation accuracy: {told}.")
+
+
+def _trial_in_words(trial: Trial) -> str:
+    if math.isnan(trial.accuracy):
+        return f"{trial.name} diverged in its first epoch"
+    words = f"{trial.name} {percent(trial.accuracy)} after epoch {trial.history.best_epoch}"
+    if trial.diverged:
+        return f"{words}, then it diverged"
+    last = trial.history.epochs[-1]
+    return f"{words}, {percent(last['val_accuracy'])} after epoch {last['epoch']}"
