@@ -1,16 +1,16 @@
-"""The tables of RESULTS.md and README, written from the records of the published runs.
+"""Write RESULTS.md and README's table from the records of the published runs.
 
-``python -m cifar_utils.reporting.results`` writes both. No figure in them is written by hand.
+``python -m cifar_utils.reporting.results`` writes both.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, stdev, variance
 from typing import Any
 
 from scipy.stats import norm, t
@@ -69,24 +69,21 @@ def render_results(folder: Path, root: Path) -> str:
     Parameters
     ----------
     folder
-        The runs' folders lie in it; ``notes.yaml`` there holds a sentence for runs that need one,
-        by pattern of their names.
+        Holds the runs' folders and ``notes.yaml``, a sentence for runs that need one.
     root
-        Where RESULTS.md stands: links start there.
+        Where RESULTS.md stands. Links start there.
 
     """
-    runs = _finished(folder)
-    groups = configurations(runs)
+    groups = _finished(folder)
     parts = [INTRODUCTION]
     for dataset in dict.fromkeys(group.board["dataset"][0] for group in groups):
         here = [group for group in groups if group.board["dataset"][0] == dataset]
-        parts.append(f"## {dataset}\n")
-        parts.append(_table(_figures(group, root) for group in here))
+        parts += [f"## {dataset}\n", _table(_figures(group, root) for group in here)]
         notes = read_notes(folder, [run for group in here for run in group.runs])
         parts += [f"`{pattern}`: {note}\n" for pattern, note in notes.items()]
-    sets = _comparable(runs)
-    parts += [COMPARISONS, *(_comparison(ways, root) for ways in sets)] if sets else []
-    several = [run for run in runs if run.record.trials]
+    compared = [_comparison(ways, root) for ways in _comparable(groups)]
+    parts += [COMPARISONS, *compared] if compared else []
+    several = [run for run in find_runs(folder) if run.record and run.record.trials]
     parts += [TRIALS, *(_trials(run, root) for run in several)] if several else []
     return "\n".join(parts)
 
@@ -96,8 +93,7 @@ def render_table(folder: Path, root: Path) -> str:
 
     Of each network on each dataset the longest training is shown; notes on these runs follow.
     """
-    runs = _finished(folder)
-    groups, rows, shown = configurations(runs), [], []
+    groups, rows, shown = _finished(folder), [], []
     for notebook in sorted((root / "notebooks").glob("*.ipynb")):
         own = _longest(group for group in groups if group.runs[0].record.notebook == notebook.stem)
         shown += [run for group in own for run in group.runs]
@@ -105,7 +101,8 @@ def render_table(folder: Path, root: Path) -> str:
             {
                 "notebook": f"[{notebook.stem}]({_link(notebook, root)})",
                 "question": _question(notebook),
-                "answer": _answer(own, root) or "no published run yet",
+                "answer": "<br>".join(_answer(group, root) for group in own)
+                or "no published run yet",
             }
         )
     notes = "".join(f"- `{key}`: {note}\n" for key, note in read_notes(folder, shown).items())
@@ -144,56 +141,57 @@ def with_table(text: str, table: str) -> str:
     return f"{before}{MARKS[0]}\n{table}{MARKS[1]}{after}"
 
 
-def _finished(folder: Path) -> list[Run]:
-    return [run for run in find_runs(folder) if run.record]
+def _finished(folder: Path) -> list[Configuration]:
+    return configurations([run for run in find_runs(folder) if run.record])
 
 
 # The tables of figures.
 
 
 def _figures(group: Configuration, root: Path) -> dict[str, str]:
-    first, board, n = group.runs[0].record, group.board, len(group.runs)
-    epochs = "{:.0f}".format(board["epochs"].mean())
-    if n > 1:
-        seeds = ", ".join(
-            f"[{run.record.parameters.get('seed')}]({_page(run, root)})" for run in group.runs
-        )
-        name = f"{group.name}, seeds {seeds}"
-    else:
-        name = f"[{group.name}]({_page(group.runs[0], root)})"
+    board, first = group.board, group.runs[0]
+    name = f"[{group.name}]({_page(first, root)})"
+    if len(group.runs) > 1:
+        seeds = (f"[{run.record.parameters.get('seed')}]({_page(run, root)})" for run in group.runs)
+        name = f"{group.name}, seeds {', '.join(seeds)}"
+    images = f"{board['epochs'].mean():.0f} of {first.record.dataset.get('train', 0):,} images"
     return {
         "run": name,
         "network": f"`{group.network}`",
-        "top-1": _mean(group, "top1"),
+        "top-1": _mean_of(group, "top1"),
         "95% interval": interval(group.interval) if group.interval else "–",
-        "top-5": _mean(group, "top5"),
-        "reported": _reported(group),
-        "epochs": f"{epochs} of {first.dataset.get('train', 0):,} images",
+        "top-5": _mean_of(group, "top5"),
+        "reported": _reported(group) or "–",
+        "epochs": images,
         "training": _training(group) or "–",
         "processor": _each(board["processor"]),
-        "commit": _each(board["commit"].map(_short)),
+        "commit": _each(board["commit"], _short),
     }
 
 
 def _training(group: Configuration) -> str:
     """The time that training took, from the quickest seed to the slowest."""
-    times = group.board["train_seconds"].dropna()
-    return " to ".join(
-        dict.fromkeys(map(duration, (times.min(), times.max()) if len(times) else ()))
-    )
+    times = sorted(group.board["train_seconds"].dropna())
+    return " to ".join(dict.fromkeys(map(duration, times[:1] + times[-1:])))
 
 
 def _reported(group: Configuration) -> str:
     reported = group.mean("reported")
-    return "–" if reported is None else f"{percent(reported, 2)} ({group.board['reported_by'][0]})"
+    by = group.board["reported_by"][0]
+    return "" if reported is None else f"{percent(reported, 2)} ({by})"
 
 
-def _mean(group: Configuration, column: str) -> str:
-    value, deviation = group.mean(column), group.deviation(column)
-    if value is None:
+def _mean(values: Sequence[float]) -> str:
+    """The mean of fractions; of several with their standard deviation in points."""
+    spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+    return percent(mean(values), 2) + spread
+
+
+def _mean_of(group: Configuration, column: str) -> str:
+    values = group.board[column].dropna()
+    if values.empty:
         return "–"
-    spread = "" if deviation is None else f" ± {100 * deviation:.2f}, n = {len(group.runs)}"
-    return percent(value, 2) + spread
+    return _mean(values) + (f", n = {len(group.runs)}" if len(values) > 1 else "")
 
 
 # Comparisons by validation images.
@@ -205,79 +203,68 @@ def _validation(run: Run) -> float | None:
     return epochs.get(run.record.best_epoch)
 
 
-def _comparable(runs: Sequence[Run]) -> list[list[list[Run]]]:
-    """Runs of a notebook on the same images for as many epochs: sets of ways, each of its seeds."""
-    found: dict[tuple, dict[str, list[Run]]] = {}
-    for run in sorted(runs, key=lambda run: run.name):
-        record = run.record
-        if _validation(run) is None or record.trials:
-            continue
-        data = [record.dataset.get(key) for key in ("name", "train", "validation")]
-        budget = record.notebook, *data, record.parameters.get("epochs")
-        found.setdefault(budget, {}).setdefault(str(settings(record)), []).append(run)
-    return [[*ways.values()] for ways in found.values() if len(ways) > 1]
+def _comparable(groups: Iterable[Configuration]) -> list[list[Configuration]]:
+    """Sets of configurations of one notebook, on the same images, for as many epochs."""
+    found = defaultdict(list)
+    for group in sorted(groups, key=lambda group: group.runs[0].name):
+        record = group.runs[0].record
+        if not record.trials and None not in map(_validation, group.runs):
+            data = [record.dataset.get(key) for key in ("name", "train", "validation")]
+            found[record.notebook, *data, record.parameters.get("epochs")].append(group)
+    return [ways for ways in found.values() if len(ways) > 1]
 
 
-def _differing(way: list[Run], reference: list[Run]) -> dict[str, Any]:
-    one, other = settings(way[0].record), settings(reference[0].record)
+def _differing(way: Configuration, reference: Configuration) -> dict[str, Any]:
+    one, other = (settings(group.runs[0].record) for group in (way, reference))
     return {name: one.get(name) for name in one | other if one.get(name) != other.get(name)}
 
 
-def _pairs(way: list[Run], reference: list[Run]) -> list[float]:
+def _pairs(way: Configuration, reference: Configuration) -> list[float]:
     """Differences in validation accuracy between runs of one seed that the same thing trained."""
-    others = {_circumstances(run): run for run in reference}
-    pairs = [(run, others.get(_circumstances(run))) for run in way if _circumstances(run)]
-    return [_validation(run) - _validation(other) for run, other in pairs if other]
+    others = {_circumstances(run): _validation(run) for run in reference.runs}
+    pairs = ((_validation(run), others.get(_circumstances(run))) for run in way.runs)
+    return [ours - theirs for ours, theirs in pairs if theirs is not None]
 
 
-def _circumstances(run: Run) -> str | None:
-    """The seed and what computed the training; None where the code is not known for certain."""
+def _circumstances(run: Run) -> str:
+    """The seed and what computed the training; no other run's where the code is not certain."""
     stretches = trained_by(run.record)
     commits = [stretch.get("git") or UNKNOWN for stretch in stretches]
     certain = stretches and not any(git == UNKNOWN or git.endswith("+changes") for git in commits)
-    return f"{run.record.parameters.get('seed')} {stretches}" if certain else None
+    return f"{run.record.parameters.get('seed')} {stretches if certain else run.folder}"
 
 
-def _comparison(ways: list[list[Run]], root: Path) -> str:
-    """A set of ways against the one that differs least from the others."""
+def _comparison(ways: list[Configuration], root: Path) -> str:
+    """A table of configurations against the one that differs least from the others."""
     reference = min(ways, key=lambda way: sum(len(_differing(way, other)) for other in ways))
-    record = reference[0].record
-    images = record.dataset["validation"]
+    record = reference.runs[0].record
     others = [way for way in ways if way is not reference]
-    pairs = {id(way): _pairs(way, reference) for way in others}
-    repeated = [values for values in pairs.values() if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in repeated)
-    deviation = 0.0
-    if freedom:
-        squares = sum((len(values) - 1) * stdev(values) ** 2 for values in repeated)
-        deviation = math.sqrt(squares / freedom)
+    others.sort(key=lambda way: -mean(map(_validation, way.runs)))
+    pairs = [_pairs(way, reference) for way in others]
+    freedom = sum(max(len(values) - 1, 0) for values in pairs)
+    squares = sum((len(values) - 1) * variance(values) for values in pairs if len(values) > 1)
+    deviation = math.sqrt(squares / freedom) if freedom else 0.0
     rows = []
-    for way in [reference, *sorted(others, key=lambda way: -mean(map(_validation, way)))]:
-        shares = [_validation(run) for run in way]
-        bounds = interval(wilson_interval(round(shares[0] * images), images))
-        value = percent(mean(shares), 2)
-        value += f" ± {100 * stdev(shares):.2f}" if len(shares) > 1 else f" ({bounds})"
-        differing = _differing(way, reference)
+    for way, differences in zip([reference, *others], [[], *pairs], strict=True):
+        differing = _told(_differing(way, reference), ", ")
+        share, *more = map(_validation, way.runs)
         row = {
-            "differs in": ", ".join(f"{name} `{value}`" for name, value in differing.items())
-            or "– (the reference)",
-            "validation top-1": value,
-            "n": f"{len(way)}",
-            "runs": ", ".join(f"[{run.name}]({_page(run, root)})" for run in way),
+            "differs in": differing or "– (the reference)",
+            "validation top-1": _mean([share, *more])
+            + ("" if more else f" ({_wilson(share, record)})"),
+            "n": f"{len(way.runs)}",
+            "runs": ", ".join(f"[{run.name}]({_page(run, root)})" for run in way.runs),
         }
-        if freedom:
-            row |= _difference(pairs.get(id(way), []), deviation, freedom)
-        rows.append(row)
-    dataset = f"{record.dataset['name']}, {record.dataset['train']:,} training images"
-    varying = {
-        name: settings(record)[name]
-        for way in others
-        for name in _differing(way, reference)
-        if name in settings(record)
-    }
-    told = "; ".join(f"{name} `{value}`" for name, value in varying.items())
-    text = f"### {record.notebook}: {dataset}, {record.parameters.get('epochs')} epochs\n\n"
-    text += f"By {images:,} validation images. The reference: {told}.\n\n{_table(rows)}"
+        rows.append(row | (_difference(differences, deviation, freedom) if freedom else {}))
+    given = settings(record)
+    varying = dict.fromkeys(name for way in ways for name in _differing(way, reference))
+    text = (
+        f"### {record.notebook}: {record.dataset['name']}, {record.dataset['train']:,} training "
+        f"images, {record.parameters.get('epochs')} epochs\n\n"
+        f"By {record.dataset['validation']:,} validation images. The reference: "
+        f"{_told({name: given[name] for name in varying if name in given}, '; ')}.\n\n"
+        f"{_table(rows)}"
+    )
     if not freedom:
         return text + (
             "\nNo differences are given: that takes two seeds or more of both ways, trained by the "
@@ -295,6 +282,10 @@ def _comparison(ways: list[list[Run]], root: Path) -> str:
     )
 
 
+def _told(values: dict[str, Any], between: str) -> str:
+    return between.join(f"{name} `{value}`" for name, value in values.items())
+
+
 def _difference(pairs: list[float], deviation: float, freedom: int) -> dict[str, str]:
     if not pairs:
         return {"difference (points)": "–", "pairs": "–", "told from none": "–"}
@@ -307,33 +298,34 @@ def _difference(pairs: list[float], deviation: float, freedom: int) -> dict[str,
     }
 
 
+def _wilson(share: float, record: RunRecord) -> str:
+    images = record.dataset["validation"]
+    return interval(wilson_interval(round(share * images), images))
+
+
+# Trials.
+
+
 def _trials(run: Run, root: Path) -> str:
-    record = run.record
-    images, target = record.dataset["validation"], record.parameters.get("target_accuracy")
-    rows = []
+    record, rows = run.record, []
     for trial in record.trials:
-        share = trial["val_accuracy"]
-        bounds = None if share is None else wilson_interval(round(share * images), images)
+        share, target = trial["val_accuracy"], record.parameters.get("target_accuracy")
         row = {
             "trial": f"`{trial['name']}`",
             "epochs": str(trial["epochs"]),
             "validation top-1": "diverged" if share is None else percent(share, 2),
-            "95% interval": "–" if bounds is None else interval(bounds),
+            "95% interval": "–" if share is None else _wilson(share, record),
         }
-        if target:
-            row[f"steps to {percent(target, 0)}"] = _steps(trial, record, target)
+        if target:  # reached at the end of an epoch, as notebook 04 counts
+            reached = [row["epoch"] for row in trial["history"] if row["val_accuracy"] >= target]
+            steps = math.ceil(record.dataset["train"] / record.parameters["batch_size"])
+            row[f"steps to {percent(target, 0)}"] = f"{reached[0] * steps:,}" if reached else "–"
         rows.append(row)
     return (
         f"### [{run.name}]({_page(run, root)}): {record.notebook}, {record.dataset['name']}\n\n"
-        f"Seed {record.parameters.get('seed')}, {images:,} validation images.\n\n{_table(rows)}"
+        f"Seed {record.parameters.get('seed')}, {record.dataset['validation']:,} validation "
+        f"images.\n\n{_table(rows)}"
     )
-
-
-def _steps(trial: dict[str, Any], record: RunRecord, target: float) -> str:
-    """Steps to the end of the epoch that reached the target, as notebook 04 counts them."""
-    reached = [row["epoch"] for row in trial["history"] if row["val_accuracy"] >= target]
-    steps = math.ceil(record.dataset["train"] / record.parameters["batch_size"])
-    return f"{reached[0] * steps:,}" if reached else "–"
 
 
 # README's table.
@@ -348,57 +340,38 @@ def _question(notebook: Path) -> str:
 
 def _longest(groups: Iterable[Configuration]) -> list[Configuration]:
     """Of each network on each dataset those that saw the most images in training."""
-    found: dict[tuple[str, str], list[Configuration]] = {}
+    found = defaultdict(lambda: defaultdict(list))
     for group in groups:
         key = group.board["dataset"][0], group.network.partition("(")[0]
-        found.setdefault(key, []).append(group)
-    most = {key: max(map(_budget, same)) for key, same in found.items()}
-    return [group for key, same in found.items() for group in same if _budget(group) == most[key]]
+        seen = (group.board["epochs"] * group.board["train_images"]).mean()
+        found[key][seen].append(group)
+    return [group for by_images in found.values() for group in by_images[max(by_images)]]
 
 
-def _answer(groups: Sequence[Configuration], root: Path) -> str:
-    parts = []
-    for group in groups:
-        first = group.runs[0]
-        seeds = f"n = {len(group.runs)}" if len(group.runs) > 1 else "one seed"
-        deviation = group.deviation("top1")
-        figure = percent(group.mean("top1"), 2)
-        figure += "" if deviation is None else f" ± {100 * deviation:.2f}"
-        about = f"{seeds}, {group.board['epochs'][0]} epochs in {_training(group)}"
-        if group.mean("reported") is not None:
-            about += f"; reported {_reported(group)}"
-        dataset = group.board["dataset"][0]
-        parts.append(f"{dataset}, `{group.network}`: [{figure}]({_page(first, root)}), {about}")
-        if first.record.trials:
-            parts.append(_trial_words(first))
-    return "<br>".join(parts)
-
-
-def _budget(group: Configuration) -> float:
-    return float((group.board["epochs"] * group.board["train_images"]).mean())
-
-
-def _trial_words(run: Run) -> str:
-    """The trials of the commonest number of epochs, in words."""
-    trials = run.record.trials
-    ((epochs, _),) = Counter(trial["epochs"] for trial in trials).most_common(1)
-    alike = [trial for trial in trials if trial["epochs"] == epochs and trial["val_accuracy"]]
-    alike.sort(key=lambda trial: -trial["val_accuracy"])
-    listed = ", ".join(f"`{trial['name']}` {percent(trial['val_accuracy'])}" for trial in alike)
-    return (
-        f"Trials of {epochs} epochs, one seed each, by {run.record.dataset['validation']:,} "
-        f"validation images: {listed}"
+def _answer(group: Configuration, root: Path) -> str:
+    run, board, n = group.runs[0], group.board, len(group.runs)
+    text = (
+        f"{board['dataset'][0]}, `{group.network}`: [{_mean(board['top1'])}]({_page(run, root)}), "
+        f"{f'n = {n}' if n > 1 else 'one seed'}, {board['epochs'][0]} epochs in {_training(group)}"
     )
+    if reported := _reported(group):
+        text += f"; reported {reported}"
+    if trials := run.record.trials:  # those of the commonest number of epochs
+        ((epochs, _),) = Counter(trial["epochs"] for trial in trials).most_common(1)
+        alike = [trial for trial in trials if trial["epochs"] == epochs and trial["val_accuracy"]]
+        alike.sort(key=lambda trial: -trial["val_accuracy"])
+        listed = (f"`{trial['name']}` {percent(trial['val_accuracy'])}" for trial in alike)
+        text += f"<br>Trials of {epochs} epochs, one seed each, by "
+        text += f"{run.record.dataset['validation']:,} validation images: {', '.join(listed)}"
+    return text
 
 
 # Markdown.
 
 
-def _table(rows: Any) -> str:
+def _table(rows: Iterable[dict[str, str]]) -> str:
     rows = list(rows)
-    if not rows:
-        return ""
-    lines = [[*rows[0]], ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
+    lines = [[*rows[0]], ["---"] * len(rows[0]), *map(dict.values, rows)] if rows else []
     cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
@@ -411,14 +384,14 @@ def _link(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def _each(values: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys("; ".join(values).split("; ")))
+def _each(values: Iterable[str], form: Callable[[str], str] = str) -> str:
+    """Values, of which "; " parts several in one, each once."""
+    return "; ".join(dict.fromkeys(map(form, "; ".join(values).split("; "))))
 
 
-def _short(commits: str) -> str:
-    """Commits, of which "; " parts several, by their first eight digits."""
-    parts = (commit.partition("+") for commit in commits.split("; "))
-    return "; ".join(f"{sha[:8]}{plus and ' + changes'}" for sha, plus, _ in parts)
+def _short(commit: str) -> str:
+    sha, plus, _ = commit.partition("+")
+    return f"{sha[:8]}{plus and ' + changes'}"
 
 
 if __name__ == "__main__":

@@ -114,16 +114,16 @@ def test_a_difference_beyond_its_interval_is_told(add, published, tmp_path):
         {"commit": None},  # of an unknown commit
         {"commit": "unknown"},
         {"commit": "a1+changes"},  # of which there may be several
-        {"seed": 2},
+        {"later": 2},  # of other seeds
     ],
 )
 def test_no_difference_is_stated_where_more_than_one_thing_may_differ(
     add, published, tmp_path, other
 ):
     for seed in (0, 1):
-        facts = {"seed": seed} | other
-        add(f"all-{seed}", 0.5, seed=seed, commit=facts.get("commit", "a1"), given={"flip": True})
-        add(f"none-{seed}", 0.6, **facts, given={"flip": False})
+        commit, later = other.get("commit", "a1"), other.get("later", 0)
+        add(f"all-{seed}", 0.5, seed=seed, commit=commit, given={"flip": True})
+        add(f"none-{seed}", 0.6, seed=seed + later, commit=commit, given={"flip": False})
     text = render_results(published, tmp_path)
     assert len(rows(text, "differs in")) == 2
     assert rows(text, "pairs") == []
