@@ -1,7 +1,8 @@
 """What a network's steps are like: a learning rate range test, the norms of its gradients."""
 
 import math
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +12,8 @@ import pandas as pd
 from keras import ops
 
 from cifar_utils.data.dataset import Split
+from cifar_utils.data.pictures import progress_bar
 from cifar_utils.errors import InputError
-from cifar_utils.events import display_line
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import SeedEpoch
 from cifar_utils.training.optimizers import make_optimizer
@@ -69,13 +70,13 @@ class LearningRateRange:
 
     def __repr__(self) -> str:
         end = "where the loss blew up" if self.blew_up else "the highest asked for"
-        return (
+        words = (
             f"suggested peak learning rate {self.suggested:.2g}, a tenth of "
             f"{10 * self.suggested:.2g}, where the smoothed loss is lowest "
             f"({self.smoothed[self.lowest]:.3f}); {len(self.rates)} steps from "
-            f"{self.rates[0]:.2g} to {self.rates[-1]:.2g}, {end}{self.caution and '; '}"
-            f"{self.caution}"
+            f"{self.rates[0]:.2g} to {self.rates[-1]:.2g}, {end}"
         )
+        return "; ".join(filter(None, (words, self.caution)))
 
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>"
@@ -139,24 +140,18 @@ def learning_rate_range(
             f"batch_size is {batch_size}, and there are {len(train.labels):,} images; take fewer"
         )
     rates = np.geomspace(lowest, highest, steps)
-    probe = _Probe(model, make_optimizer(optimizer, lowest, weight_decay, batch_size))
-    seeds = SeedEpoch(batches, seed)
-    seeds.set_model(probe.model)
+    made = make_optimizer(optimizer, lowest, weight_decay, batch_size)
     losses: list[float] = []
-    tell = _told_in_time()
-    with probe:
-        for step, rate in enumerate(rates):
-            if step % whole == 0:
-                seeds.on_epoch_begin(step // whole)
-            probe.model.optimizer.learning_rate = rate
-            losses.append(probe.step(*batches[step % whole]))
+    blew_up = False
+    with _steps(model, made, batches, seed) as step, progress_bar("rates", steps) as bar:
+        for count, rate in enumerate(rates):
+            made.learning_rate = rate
+            losses.append(step(*divmod(count, whole)))
             smoothed = smooth(np.array(losses))
-            if not smoothed[-1] <= BLOWN_UP * smoothed.min():  # NaN is not
+            blew_up = not smoothed[-1] <= BLOWN_UP * smoothed.min()  # NaN is not
+            if blew_up:
                 break
-            done = f"step {step + 1} of at most {steps}"
-            tell(f"{done}: learning rate {rate:.2g}, loss {losses[-1]:.3f}")
-        tell("", at_once=True)
-    blew_up = not smoothed[-1] <= BLOWN_UP * smoothed.min()
+            bar.update()
     kept = len(losses) - (not math.isfinite(losses[-1]))  # what is no number can't be drawn
     if not kept:
         raise InputError(f"the loss is {losses[0]} at once, at a learning rate of {lowest:.2g}")
@@ -193,24 +188,19 @@ def gradient_norms(
         Where a gradient is NaN or infinite.
 
     """
-    batches = _batches(model, split, batch_size, seed)
-    # A single step is over before TensorFlow would have compiled it.
-    eagerly = keras.backend.backend() == "tensorflow"
-    probe = _Probe(model, _RecordNorms(), run_eagerly=eagerly)
-    seeds = SeedEpoch(batches, seed)
-    seeds.set_model(probe.model)
-    with probe:
-        seeds.on_epoch_begin(0)
-        probe.step(*batches[0])
-        norms = [math.sqrt(ops.convert_to_numpy(v)) for v in probe.model.optimizer.squares]
+    optimizer = _RecordNorms()
+    with _steps(
+        model, optimizer, _batches(model, split, batch_size, seed), seed, once=True
+    ) as step:
+        step(0, 0)
     rows = [
         {
             "layer": variable.path.rsplit("/")[-2],
             "shape": "×".join(map(str, variable.shape)),
             "weights": math.prod(variable.shape),
-            "norm": norm,
+            "norm": math.sqrt(ops.convert_to_numpy(square)),
         }
-        for variable, norm in zip(model.trainable_variables, norms, strict=True)
+        for variable, square in zip(model.trainable_variables, optimizer.squares, strict=True)
         if len(variable.shape) > 1
     ]
     for row in rows:
@@ -221,35 +211,44 @@ def gradient_norms(
     return pd.DataFrame(rows).set_index("layer")
 
 
-class _Probe:
-    """Single steps of a model, as a block at whose end it has the state that it had before."""
+@contextmanager
+def _steps(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    batches: Batches,
+    seed: int,
+    once: bool = False,
+) -> Iterator[Callable[[int, int], float]]:
+    """A function that takes the step of an epoch's batch and gives its loss.
 
-    def __init__(
-        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, run_eagerly: bool = False
-    ):
-        # A model of the same layers, so that how the given one is compiled stays as it is.
-        self.model = keras.Model(model.input, model.output)
-        self.model.compile(
-            optimizer,
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            jit_compile=keras.backend.backend() == "jax",
-            run_eagerly=run_eagerly,
-        )
-        optimizer.build(self.model.trainable_variables)
+    At the end of the block the model has the state that it had before.
+    """
+    # A model of the same layers, so that how the given one is compiled stays as it is.
+    probe = keras.Model(model.input, model.output)
+    probe.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=keras.backend.backend() == "jax",
+        # A single step is over before TensorFlow would have compiled it.
+        run_eagerly=once and keras.backend.backend() == "tensorflow",
+    )
+    optimizer.build(probe.trainable_variables)
+    seeds = SeedEpoch(batches, seed)
+    seeds.set_model(probe)
 
-    def __enter__(self):
-        variables = [*self.model.trainable_variables, *self.model.non_trainable_variables]
-        self.kept = [(each, np.array(ops.convert_to_numpy(each))) for each in variables]
-        return self
+    def step(epoch: int, batch: int) -> float:
+        if batch == 0:
+            seeds.on_epoch_begin(epoch)
+        probe.reset_metrics()  # else the loss would be the mean of all steps so far
+        return float(probe.train_on_batch(*batches[batch]))
 
-    def __exit__(self, *_):
-        for variable, value in self.kept:
+    variables = [*probe.trainable_variables, *probe.non_trainable_variables]
+    kept = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+    try:
+        yield step
+    finally:
+        for variable, value in zip(variables, kept, strict=True):
             variable.assign(value)
-
-    def step(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Take one step; return its loss."""
-        self.model.reset_metrics()  # else it would be the mean of all steps so far
-        return float(self.model.train_on_batch(images, labels))
 
 
 class _RecordNorms(keras.optimizers.Optimizer):
@@ -280,19 +279,3 @@ def _batches(model: keras.Model, split: Split, batch_size: int, seed: int) -> Ba
     variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
     changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
     return Batches(split, batch_size, seed, variants, changes)
-
-
-def _told_in_time(after: float = 5.0):
-    """A function that shows a line, at most once a second, from so many seconds on."""
-    started, told, line = time.monotonic(), 0.0, None
-
-    def tell(text: str, at_once: bool = False) -> None:
-        nonlocal told, line
-        now = time.monotonic()
-        if line is None and not at_once and now - started >= after:
-            line, told = display_line(text), now
-        elif line and (at_once or now - told >= 1):
-            told = now
-            line(text)
-
-    return tell

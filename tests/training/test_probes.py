@@ -8,7 +8,7 @@ from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.errors import InputError
 from cifar_utils.plots import plot_gradient_norms, plot_learning_rate_range
-from cifar_utils.training import LearningRateRange, gradient_norms, learning_rate_range, probes
+from cifar_utils.training import LearningRateRange, gradient_norms, learning_rate_range
 from cifar_utils.training.probes import smooth
 
 
@@ -57,17 +57,6 @@ def test_a_range_test_is_a_matter_of_its_seed_and_leaves_the_model_as_it_was(dig
     assert not np.array_equal(runs[0], runs[2])
     assert same(state(model), before)
     assert model.optimizer is optimizer
-
-
-def test_progress_is_told_where_it_takes_long(monkeypatch):
-    lines = []
-    monkeypatch.setattr(probes, "display_line", lambda text: lines.append(text) or lines.append)
-    for after in (60.0, 0.0):
-        tell = probes._told_in_time(after)
-        tell("step 1")
-        tell("step 2")
-        tell("", at_once=True)
-    assert lines == ["step 1", ""], "nothing within a minute, no more than one a second"
 
 
 def test_smoothed_losses_start_without_bias():
