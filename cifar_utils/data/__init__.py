@@ -45,21 +45,20 @@ def load_dataset(
 ) -> Dataset:
     """Read a named dataset into memory, and hold out a stratified validation split.
 
-    Archives, or the folders in them, are looked for in ``folder``, else where ``CIFAR_DATA_DIR``
-    says, else in Keras's cache (``~/.keras/datasets``, or below ``KERAS_HOME``). Only in the last
-    case is one that is not there downloaded.
+    An archive, or its extracted folder, is looked for in ``folder``, else in ``CIFAR_DATA_DIR``,
+    else in Keras's cache (``~/.keras/datasets``, or below ``KERAS_HOME``). Only what is missing
+    from the cache is downloaded.
 
     Parameters
     ----------
     name
         One of :data:`DATASETS`; or ``folder:/path``, for pictures of any size (PNG, JPEG, WebP or
         BMP) in ``/path/train/<class>/`` and ``/path/test/<class>/``. Without ``test/``, a
-        stratified sixth of them is to test on, whatever the seed.
+        stratified sixth becomes the test images, whatever the seed.
     validation_fraction
         Share of the training images to hold out, at least 0 and below 1.
     seed
-        What the held-out images, and those within ``train_limit``, are drawn by; and by their
-        labels, in the proportions of the classes.
+        Draws the held-out images and those within ``train_limit``, in proportion to the classes.
     train_limit
         Images to use for training and validation together; None for all.
     test_limit
@@ -162,16 +161,13 @@ def describe_dataset(name: str) -> dict[str, Any]:
     archive, path = _found(name)
     where = str(path or keras_datasets() / archive.file)
     known = {"name": name, "present": path is not None, "path": where}
+    if not name.startswith(PREFIX):
+        known["citation"] = archive.citation if archive else digits.CITATION
     if path is None:
-        return known | {
-            "train": archive.train_images,
-            "test": archive.test_images,
-            "classes": archive.classes,
-            "image_shape": archive.image_shape,
-            "citation": archive.citation,
-        }
+        known |= {"train": archive.train_images, "test": archive.test_images}
+        return known | {"classes": archive.classes, "image_shape": archive.image_shape}
     dataset = load_dataset(name)
-    known |= {
+    return known | {
         "name": dataset.name,
         "train": len(dataset.train.labels) + len(dataset.validation.labels),
         "test": len(dataset.test.labels),
@@ -181,6 +177,3 @@ def describe_dataset(name: str) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "note": dataset.note,
     }
-    if not name.startswith(PREFIX):
-        known["citation"] = archive.citation if archive else digits.CITATION
-    return known

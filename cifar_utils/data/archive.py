@@ -1,4 +1,4 @@
-"""What an official archive is: where it comes from, which files it has, how many images."""
+"""Official archives: where one comes from, which files it has, and how these are read."""
 
 import glob
 import gzip
@@ -8,7 +8,6 @@ import stat
 import tarfile
 import textwrap
 import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +29,7 @@ PASSED_OVER = {
 
 
 class Contents(NamedTuple):
-    """What is read from an archive: class names, images to train and to test on, and a note.
-
-    The note is the first line of ``SOURCE.txt`` beside the data, or empty.
-    """
+    """Class names, training and test images, and the first line of ``SOURCE.txt``, if any."""
 
     class_names: tuple[str, ...]
     train: Split
@@ -42,8 +38,8 @@ class Contents(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Archive(ABC):
-    """One official archive, and how it is read.
+class Archive:
+    """One official archive. A subclass has a ``read`` that gives its :class:`Contents`.
 
     Attributes
     ----------
@@ -55,6 +51,10 @@ class Archive(ABC):
         What it holds.
     citation
         Whose it is.
+    members
+        The files by which a folder is known to be it.
+    files
+        All files that are read of it, below its folder. ``*`` stands for any name.
 
     """
 
@@ -67,27 +67,8 @@ class Archive(ABC):
     test_images: int
     image_shape: tuple[int, int, int]
     citation: str
-
-    @property
-    @abstractmethod
-    def members(self) -> tuple[str, ...]:
-        """Files by which a folder is known to be it."""
-
-    @property
-    @abstractmethod
-    def files(self) -> tuple[str, ...]:
-        """All files that are read of it, below its folder; ``*`` stands for any name."""
-
-    @abstractmethod
-    def read(self, path: Path) -> Contents:
-        """Read the archive, or its extracted folder, into memory, trusting nothing in it.
-
-        Raises
-        ------
-        InputError
-            Where a file is missing, truncated, corrupt, hostile or of another content.
-
-        """
+    members: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 def wrong(where: Path | str, reason: str) -> InputError:
@@ -102,17 +83,10 @@ def first_line(text: bytes) -> str:
 
 
 def read_files(path: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file of an extracted folder, or of an archive as it is.
+    """Name and content of each file of an extracted folder, or of an archive, in memory.
 
-    An archive is read in memory: nothing is extracted.
-
-    Raises
-    ------
-    ValueError
-        Where a member leads out of the archive, or all are larger than they can be.
-    Exception
-        Whatever a damaged archive makes :mod:`gzip`, :mod:`tarfile` or :mod:`zipfile` raise.
-
+    A damaged archive raises whatever :mod:`gzip`, :mod:`tarfile` or :mod:`zipfile` do. A member
+    that leads out of the archive, or is too large for it, is a ValueError.
     """
     if path.is_dir():
         yield from _folder_files(path, archive)

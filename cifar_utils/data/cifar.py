@@ -9,14 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_utils.data.archive import (
-    NOTE_FILE,
-    Archive,
-    Contents,
-    first_line,
-    read_files,
-    wrong,
-)
+from cifar_utils.data.archive import NOTE_FILE, Archive, Contents, first_line, read_files, wrong
 from cifar_utils.data.dataset import Split
 
 CITATION = (
@@ -35,50 +28,46 @@ USED_AGAIN = {
 
 @dataclass(frozen=True, kw_only=True)
 class CifarArchive(Archive):
-    """An archive of CIFAR, and which labels of it to read: fine or coarse ones, say."""
+    """An archive of CIFAR, and which of its labels to read: the fine or the coarse ones, say."""
 
     train: tuple[str, ...]
     test: str
     meta: str
     labels: bytes
     names: bytes
-    train_images: int = 50_000
-    test_images: int = 10_000
-    image_shape: tuple[int, int, int] = (32, 32, 3)
-    citation: str = CITATION
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        return (self.meta, *self.train, self.test)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (*self.members, NOTE_FILE)
 
     def read(self, path: Path) -> Contents:
+        """See :func:`read_cifar`."""
         return read_cifar(path, self)
 
 
-CIFAR10 = CifarArchive(
-    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    file="cifar-10-python.tar.gz",
-    folder="cifar-10-batches-py",
+def _cifar(file: str, folder: str, train: tuple[str, ...], test: str, meta: str, **facts):
+    members = (meta, *train, test)
+    return CifarArchive(
+        url=f"https://www.cs.toronto.edu/~kriz/{file}", file=file, folder=folder, train=train,
+        test=test, meta=meta, members=members, files=(*members, NOTE_FILE), train_images=50_000,
+        test_images=10_000, image_shape=(32, 32, 3), citation=CITATION, **facts,
+    )  # fmt: skip
+
+
+CIFAR10 = _cifar(
+    "cifar-10-python.tar.gz",
+    "cifar-10-batches-py",
+    tuple(f"data_batch_{i}" for i in range(1, 6)),
+    "test_batch",
+    "batches.meta",
     md5="c58f30108f718f92721af3b95e74349a",
-    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
-    test="test_batch",
-    meta="batches.meta",
     labels=b"labels",
     names=b"label_names",
     classes=10,
 )
-CIFAR100 = CifarArchive(
-    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-    file="cifar-100-python.tar.gz",
-    folder="cifar-100-python",
+CIFAR100 = _cifar(
+    "cifar-100-python.tar.gz",
+    "cifar-100-python",
+    ("train",),
+    "test",
+    "meta",
     md5="eb9058c3a382ffc7106e4002c42a8d85",
-    train=("train",),
-    test="test",
-    meta="meta",
     labels=b"fine_labels",
     names=b"fine_label_names",
     classes=100,
@@ -128,9 +117,9 @@ class _Lines(io.BytesIO):
 def _check_opcodes(pickled: bytes) -> None:
     """Raise where a pickle is small and what it makes is not.
 
-    A million opcodes make less than 200 MB, unless they name a far place in the memo; or use again
-    what is in there: tuples of the same tuples over and over have no end for who prints, compares
-    or hashes them. What a pickle of CIFAR uses again is short text and reduced objects.
+    A million opcodes make less than 200 MB, unless they name a far place in the memo or use again
+    what is there: tuples of tuples of the same tuples never end for code that prints, compares or
+    hashes them. A pickle of CIFAR uses short texts and reduced objects again, nothing else.
     """
     memo, made, again = {}, None, 0  # sizes of texts, or None of what can't be used again
     for count, (opcode, arg, _) in enumerate(pickletools.genops(_Lines(pickled))):
@@ -198,8 +187,8 @@ def _names(content: dict[bytes, Any], archive: CifarArchive) -> tuple[str, ...]:
 def read_cifar(path: Path, archive: CifarArchive) -> Contents:
     """Read an archive or its extracted folder into memory.
 
-    Nothing in a file is run or believed: a pickle may name only what a CIFAR batch is made of, and
-    arrays are built here, once type, shape and labels are what they should be.
+    Nothing in a file is run or believed. A pickle may name only what a CIFAR batch is made of.
+    Arrays are built here, once type, shape and labels are what they should be.
 
     Raises
     ------

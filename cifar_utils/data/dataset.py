@@ -35,8 +35,7 @@ class Dataset:
     source
         Where it came from: ``"embedded"``, ``"folder"``, ``"archive"`` or ``"download"``.
     note
-        One line that whoever keeps the files wants in every report (``SOURCE.txt`` beside them),
-        or empty.
+        The first line of ``SOURCE.txt`` beside the files, for every report; or empty.
     fingerprint
         SHA-256 of class names, images and labels of all three splits, in order, in hexadecimal.
     """

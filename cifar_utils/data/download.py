@@ -7,7 +7,6 @@ import re
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from cifar_utils.data.archive import Archive
@@ -33,9 +32,9 @@ def keras_datasets() -> Path:
 def find(archive: Archive, folder: Path | str | None = None) -> Path | None:
     """The archive or its extracted folder; None where it is not there and may be downloaded.
 
-    Looked for in ``folder``, else in ``CIFAR_DATA_DIR``, else in Keras's cache, under each name
-    that a version of Keras has given it. A whole folder goes before an archive, which goes before
-    a folder with files missing. The first two may name the archive itself.
+    It is looked for in ``folder``, else in ``CIFAR_DATA_DIR``, else in Keras's cache, under each
+    name that a version of Keras has given it. ``folder`` and ``CIFAR_DATA_DIR`` may also name the
+    archive itself. A whole folder goes before an archive, and that before an incomplete folder.
 
     Raises
     ------
@@ -76,14 +75,15 @@ def what_is_at(path: Path) -> str:
     OSError
         Where it can't be read.
     """
-    if not path.is_dir():
-        names = [path.name] if path.exists() else []
-        held, empty = "is", "does not exist"
-    else:
-        names = list(_names_below(path))
-        held, empty = "holds", "is an empty folder"
+    if not path.exists():
+        return "does not exist"
+    names, held = [path.name], "is"
+    if path.is_dir():  # the first thousands of names down to the third level
+        levels = (path.glob(pattern) for pattern in ("[!.]*", "*/[!.]*", "*/*/[!.]*"))
+        below = (each for level in levels for each in sorted(itertools.islice(level, 2000)))
+        names, held = [each.relative_to(path).as_posix() for each in below], "holds"
     if not names:
-        return empty
+        return "is an empty folder"
     for copy, pattern in OTHER_COPIES.items():
         for name in names:
             if re.fullmatch(pattern, name, re.IGNORECASE):
@@ -91,19 +91,11 @@ def what_is_at(path: Path) -> str:
     return f"{held} {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
-def _names_below(folder: Path) -> Iterator[str]:
-    """The first thousands of names down to the third level, those of the folder itself first."""
-    levels = (folder.glob(pattern) for pattern in ("[!.]*", "*/[!.]*", "*/*/[!.]*"))
-    for level in levels:
-        for path in sorted(itertools.islice(level, 2000)):
-            yield path.relative_to(folder).as_posix()
-
-
 def download(archive: Archive) -> Path:
     """Bring an archive into Keras's cache and check it; return where it is.
 
-    It has its name only when all of it is there and its checksum is right. Of several processes
-    at once, one downloads and the others wait for it.
+    The file gets its name once it is complete and its checksum is right. Of several processes at
+    once, one downloads and the others wait for it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Pictures of one's own: ``train/<class>/*.png`` in a folder, and perhaps ``test/<class>/``."""
+"""A reader's own pictures: ``train/<class>/*.png`` in a folder, and perhaps ``test/<class>/``."""
 
 from pathlib import Path
 

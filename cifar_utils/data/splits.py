@@ -41,32 +41,15 @@ def limited(
     name: str,
     works: Callable[[np.ndarray], bool] = np.all,
 ) -> np.ndarray:
-    """Choose ``limit`` of the labels, each class in its share.
+    """Choose ``limit`` of the labels ``(N,)``, each class in its share; all where it is None.
 
-    Parameters
-    ----------
-    labels
-        Whole numbers ``(N,)``.
-    sizes
-        How many there are of each class, ``(K,)``.
-    limit
-        How many to choose; None for all.
-    seed
-        What they are drawn by.
-    name
-        What the limit is called, for messages: ``"test_limit"``.
-    works
-        Whether so many of each class, ``(K,)``, are enough; at least one, if nothing else is said.
-
-    Returns
-    -------
-    np.ndarray
-        Booleans ``(N,)``: the chosen.
+    ``sizes`` ``(K,)`` counts each class. ``name`` is what messages call the limit. ``works`` says
+    whether so many of each class ``(K,)`` are enough. Returns booleans ``(N,)``.
 
     Raises
     ------
     InputError
-        Where there are fewer labels, or these are not enough of a class and more would be.
+        Where there are fewer labels, or where too few of a class are chosen and more would do.
     """
     if limit is None:
         return np.ones(len(labels), bool)
@@ -84,19 +67,10 @@ def limited(
 def held_out(
     labels: np.ndarray, sizes: np.ndarray, fraction: float, seed: int, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the labels, or ``limit`` of them, into training and validation.
+    """Divide the labels, or ``limit`` of them, into training and validation, as booleans ``(N,)``.
 
-    Parameters
-    ----------
-    labels, sizes, seed, limit
-        As in :func:`limited`.
-    fraction
-        The part of them for validation, below 1; of 0, all are for training.
-
-    Returns
-    -------
-    tuple
-        Booleans ``(N,)``, twice: those for training, those for validation.
+    ``fraction``, below 1, is the part for validation; with 0 all are for training. The other
+    arguments are those of :func:`limited`.
 
     Raises
     ------

@@ -7,14 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_utils.data.archive import (
-    NOTE_FILE,
-    Archive,
-    Contents,
-    first_line,
-    read_files,
-    wrong,
-)
+from cifar_utils.data.archive import NOTE_FILE, Archive, Contents, first_line, read_files, wrong
 from cifar_utils.data.dataset import Split
 from cifar_utils.data.pictures import decoded, progress_bar
 
@@ -23,16 +16,10 @@ CLASSES, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt
 
 @dataclass(frozen=True, kw_only=True)
 class TinyImageNetArchive(Archive):
-    """110,000 small files, decoded each time: half a minute on two cores."""
-
-    members = (CLASSES, WORDS, ANNOTATIONS)
-    # The images in test/ have no labels: those in val/ take their place.
-    files = (
-        *members, NOTE_FILE,
-        "train/*/*_boxes.txt", "train/*/images/*.JPEG", "val/images/*.JPEG",
-    )  # fmt: skip
+    """110,000 small files. Decoding them takes half a minute on two cores, each time."""
 
     def read(self, path: Path) -> Contents:
+        """See :func:`read_tiny_imagenet`."""
         return read_tiny_imagenet(path, self)
 
 
@@ -45,11 +32,17 @@ TINY_IMAGENET = TinyImageNetArchive(
     train_images=100_000,
     test_images=10_000,
     image_shape=(64, 64, 3),
+    members=(CLASSES, WORDS, ANNOTATIONS),
+    # The images in test/ have no labels: those in val/ take their place.
+    files=(
+        CLASSES, WORDS, ANNOTATIONS, NOTE_FILE,
+        "train/*/*_boxes.txt", "train/*/images/*.JPEG", "val/images/*.JPEG",
+    ),
     citation=(
         "Y. Le, X. Yang, Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N, 2015, "
         "http://cs231n.stanford.edu/tiny-imagenet-200.zip (images of ImageNet, for research)"
     ),
-)
+)  # fmt: skip
 
 
 def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
@@ -61,7 +54,14 @@ def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
         Where a file is missing, truncated, corrupt, hostile or of another content.
 
     """
-    found = _read(path, archive)
+    found = {}
+    try:
+        with progress_bar(f"reading {archive.folder}", None, unit=" files") as bar:
+            for name, data in read_files(path, archive):
+                found[name] = data
+                bar.update()
+    except Exception as error:  # a damaged archive may raise nearly anything
+        raise wrong(path, str(error) or type(error).__name__) from error
 
     def rows(table: str, columns: int) -> list[list[str]]:
         if table not in found:
@@ -99,19 +99,6 @@ def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
     images = _decode(found, [*train, *test], archive, path)
     splits = map(Split, np.split(images, [len(train)]), np.split(np.array(labels), [len(train)]))
     return Contents(_class_names(wnids, words), *splits, first_line(found.get(NOTE_FILE, b"")))
-
-
-def _read(path: Path, archive: Archive) -> dict[str, bytes]:
-    """All that is read of it, by name."""
-    found = {}
-    try:
-        with progress_bar(f"reading {archive.folder}", None, unit=" files") as bar:
-            for name, data in read_files(path, archive):
-                found[name] = data
-                bar.update()
-    except Exception as error:  # a damaged archive may raise nearly anything
-        raise wrong(path, str(error) or type(error).__name__) from error
-    return found
 
 
 def _decode(
