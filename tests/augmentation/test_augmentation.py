@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cifar_utils.augmentation import PAD_MODES, augmentation_layers
 from cifar_utils.backend import keras
+from cifar_utils.data import load_dataset
 from cifar_utils.errors import InputError
 from cifar_utils.models import AUGMENTATIONS, build_model
 
@@ -110,13 +111,6 @@ def test_alternating_flips_show_each_image_both_ways_in_two_epochs(seed, epoch, 
     np.testing.assert_array_equal(mirrored(index[:7], epoch), now[:7])
 
 
-def test_other_seeds_flip_other_images():
-    layer = layer_of("alternating_flip")
-    images, index = noise(40), np.arange(40)
-    first, second = (layer.change(images, index, index, seed, 0)[0] for seed in (0, 1))
-    assert not np.array_equal(first, second)
-
-
 @pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
 def test_augmentation_is_nothing_outside_training(name):
     layer, images = layer_of(name), noise(4, 16, 16)
@@ -175,24 +169,7 @@ def test_an_affine_map_is_scipy_s_interpolated_once_and_repeats_the_edge(degrees
 
 def test_no_rotation_and_no_shift_is_the_image_to_the_bit():
     images = noise(5, 8, 7)
-    np.testing.assert_array_equal(moved(images), images)
     np.testing.assert_array_equal(augmented(layer_of("affine(0, 0)"), images), images)
-
-
-@given(st.integers(-9, 9), st.integers(-9, 9))
-@settings(deadline=None, max_examples=15)
-def test_a_shift_by_whole_pixels_moves_down_and_right_and_repeats_the_edge(down, right):
-    images = noise(2, 8, 8)
-    rows, columns = (np.clip(np.arange(8) - by, 0, 7) for by in (down, right))
-    expected = images[:, rows][:, :, columns]
-    np.testing.assert_allclose(moved(images, 0, down / 8, right / 8), expected, atol=0.01)
-
-
-@pytest.mark.parametrize("name", ["affine", "rotation", "shift"])
-def test_what_comes_into_view_repeats_the_edge(name):
-    layer = layer_of(name)
-    white = np.full((20, 16, 16, 3), 255, np.uint8)
-    np.testing.assert_allclose(augmented(layer, white), 255, atol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +188,6 @@ def test_angles_and_shifts_are_drawn_for_each_image_within_their_limits(text, de
             atol=0.1 * limit,
         )
     assert fraction == 0 or abs(np.corrcoef(np.reshape(draws[1:], (2, 2000)))[0, 1]) < 0.1
-
-
-def test_a_quarter_turn_is_exact():
-    images = noise(4, 5, 5)
-    np.testing.assert_allclose(moved(images, 90), np.rot90(images, axes=(1, 2)), atol=0.01)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -350,16 +322,16 @@ def test_cutmix_changes_a_share_of_the_images():
     assert 0.45 < np.mean(whole) < 0.7
 
 
-@pytest.mark.parametrize("name", ["mixup", "cutmix(probability=1)"])
-def test_mixing_hangs_on_seed_epoch_and_batch_alone(name):
-    images, labels = even(30, 8)
+@pytest.mark.parametrize("name", ["mixup", "cutmix(probability=1)", "alternating_flip"])
+def test_changes_of_a_batch_follow_from_seed_epoch_and_place_alone(name):
+    images, labels = noise(30), np.eye(30, dtype=np.float32)
 
-    def mixed(seed=1, epoch=2, first=0):
+    def changed(seed=1, epoch=2, first=0):
         index = np.arange(first, first + 30)
-        return layer_of(name).change(images, labels, index, seed, epoch)[1].tobytes()
+        return layer_of(name).change(images, labels, index, seed, epoch)[0].tobytes()
 
-    assert mixed() == mixed()
-    assert len({mixed(), mixed(seed=2), mixed(epoch=3), mixed(first=30)}) == 4
+    assert changed() == changed()
+    assert len({changed(), changed(seed=2), changed(epoch=3), changed(first=30)}) == 4
 
 
 def test_what_is_mixed_can_be_mixed_again():
@@ -420,7 +392,8 @@ def test_images_that_an_augmentation_cannot_take_are_one_line(text, shape, words
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_a_model_of_any_precision_takes_them_all(digits, precision):
+def test_a_model_of_any_precision_takes_them_all(precision):
+    digits = load_dataset("digits", train_limit=100, test_limit=20)
     everything = ", ".join(AUGMENTATIONS)
     model = build_model("gn_resnet", digits, augmentation=everything, precision=precision)
     images = digits.train.images[:8]
@@ -444,6 +417,7 @@ COMPILED = (
     + """
 import numpy as np
 from cifar_utils.backend import keras
+from cifar_utils.data import load_dataset
 from cifar_utils.augmentation import augmentation_layers
 layers = augmentation_layers(names)
 model = keras.Sequential([keras.Input((16, 16, 3)), *layers, keras.layers.Flatten()])
