@@ -27,14 +27,9 @@ LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
 
 
 def export_page(notebook: Path, page: Path) -> Path:
-    """Write a notebook's page; the facts at its top are of the ``record.json`` beside it, if any.
+    """Write the page of a notebook that was executed, wholly or up to an error.
 
-    Parameters
-    ----------
-    notebook
-        An executed notebook, wholly or up to an error.
-    page
-        The HTML file to write.
+    The facts at its top are those of the ``record.json`` beside the notebook, if any.
 
     Raises
     ------
@@ -53,15 +48,13 @@ def export_page(notebook: Path, page: Path) -> Path:
 def page_digest(notebook: Path) -> str:
     """Hash of all that a notebook's page is made of: itself, its record, the template, this code.
 
-    A page tells its own, so that one of an earlier template is known whatever its date.
+    A page holds its hash, so an outdated page is known whatever its date.
     """
     looks = [TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")]
     code = map(Path(__file__).with_name, ("export.py", "cells.py", "fragments.py", "facts.py"))
     files = [*looks, *code, notebook, notebook.with_name("record.json")]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes() if file.exists() else b"")
-    return digest.hexdigest()[:16]
+    content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def is_current(page: Path, notebook: Path) -> bool:

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from urllib.request import urlopen
 
 import latex2mathml.converter
 from bs4 import BeautifulSoup, Tag
@@ -154,7 +155,9 @@ def clean(
         if tag.decomposed:  # with the one around it
             continue
         dead = scripted and (tag.name in CONTROLS or (tag.name == "img" and not tag.get("src")))
-        if tag.name in DROPPED or dead or _styles_elsewhere(tag):
+        # A scoped style sheet is pandas' own, which would undo the page's.
+        bad = tag.name == "style" and (tag.has_attr("scoped") or ELSEWHERE.search(tag.get_text()))
+        if tag.name in DROPPED or dead or bad:
             tag.decompose()
             continue
         if tag.name in FETCHING:
@@ -179,12 +182,6 @@ def clean(
 
 def _parsed(html: str) -> BeautifulSoup:
     return BeautifulSoup(html, "html.parser")
-
-
-def _styles_elsewhere(tag: Tag) -> bool:
-    """Whether a style sheet fetches something, or is pandas' own, which would undo the page's."""
-    elsewhere = tag.name == "style" and ELSEWHERE.search(tag.get_text())
-    return bool(elsewhere) or (tag.name == "style" and tag.has_attr("scoped"))
 
 
 def _enter(heading: Tag, outline: Outline) -> None:
@@ -217,34 +214,30 @@ def _embed(tag: Tag, folder: Path, alt: str, attached: dict[str, Any]) -> None:
     inner = tag.find("source")
     address = str(tag.get("src") or tag.get("data") or (inner and inner.get("src")) or "")
     said = str(tag.get("alt") or tag.get("title") or "")
-    what = "picture" if tag.name == "img" else tag.name
-    reason = ""
     if tag.name == "img":
         try:
-            kind, content = _content(address, folder, attached)
-            tag["src"] = _picture(kind, content)
+            tag["src"] = _picture(*_content(address, folder, attached))
             tag["alt"] = said or alt
             if tag.parent.name == "figure":
                 tag.wrap(Tag(name="div", attrs={"class": "frame"}))
             return
         except Exception:  # an address of any text, a file of any bytes
-            reason = "it can't be read" if not said and address.startswith("data:") else ""
-    address = "" if address.startswith("data:") else address
-    named = note(what, said or reason or ("" if address else "it has no address"), address)
-    tag.replace_with(_parsed(named))
+            pass
+    inline = address.startswith("data:")
+    reason = "it can't be read" if inline else "" if address else "it has no address"
+    what = "picture" if tag.name == "img" else tag.name
+    tag.replace_with(_parsed(note(what, said or reason, "" if inline else address)))
 
 
 def _content(address: str, folder: Path, attached: dict[str, Any]) -> tuple[str, bytes]:
     """Type and bytes of a picture that a notebook brings: attached, in its folder, or in place."""
     if address.startswith("attachment:"):
         forms = attached[unquote(address.removeprefix("attachment:"))]
-        kind = next(kind for kind in [*forms, ""] if kind.startswith("image/") or not kind)
+        kind = next(kind for kind in forms if kind.startswith("image/"))
         return kind, base64.b64decode(forms[kind])
     if address.startswith("data:"):
-        head, _, content = address.removeprefix("data:").partition(",")
-        kind, *options = head.split(";")
-        data = content if "base64" in options else base64.b64encode(unquote(content).encode())
-        return kind, base64.b64decode(data)
+        with urlopen(address) as response:
+            return response.headers.get_content_type(), response.read()
     file = (folder / unquote(address)).resolve()
     if not file.is_relative_to(folder.resolve()):
         raise ValueError(f"{address} is outside of the notebook's folder")
@@ -277,6 +270,10 @@ def _picture(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def _mark(tag: Tag, name: str) -> None:
+    tag["class"] = [*tag.get("class", []), name]
+
+
 def _align_numbers(table: Tag) -> None:
     """Mark the columns of a table that hold numbers alone, to be set flush right."""
     rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
@@ -284,11 +281,10 @@ def _align_numbers(table: Tag) -> None:
     for column in range(max(map(len, rows), default=0)):
         texts = {row[column].get_text(strip=True) for row in body if len(row) > column}
         if texts - NOTHING and all(NUMBER.fullmatch(text) for text in texts - NOTHING):
-            for row in rows:
-                if len(row) > column:
-                    row[column]["class"] = [*row[column].get("class", []), "number"]
-                    for text in row[column].find_all(string=True):  # 13.3 % stays on one line
-                        text.replace_with(BREAK.sub("\N{NO-BREAK SPACE}", text))
+            for cell in (row[column] for row in rows if len(row) > column):
+                _mark(cell, "number")
+                for text in cell.find_all(string=True):  # 13.3 % stays on one line
+                    text.replace_with(BREAK.sub("\N{NO-BREAK SPACE}", text))
 
 
 def _name_columns(table: Tag) -> None:
@@ -296,10 +292,10 @@ def _name_columns(table: Tag) -> None:
     heads = [head.get_text(" ", strip=True) for head in table.select("thead tr:last-child > *")]
     rows = table.select("tbody tr")
     if len(heads) > 3 and len(rows) <= 8:
-        table["class"] = [*table.get("class", []), "stack"]
+        _mark(table, "stack")
         for row in rows:
             for cell, head in zip(row.find_all(["th", "td"]), heads, strict=False):
                 if cell.get_text(strip=True) in NOTHING:
-                    cell["class"] = [*cell.get("class", []), "nothing"]
+                    _mark(cell, "nothing")
                 elif head:
                     cell["data-column"] = head

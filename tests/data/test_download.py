@@ -58,11 +58,6 @@ def test_found_under_every_name_it_has(official, tmp_path, monkeypatch, place, g
     assert find(CIFAR10, base if given == "folder" else None) == base / place
 
 
-def test_the_folder_itself_may_be_given(official):
-    path, _ = official()
-    assert find(CIFAR10, path) == path
-
-
 def test_a_whole_folder_goes_before_an_archive_and_that_before_a_part(official, tmp_path):
     archive, _ = official(pack=True)
     folder, _ = official()
@@ -73,13 +68,11 @@ def test_a_whole_folder_goes_before_an_archive_and_that_before_a_part(official, 
     assert find(CIFAR10, tmp_path / "data") == folder
 
 
-def test_not_found_in_the_cache_is_none():
-    assert find(CIFAR10) is None
-
-
 @pytest.mark.parametrize("variable", [True, False])
-def test_the_archive_itself_may_be_given(official, monkeypatch, variable):
-    path, _ = official(pack=True)
+@pytest.mark.parametrize("pack", [True, False])
+def test_the_archive_or_folder_itself_may_be_given(official, monkeypatch, variable, pack):
+    assert find(CIFAR10) is None, "not in the cache"
+    path, _ = official(pack=pack)
     monkeypatch.setenv("CIFAR_DATA_DIR", str(path) if variable else "nowhere")
     assert find(CIFAR10, None if variable else path) == path
 

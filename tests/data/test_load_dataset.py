@@ -33,11 +33,8 @@ def test_the_fingerprint_is_of_what_is_in_the_splits_not_of_where_it_came_from(o
 
 def test_limits_are_stratified_and_the_test_images_are_those_of_every_seed():
     first, second = (load_dataset("digits", train_limit=200, test_limit=50, seed=s) for s in (0, 1))
-    assert [len(split.labels) for split in (first.train, first.validation, first.test)] == [
-        180,
-        20,
-        50,
-    ]
+    sizes = [len(split.labels) for split in (first.train, first.validation, first.test)]
+    assert sizes == [180, 20, 50]
     assert np.bincount(first.validation.labels).tolist() == [2] * 10
     assert np.bincount(first.test.labels).tolist() == [5] * 10
     np.testing.assert_array_equal(first.test.images, second.test.images)

@@ -165,13 +165,6 @@ def test_what_outputs_would_fetch_is_taken_out(render):
     )
 
 
-def test_a_picture_left_out_is_named(render):
-    page = render(new_markdown_cell("![a cat](https://example.org/cat.png)"), code())
-    assert (
-        page.main.em.get_text() == "[picture not in this page: a cat, https://example.org/cat.png]"
-    )
-
-
 def test_a_picture_beside_the_notebook_is_put_in(render, tmp_path):
     (tmp_path / "dot.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     page = render(new_markdown_cell("![a dot](dot.svg)"), code())
@@ -206,7 +199,7 @@ def test_each_kind_of_output(render):
 
 def test_columns_of_numbers_are_flush_right(render):
     markdown = (
-        "| name | top-1 | size |\n|-|-|-|\n| a | 86.7% (86.0 to 87.3%) | 2.4 M |\n| 5 | – | |"
+        "| name | top-1 | size |\n|-|-|-|\n| a | 86.7 % (86.0 to 87.3%) | 2.4 M |\n| 5 | – | |"
     )
     frame = (
         '<style scoped>.dataframe {}</style><table class="dataframe"><tr><td>1e-3</td></tr></table>'
@@ -215,6 +208,7 @@ def test_columns_of_numbers_are_flush_right(render):
     marked = [[*map(is_number, row.find_all(["th", "td"]))] for row in page.select("tr")]
     assert marked == [[False, True, True]] * 3 + [[True]]
     assert not page.main.style
+    assert page.select("td")[1].get_text() == "86.7\xa0% (86.0\xa0to\xa087.3%)"
 
 
 def is_number(cell):
@@ -340,32 +334,11 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
-MARKUP = st.lists(
-    st.sampled_from(
-        [
-            "$",
-            "$$",
-            "\\frac",
-            "{",
-            "}",
-            "<b",
-            ">",
-            "</div>",
-            "<![",
-            "<!--",
-            "![a](",
-            ")",
-            "`",
-            "# ",
-            "\n",
-            "|-|",
-            "\r\b",
-            "\ud800",
-        ]
-    )
-    | st.text(max_size=3),
-    max_size=12,
-).map("".join)
+PIECES = [
+    "$", "$$", "\\frac", "{", "}", "<b", ">", "</div>", "<![", "<!--", "![a](", ")", "`", "|-|",
+    "# ", "\n", "\r\b", "\ud800",
+]  # fmt: skip
+MARKUP = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).map("".join)
 
 
 @settings(max_examples=40, deadline=None)
@@ -390,11 +363,12 @@ def test_a_lone_half_of_a_character_is_replaced(render):
     assert page.select_one(".outputs pre").get_text() == "half �, whole \U0001f600"
 
 
-def test_attachments_are_put_in_and_missing_ones_named(render):
+def test_attachments_are_put_in_and_pictures_left_out_are_named(render):
     page = render(
         {
             "cell_type": "markdown",
-            "source": "![net](attachment:net.png) ![gone](attachment:gone.png) ![a](.)",
+            "source": "![net](attachment:net.png) ![gone](attachment:gone.png) ![a](.) "
+            "![](data:image/png;base64,bm8gcGljdHVyZQ==) ![a cat](https://example.org/cat.png)",
             "attachments": {"net.png": {"image/png": PIXEL}},
         }
     )
@@ -402,6 +376,8 @@ def test_attachments_are_put_in_and_missing_ones_named(render):
     assert [em.get_text() for em in page.main.find_all("em")] == [
         "[picture not in this page: gone, attachment:gone.png]",
         "[picture not in this page: a, .]",
+        "[picture not in this page: it can't be read]",
+        "[picture not in this page: a cat, https://example.org/cat.png]",
     ]
 
 
@@ -422,11 +398,6 @@ def test_a_picture_of_each_form_is_put_in(render, form):
     page = render(code(display({f"image/{form}": content, "text/plain": "<IPython object>"})))
     assert page.main.img["src"] == f"data:image/{form};base64,{content}"
     assert "IPython" not in page.main.get_text()
-
-
-def test_a_picture_that_can_t_be_read_is_named(render):
-    page = render(code(display({"image/png": "bm8gcGljdHVyZQ=="})))
-    assert page.main.em.get_text() == "[picture not in this page: it can't be read]"
 
 
 SCRIPT = "<div style='height: 500px'></div><script>plot()</script>"
@@ -594,8 +565,3 @@ def test_a_large_photograph_becomes_much_smaller(render):
     head, _, shown = page.main.img["src"].partition(",")
     assert head == "data:image/webp;base64"
     assert len(shown) < len(content) / 2
-
-
-def test_a_number_and_its_unit_stay_on_one_line(render):
-    page = render({"cell_type": "markdown", "source": "| loss |\n|-|\n| 13.3 % (12.1 to 14 %) |"})
-    assert page.td.get_text() == "13.3\xa0% (12.1\xa0to\xa014\xa0%)"
