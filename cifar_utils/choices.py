@@ -9,11 +9,15 @@ a type, a default and, in its comment, what is allowed and what it means::
     views: int = 1  # 1 | 2 | 6: views of each test image, whose logits are averaged
     train_limit: int = None  # at least 1: training images to use; None for all
 
-A parameter whose default is ``None`` may be ``None``. A choice may carry options, written as a
-call: ``"resnet18(dropout=0.5)"``; :func:`parse_calls` reads such text and the registry it names
-checks the options. It may carry a place too: ``"folder:/path"``. (The equals sign of the assignment
-is the only one in a line: papermill reads no line with two.)
+Types may also be written as ``Literal["sgd", "adam"]`` and ``int | None``. A parameter whose
+default is ``None`` may be ``None``. A choice may carry options, written as a call:
+``"resnet18(dropout=0.5)"``. A parameter named as a registry in :data:`REGISTRIES` is read against
+it; with an s at its end it takes several, separated by semicolons. A choice may carry a place too:
+``"folder:/path"``. (The equals sign of the assignment is the only one in a line: papermill reads no
+line with two.)
 """
+
+import __future__
 
 import ast
 import contextlib
@@ -23,11 +27,14 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from cifar_utils.errors import InputError, known_name
+from cifar_utils.errors import InputError, known_name, short
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}
 # What ast.literal_eval raises on text that is no literal, or one too deep or too large to read.
 LITERAL_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 COMPARISONS = {
@@ -37,6 +44,15 @@ COMPARISONS = {
     "below": operator.lt,
 }
 BOUND = re.compile(rf"({'|'.join(COMPARISONS)}) (-?[\d.]+(?:e-?\d+)?)")
+# Where each registry is, and how many arguments its functions are given before their options.
+REGISTRIES = {
+    "architecture": ("cifar_utils.models.build", "ARCHITECTURES", 2),
+    "augmentation": ("cifar_utils.augmentation", "AUGMENTATIONS", 0),
+    "optimizer": ("cifar_utils.training.optimizers", "OPTIMIZERS", 3),
+    "schedule": ("cifar_utils.training.schedules", "SCHEDULES", 3),
+    "space": ("cifar_utils.tuning", "RANGES", 0),
+}
+LISTS = ("augmentation", "space")  # of which one text may list several
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,7 @@ class Parameter:
     meaning: str
     choices: tuple[str, ...] = ()
     bounds: tuple[tuple[str, float], ...] = ()
+    optional: bool = False  # whether None is allowed
 
     @property
     def allowed(self) -> str:
@@ -56,8 +73,17 @@ class Parameter:
         bounds = ", ".join(f"{words} {bound:g}" for words, bound in self.bounds)
         return bounds or " | ".join(self.choices)
 
+    def read(self, value: Any) -> Any:
+        """Check a value that may be text, as the command line gives it: ``"3"``, ``"none"``."""
+        if isinstance(value, str) and self.optional and value in ("None", "null", "none"):
+            return None
+        if isinstance(value, str) and self.type != "str":
+            with contextlib.suppress(*LITERAL_ERRORS):
+                value = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+        return self.check(value)
+
     def check(self, value: Any) -> Any:
-        """Return ``value`` as this parameter's type (text is read as the command line gives it).
+        """Return ``value`` as this parameter's type.
 
         Raises
         ------
@@ -65,10 +91,7 @@ class Parameter:
             Where the type is another, or the value is outside of what is allowed.
 
         """
-        if isinstance(value, str) and self.type != "str":
-            with contextlib.suppress(*LITERAL_ERRORS):
-                value = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
-        if self.default is None and (value is None or value in ("None", "null", "none")):
+        if value is None and self.optional:
             return None
         if self.type == "float" and type(value) is int:
             with contextlib.suppress(OverflowError):
@@ -76,21 +99,20 @@ class Parameter:
         if type(value) is not TYPES[self.type] or (
             self.type == "float" and not math.isfinite(value)
         ):
-            raise InputError(f"{self.name} is {value!r}; it takes {self._kind()}")
+            wanted = KINDS[self.type] + (" or None" if self.optional else "")
+            raise InputError(f"{self.name} is {short(value)}; it takes {wanted}")
         if not all(COMPARISONS[words](value, bound) for words, bound in self.bounds):
-            raise InputError(f"{self.name} is {value!r}; it must be {self.allowed}")
+            raise InputError(f"{self.name} is {short(value)}; it must be {self.allowed}")
+        name = re.split(r"[(:]", str(value))[0].strip()
         if self.choices:
-            known_name("", re.split(r"[(:]", str(value))[0].strip(), self.choices, label=self.name)
+            known_name("", name, self.choices, label=self.name)
+        kind = self.name.removesuffix("s")
+        # A notebook of a user's own may offer choices that no registry has.
+        if kind in REGISTRIES and (not self.choices or name in read_registry(kind)):
+            for text in value.split(";") if self.name != kind else [value]:
+                if (kind, text.strip()) != ("augmentation", "none"):
+                    check_calls(kind, text)
         return value
-
-    def _kind(self) -> str:
-        kinds = {
-            "int": "a whole number",
-            "float": "a number",
-            "str": "text",
-            "bool": "True or False",
-        }
-        return kinds[self.type] + (" or None" if self.default is None else "")
 
 
 def parse_parameters(source: str, where: str = "the parameters cell") -> dict[str, Parameter]:
@@ -99,41 +121,75 @@ def parse_parameters(source: str, where: str = "the parameters cell") -> dict[st
     found = {}
     try:
         nodes = ast.parse(source).body
-    except SyntaxError as error:
-        raise InputError(f"{where} can't be read (line {error.lineno}: {error.msg})") from error
+    except LITERAL_ERRORS as error:
+        raise InputError(f"{where} can't be read ({' '.join(str(error).split())})") from error
     for node in nodes:
         line = lines[node.end_lineno - 1]
         comment = line.encode()[node.end_col_offset :].decode().strip().lstrip("#").strip()
         try:
-            name, kind, default = node.target.id, node.annotation.id, ast.literal_eval(node.value)
+            name, default = node.target.id, ast.literal_eval(node.value)
+            kind, choices, optional = _annotation(node.annotation)
         except (AttributeError, ValueError):
             comment = ""
-        if not comment:
-            raise InputError(
-                f"{where}: {line!r} is not of the form 'name: type = default  # meaning'"
-            )
-        if kind not in TYPES:
-            raise InputError(f"{where}: {line!r} has a type other than {', '.join(TYPES)}")
+        if not comment or kind not in TYPES:
+            form = "'name: type = default  # meaning', with a type of " + ", ".join(TYPES)
+            raise InputError(f"{where}: {line!r} is not of the form {form}")
         allowed, _, meaning = comment.partition(": ")
         bounds = tuple((words, float(bound)) for words, bound in BOUND.findall(allowed))
-        choices = tuple(allowed.split(" | ")) if " | " in allowed else ()
-        if not (bounds or choices):
+        if " | " in allowed:
+            choices = tuple(allowed.split(" | "))
+        elif not bounds:
             meaning = comment
-        found[name] = Parameter(name, kind, default, meaning, choices, bounds)
+        found[name] = Parameter(
+            name, kind, default, meaning, choices, bounds, optional or default is None
+        )
     return found
 
 
+def _annotation(node: ast.expr) -> tuple[str, tuple[str, ...], bool]:
+    """The type, the choices and whether None is allowed, of ``int | None``, ``Literal[1, 2]``."""
+    if isinstance(node, ast.BinOp) and ast.unparse(node.right) == "None":
+        return *_annotation(node.left)[:2], True
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("Literal"):
+        values = ast.literal_eval(node.slice)
+        values = values if isinstance(values, tuple) else (values,)
+        return type(values[0]).__name__, tuple(map(str, values)), False
+    return node.id, (), False
+
+
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a notebook's parameters: the ``given`` ones, checked, over the ``known`` defaults."""
+    """All of a notebook's parameters: the ``given`` ones, read, over the ``known`` defaults."""
     for name in given:
         known_name("parameter", name, known)
-    return {name: row.check(given.get(name, row.default)) for name, row in known.items()}
+    return {name: row.read(given.get(name, row.default)) for name, row in known.items()}
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a notebook's parameters have now: ``parameters_in(globals())``."""
+    """The values that a notebook's parameters have now, checked: ``parameters_in(globals())``.
+
+    In a notebook, what its parameters cell says is checked; in a script, types alone are. A
+    function, such as a network of the reader's own, goes by its name.
+
+    Raises
+    ------
+    InputError
+        Where a value is not allowed.
+
+    """
     annotated = namespace.get("__annotations__") or namespace["__annotate__"](1)
-    return {name: namespace[name] for name in annotated}
+    typed = [
+        f"{name}: {inspect.formatannotation(annotated[name])} = None  #-" for name in annotated
+    ]
+    known: dict[str, Parameter] = {}
+    for source in [*typed, *namespace.get("In", [])]:  # the cells run so far, in a notebook
+        with contextlib.suppress(InputError):
+            known |= parse_parameters(source)
+    values = {name: namespace[name] for name in annotated}
+    return {
+        name: value.__name__ if callable(value) else known[name].check(value)
+        for name, value in values.items()
+        if name in known
+    }
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,30 +231,34 @@ def parse_calls(
     try:
         row = ast.parse(f"[{text}]", mode="eval").body
     except LITERAL_ERRORS as error:
-        raise InputError(f"{kind} {text!r} {form}") from error
+        raise InputError(f"{kind} {short(text)} {form}") from error
     calls = []
     for node in row.elts if isinstance(row, ast.List) else [row]:
         source = ast.unparse(node)
         function = node.func if isinstance(node, ast.Call) else node
         if not isinstance(function, ast.Name):
-            raise InputError(f"{kind} {source!r} {form}")
+            raise InputError(f"{kind} {short(source)} {form}")
         target = registry[known_name(kind, function.id, registry)]
         try:
             args = tuple(ast.literal_eval(a) for a in getattr(node, "args", []))
             kwargs = {str(k.arg): ast.literal_eval(k.value) for k in getattr(node, "keywords", [])}
         except LITERAL_ERRORS as error:
             raise InputError(f"{kind} {source!r} has an option that is no plain value") from error
-        options = dict(list(inspect.signature(target).parameters.items())[given:])
+        signature = inspect.signature(target)
+        options = dict(list(signature.parameters.items())[given:])
         for name in kwargs:
             known_name(f"option of {kind} {function.id!r}", name, options)
-        taken = [*list(options)[: len(args)], *(k.arg for k in getattr(node, "keywords", []))]
-        if len(args) > len(options) or len(set(taken)) < len(taken):
-            raise InputError(
-                f"{kind} {source!r} has too many options; it takes: {', '.join(options)}"
-            )
+        try:
+            if len(kwargs) < len(getattr(node, "keywords", [])):
+                raise TypeError("an option is given twice")
+            bound = signature.bind(*[None] * given, *args, **kwargs).arguments
+        except TypeError as error:
+            takes = ", ".join(options) or "none"
+            raise InputError(f"{kind} {source!r}: {error}; its options: {takes}") from error
         values = {
-            name: _option(f"{name} in {kind} {source!r}", options[name], value)
-            for name, value in zip(taken, (*args, *kwargs.values()), strict=True)
+            name: _option(f"{name} in {kind} {source!r}", option, bound[name])
+            for name, option in options.items()
+            if name in bound
         }
         calls.append(Call(function.id, target, values))
     return calls
@@ -206,13 +266,70 @@ def parse_calls(
 
 def _option(label: str, option: inspect.Parameter, value: Any) -> Any:
     """Check an option's value by its annotation in the registered function."""
-    kind = getattr(option.annotation, "__name__", "")
-    return Parameter(label, kind, option.default, "").check(value) if kind in TYPES else value
+    kind = getattr(option.annotation, "__name__", option.annotation)
+    optional = option.default is None
+    row = Parameter(label, kind, option.default, "", optional=optional)
+    return row.check(value) if kind in TYPES else value
 
 
 def parse_call(kind: str, text: str, registry: Mapping[str, Callable], given: int = 0) -> Call:
     """Read one call, as :func:`parse_calls` does; more or fewer than one is an InputError."""
     calls = parse_calls(kind, text, registry, given)
     if len(calls) != 1:
-        raise InputError(f"{kind} is {text!r}; it takes exactly one of: {', '.join(registry)}")
+        raise InputError(f"{kind} is {short(text)}; it takes exactly one of: {', '.join(registry)}")
     return calls[0]
+
+
+def check_calls(kind: str, text: str) -> None:
+    """Check the text of calls against a registry, without Keras; an InputError as in a run."""
+    given = REGISTRIES[kind][2]
+    what = kind, text, read_registry(kind), given
+    for call in parse_calls(*what) if kind in LISTS else [parse_call(*what)]:
+        call(*[1] * given)
+
+
+@cache
+def read_registry(kind: str) -> dict[str, Callable]:
+    """The functions of a registry, read from their source so that Keras need not be imported.
+
+    They have their signatures and docstrings. Of their bodies they have what refuses options: each
+    ``if`` that raises, and each call of :func:`~cifar_utils.errors.known_name`.
+    """
+    module, table, _ = REGISTRIES[kind]
+    (value,) = (
+        node.value
+        for node in ast.parse(source_file(module).read_text("utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == table
+    )
+    names = [node.id for node in ast.walk(value) if isinstance(node, ast.Name)]
+    return {name: found for name in names if (found := _read_function(module, name))}
+
+
+def _read_function(module: str, name: str) -> Callable | None:
+    file = source_file(module)
+    namespace = {"__name__": module, "InputError": InputError, "known_name": known_name}
+    for node in ast.parse(file.read_text("utf-8")).body if file else []:
+        if isinstance(node, ast.ImportFrom) and name in {each.name for each in node.names}:
+            return _read_function(str(node.module), name)
+        if isinstance(node, ast.Assign):
+            with contextlib.suppress(*LITERAL_ERRORS):
+                namespace[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            node.body = [node.body[0], *filter(_refuses, node.body[1:])]
+            node.returns = None
+            flags = __future__.annotations.compiler_flag
+            exec(compile(ast.Module([node], []), str(file), "exec", flags), namespace)
+            return namespace[name]
+    return None
+
+
+def _refuses(node: ast.stmt) -> bool:
+    if isinstance(node, ast.If):
+        return isinstance(node.body[0], ast.Raise)
+    return ast.unparse(node).startswith("known_name(")
+
+
+def source_file(module: str) -> Path | None:
+    """The file of one of this package's modules; None where there is none of that name."""
+    place = Path(__file__).parent.parent.joinpath(*module.split("."))
+    return next(filter(Path.is_file, (place.with_suffix(".py"), place / "__init__.py")), None)

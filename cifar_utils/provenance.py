@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cifar_utils.choices import source_file
+
 PACKAGE = "cifar_utils"
 # What is in other parts of the package shows a run, and changes nothing of its result.
 COMPUTING = ("augmentation", "backend", "data", "models", "training", "tuning")
@@ -116,7 +118,7 @@ def _reach(module: str, name: str, reached: dict[tuple[str, str], str]) -> None:
     definitions, imported = _read_module(module)
     if name in imported:
         _reach(*imported[name], reached)
-    elif _file_of(f"{module}.{name}"):  # a module: "from cifar_utils.models import fused"
+    elif source_file(f"{module}.{name}"):  # a module: "from cifar_utils.models import fused"
         for each in _read_module(f"{module}.{name}")[0]:
             _reach(f"{module}.{name}", each, reached)
     elif name in definitions:
@@ -131,7 +133,7 @@ Imports = dict[str, tuple[str, str]]  # by name: the module that it is imported 
 
 
 def _read_module(name: str) -> tuple[Definitions, Imports]:
-    file = _file_of(name)
+    file = source_file(name)
     return _read_file(file, file.stat().st_mtime_ns) if file else ({}, {})
 
 
@@ -162,13 +164,6 @@ def _defined(node: ast.stmt) -> list[str]:
     names = [each for target in targets for each in ast.walk(target)]
     assigns = isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign)
     return [each.id for each in names if isinstance(each, ast.Name)] if assigns else []
-
-
-def _file_of(module: str) -> Path | None:
-    """The file of one of this package's modules; None where there is none of that name."""
-    root = Path(__file__).parent.parent
-    place = root.joinpath(*module.split("."))
-    return next(filter(Path.is_file, (place.with_suffix(".py"), place / "__init__.py")), None)
 
 
 def _output(*command: str) -> str | None:

@@ -99,9 +99,6 @@ def parse_space(text: str) -> dict[str, Range]:
     names = [call.name for call in calls]
     if not names or len(set(names)) < len(names):
         raise InputError(f"space is {text!r}; it takes one or more of {', '.join(RANGES)}, once")
-    for call in calls:
-        if not {"low", "high"} <= call.options.keys():
-            raise InputError(f"space: {call} lacks a bound; write {call.name}(low, high)")
     return {call.name: call() for call in calls}
 
 

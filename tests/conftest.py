@@ -57,10 +57,12 @@ def write_notebook():
         title: str = "What can a tiny notebook show?",
         record: bool = True,
         folder: Path = Path("notebooks"),
+        parameters: str = "",
     ) -> Path:
         new = nbformat.v4
-        parameters = new.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
-        cells = [new.new_markdown_cell(f"# {title}\n\nA first\nparagraph.\n\nMore."), parameters]
+        both = f"{parameters}\n{PARAMETERS}".strip()
+        tagged = new.new_code_cell(both, metadata={"tags": ["parameters"]})
+        cells = [new.new_markdown_cell(f"# {title}\n\nA first\nparagraph.\n\nMore."), tagged]
         for source in (*sources, *([WRITE_RECORD] if record else [])):
             kind = new.new_markdown_cell if source.startswith("#") else new.new_code_cell
             cells.append(kind(source))

@@ -7,12 +7,13 @@ from cifar_utils.errors import InputError
 
 
 def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
-    """The parameters of a notebook file, by name, in the order of its cell.
+    """The parameters of a notebook file but for ``output``, by name, in the order of its cell.
 
     Raises
     ------
     InputError
-        Where the file is no notebook, or a line of its parameters cell is not typed and commented.
+        Where the file is no notebook, a line of its parameters cell is not typed and commented, or
+        it has no ``output``, which every notebook of runs must have.
 
     """
     import nbformat
@@ -25,4 +26,7 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
         raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
     if not tagged:
         raise InputError(f"{notebook} has no cell tagged 'parameters'; tag the cell that sets them")
-    return parse_parameters(tagged[0], where=str(notebook))
+    known = parse_parameters(tagged[0], where=str(notebook))
+    if known.pop("output", None) is None:
+        raise InputError(f"{notebook} has no parameter 'output'; add: output: str = None  # folder")
+    return known

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cifar_utils.choices import Parameter, check_parameters
+from cifar_utils.choices import check_parameters
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.reporting.parameters import read_parameters
 from cifar_utils.runs.folder import Run, read_cells
@@ -25,12 +25,12 @@ def list_notebooks() -> dict[str, Path]:
 
 
 def find_notebook(name: str) -> Path:
-    """A notebook by its path, its name (``"01_vgg_like"``) or the beginning of one (``"01"``).
+    """A notebook by its path, its name (``"02_resnet"``), its number or a part of its name.
 
     Raises
     ------
     InputError
-        Where there is none, or several begin so.
+        Where there is none, or several have that part.
 
     """
     path = Path(name)
@@ -38,12 +38,17 @@ def find_notebook(name: str) -> Path:
         return path
     if len(path.parts) > 1:
         raise InputError(f"notebook {name!r} is not there; cifar-reports list shows those that are")
-    known = list_notebooks()
-    stem = name.removesuffix(".ipynb")
-    begun = [stem] if stem in known else [other for other in known if other.startswith(stem)]
-    if len(begun) > 1:
-        raise InputError(f"notebook {name!r} may be {' or '.join(begun)}; write more of its name")
-    return known[begun[0] if begun else known_name("notebook", stem, known)]
+    known, stem = list_notebooks(), name.removesuffix(".ipynb")
+    ways = (  # the first that fits any notebook counts
+        lambda other: other == stem,
+        lambda other: stem in (other.partition("_")[0].lstrip("0"), other.partition("_")[2]),
+        lambda other: other.startswith(stem),
+        lambda other: stem in other,
+    )
+    found = next(filter(None, (list(filter(way, known)) for way in ways)), [])
+    if len(found) > 1:
+        raise InputError(f"notebook {name!r} may be {' or '.join(found)}; write more of its name")
+    return known[found[0] if found else known_name("notebook", stem, known)]
 
 
 def plan_run(notebook: Path, given: Mapping[str, Any], folder: Path | None = None) -> Run:
@@ -64,26 +69,10 @@ def plan_run(notebook: Path, given: Mapping[str, Any], folder: Path | None = Non
         Where the notebook or a parameter is not as it should be.
 
     """
-    known = known_parameters(notebook)
     if "output" in given:
         raise InputError("output is no parameter to give; name the run's folder with --output")
-    parameters = check_parameters(known, given)
+    parameters = check_parameters(read_parameters(notebook), given)
     return Run(folder or default_folder(notebook, parameters), notebook, parameters)
-
-
-def known_parameters(notebook: Path) -> dict[str, Parameter]:
-    """A notebook's parameters but for ``output``, which every notebook of runs must have.
-
-    Raises
-    ------
-    InputError
-        Where it has none, or the file is no notebook.
-
-    """
-    known = read_parameters(notebook)
-    if known.pop("output", None) is None:
-        raise InputError(f"{notebook} has no parameter 'output'; add: output: str = None  # folder")
-    return known
 
 
 def default_folder(notebook: Path, parameters: Mapping[str, Any]) -> Path:

@@ -1,34 +1,38 @@
 """The file that names a series' runs, read with the lines of its mistakes."""
 
-from __future__ import annotations
-
 import itertools
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Annotated, Any, Self
 
 import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from cifar_utils.choices import Parameter
-from cifar_utils.errors import InputError, known_name
-from cifar_utils.reporting.runs import Run, find_notebook, known_parameters
+from cifar_utils.errors import InputError, known_name, short
+from cifar_utils.reporting.parameters import read_parameters
+from cifar_utils.reporting.runs import Run, find_notebook
 from cifar_utils.text import slug
 
-# What a run takes, and the kind of value in words.
-FIELDS = {
-    "name": (str, "text"),
-    "notebook": (str, "text"),
-    "parameters": (dict, "a mapping"),
-    "seeds": (list, "a list of whole numbers"),
-    "matrix": (dict, "a mapping of parameters to their values"),
-    "tags": (list, "a list of words"),
-    "timeout": (str, "text such as '90 min' or '2 h'"),
-    "retries": (int, "a whole number, at least 0"),
-}
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 TIMEOUT = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(SECONDS)})")
-MERGE = "tag:yaml.org,2002:merge"
+MOST_RUNS, MOST_VALUES = 10_000, 100_000  # more of them are a mistake, or an attack
+MOST_BYTES = 200  # of a run's name: file systems take 255 in a folder's
 
 
 def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
@@ -54,245 +58,208 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
         Where the file is not as it should be: a line for each mistake, ``file:line: what``.
 
     """
-    reader = _Reader(file)
-    profiles = reader.read_profiles()
-    known_name("profile", profile, list(profiles))
-    runs = {name: reader.read_runs(node, folder) for name, node in profiles.items()}
-    if reader.mistakes:
-        lines = sorted(set(reader.mistakes))
+    root, content, mistakes = _read_yaml(file)
+
+    @cache
+    def find(name: str) -> tuple[Path, dict[str, Parameter]]:
+        beside = file.parent / name
+        is_path = beside.suffix == ".ipynb" and beside.is_file()
+        notebook = beside if is_path else find_notebook(name)
+        return notebook, read_parameters(notebook)
+
+    try:
+        context = SimpleNamespace(find=find, names=set())
+        series = _Series.model_validate(content, context=context)
+    except ValidationError as error:
+        mistakes += [(_line(root, each["loc"]), _what(each)) for each in error.errors()]
+    if mistakes:
+        lines = sorted(set(mistakes))
         raise InputError("\n".join(f"{file}:{line}: {what}" for line, what in lines))
-    return runs[profile]
+    known_name("profile", profile, series.profiles)
+    return [
+        Run(folder / name, row.notebook[0], parameters, tuple(row.tags), row.timeout, row.retries)
+        for row in series.profiles[profile]
+        for name, parameters in row.runs()
+    ]
 
 
-class _Reader:
-    """Reads the nodes of a YAML file, which know their lines, and gathers what is wrong."""
-
-    def __init__(self, file: Path):
-        self.file = file
-        self.mistakes: list[tuple[int, str]] = []
-        self.notebooks: dict[str, tuple[Path, dict[str, Parameter]] | None] = {}
-        self.flat: set[int] = set()
-
-    def read_profiles(self) -> dict[str, yaml.Node]:
-        try:
-            self.loader = yaml.SafeLoader(self.file.read_text("utf-8"))
-            root = self.loader.get_single_node()
-            self._flatten(root or yaml.SequenceNode("", []))
-            top = self._pairs(root) if isinstance(root, yaml.MappingNode) else {}
-            for key, (line, _) in top.items():
-                self._check(line, lambda key=key: known_name("key", key, ("profiles", "shared")))
-            profiles = top["profiles"][1] if "profiles" in top else None
-            if not isinstance(profiles, yaml.MappingNode) or not profiles.value:
-                raise InputError(f"{self.file} has no 'profiles', which map names to lists of runs")
-            return {name: node for name, (_, node) in self._pairs(profiles).items()}
-        except OSError as error:
-            why = f"can't be read ({error.strerror}); name a series file"
-            raise InputError(f"{self.file} {why}") from error
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            where = f"{self.file}:{mark.line + 1}" if mark else str(self.file)
-            raise InputError(f"{where}: it is no YAML ({error.problem})") from error
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            why = " ".join(str(error).split())
-            raise InputError(f"{self.file} is no YAML ({why})") from error
-
-    def read_runs(self, node: yaml.Node, folder: Path) -> list[Run]:
-        runs: dict[str, Run] = {}
-        if not isinstance(node, yaml.SequenceNode) or not node.value:
-            self._mistake(node, "a profile is a list of runs, and has at least one")
-            return []
-        for row in node.value:
-            for run in self._read_run(row, folder):
-                if run.name in runs:
-                    what = f"name {run.name!r} is another run's already; give each its own"
-                    self._mistake(row, what)
-                runs[run.name] = run
-        return list(runs.values())
-
-    def _read_run(self, node: yaml.Node, folder: Path) -> list[Run]:
-        before = len(self.mistakes)
-        if not isinstance(node, yaml.MappingNode):
-            value = _short(self._value(node))
-            self._mistake(node, f"{value} is not a run; it takes {', '.join(FIELDS)}")
-            return []
-        row: dict[str, Any] = {}
-        nodes: dict[str, yaml.Node] = {}
-        for key, (line, value_node) in self._pairs(node).items():
-            if not self._check(line, lambda key=key: known_name("key", key, FIELDS)):
-                continue
-            value, (kind, wanted) = self._value(value_node), FIELDS[key]
-            if type(value) is not kind or value == "":
-                self._at(line, f"{key} is {_short(value)}; it must be {wanted}")
-                row[key] = None  # it is there, but of no use
-            else:
-                row[key], nodes[key] = value, value_node
-        for key in ("name", "notebook"):
-            if key not in row:
-                self._mistake(node, f"it has no {key}; a run takes {', '.join(FIELDS)}")
-        name = row.get("name")
-        if name and (Path(name).name != name or name.startswith(".")):
-            what = f"name {name!r} names no folder; leave out slashes and first dots"
-            self._mistake(nodes["name"], what)
-        timeout = self._timeout(nodes.get("timeout"))
-        tags = row.get("tags") or []
-        if not all(isinstance(tag, str) for tag in tags):
-            self._mistake(nodes["tags"], f"tags is {_short(tags)}; it must be {FIELDS['tags'][1]}")
-        if (row.get("retries") or 0) < 0:
-            what = f"retries is {row['retries']}; it must be {FIELDS['retries'][1]}"
-            self._mistake(nodes["retries"], what)
-        found = self._notebook(nodes.get("notebook"))
-        if found is None:
-            return []
-        notebook, known = found
-        given = {
-            key: self._parameter(known, key, line, value)
-            for key, (line, value) in self._pairs(nodes.get("parameters")).items()
-        }
-        axes = [*self._axes(nodes.get("matrix"), known, given)]
-        if "seeds" in nodes:
-            axes.append(self._seeds(nodes["seeds"], known, given, axes))
-        if len(self.mistakes) > before:
-            return []
-        runs = []
-        for combination in itertools.product(*(axis[1] for axis in axes)):
-            parts = [row["name"], *(label for label, _ in combination)]
-            chosen = {axis[0]: value for axis, (_, value) in zip(axes, combination, strict=True)}
-            defaults = {key: parameter.default for key, parameter in known.items()}
-            runs.append(
-                Run(
-                    folder / "-".join(parts),
-                    notebook,
-                    defaults | given | chosen,
-                    tuple(tags),
-                    timeout,
-                    row.get("retries", Run.retries),
-                )
-            )
-        return runs
-
-    def _notebook(self, node: yaml.Node | None) -> tuple[Path, dict[str, Parameter]] | None:
-        if node is None:
-            return None
-        name = self._value(node)
-        if name not in self.notebooks:
-            beside = self.file.parent / name
-            is_path = beside.suffix == ".ipynb" and beside.is_file()
-
-            def find() -> tuple[Path, dict[str, Parameter]]:
-                notebook = beside if is_path else find_notebook(name)
-                return notebook, known_parameters(notebook)
-
-            self.notebooks[name] = self._check(node.start_mark.line + 1, find)
-        elif self.notebooks[name] is None:
-            self._check(node.start_mark.line + 1, lambda: find_notebook(name))
-        return self.notebooks[name]
-
-    def _parameter(
-        self, known: Mapping[str, Parameter], key: str, line: int, node: yaml.Node
-    ) -> Any:
-        def check() -> Any:
-            if key == "output":
-                raise InputError("output is no parameter to give; a run's folder is its name")
-            return known[known_name("parameter", key, known)].check(self._value(node))
-
-        return self._check(line, check)
-
-    def _axes(
-        self, node: yaml.Node | None, known: Mapping[str, Parameter], given: Mapping[str, Any]
-    ) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-        for key, (line, axis) in self._pairs(node).items():
-            if key in given:
-                self._at(line, f"{key} is in matrix and in parameters; leave it out of one")
-            if isinstance(axis, yaml.MappingNode) and axis.value:
-                items = [(label, line, value) for label, (line, value) in self._pairs(axis).items()]
-            elif isinstance(axis, yaml.SequenceNode) and axis.value:
-                items = [(None, value.start_mark.line + 1, value) for value in axis.value]
-            else:
-                what = f"{key} in matrix is {_short(self._value(axis))}; it must be a list of "
-                self._at(line, what + "values, or labels with values")
-                continue
-            values = []
-            for label, at, value_node in items:
-                value = self._parameter(known, key, at, value_node)
-                label = slug(value if label is None else label)
-                if not label:
-                    self._at(at, f"a value of {key} makes no name; write it as 'label: value'")
-                values.append((label, value))
-            yield key, values
-
-    def _seeds(
-        self,
-        node: yaml.Node,
-        known: Mapping[str, Parameter],
-        given: Mapping[str, Any],
-        axes: Sequence[tuple[str, Any]],
-    ) -> tuple[str, list[tuple[str, Any]]]:
-        line = node.start_mark.line + 1
-        if "seed" in given or any(key == "seed" for key, _ in axes):
-            self._at(line, "seed is given, and seeds too; leave one out")
-        if not node.value:
-            self._at(line, f"seeds is []; it must be {FIELDS['seeds'][1]}")
-        items = [(item.start_mark.line + 1, item) for item in node.value]
-        values = [self._parameter(known, "seed", at, item) for at, item in items]
-        return "seed", [(f"s{value}", value) for value in values]
-
-    def _timeout(self, node: yaml.Node | None) -> float | None:
-        if node is None:
-            return None
-        text = self._value(node)
-        match = TIMEOUT.fullmatch(text)
-        seconds = float(match[1]) * SECONDS[match[2]] if match else 0
-        if not seconds:
-            self._mistake(node, f"timeout is {text!r}; it must be {FIELDS['timeout'][1]}")
-        return seconds
-
-    def _flatten(self, node: yaml.Node) -> None:
-        """Follow each ``<<`` below a node, and say what is in a mapping twice."""
-        if id(node) in self.flat or isinstance(node, yaml.ScalarNode):
-            return
-        self.flat.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self._flatten(item)
-            return
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE and key.value in seen:
-                self._mistake(key, f"{_short(key.value)} is here twice; leave one out")
-            seen.add(str(key.value))
-            self._flatten(value)
-        try:
-            self.loader.flatten_mapping(node)
-        except yaml.YAMLError as error:
-            self._mistake(node, "'<<' takes a mapping: " + " ".join(str(error).split()))
-
-    def _pairs(self, node: yaml.Node | None) -> dict[str, tuple[int, yaml.Node]]:
-        """A mapping's keys, each with its line and value node."""
-        # What is merged comes first, so that the mapping's own keys win.
-        pairs = node.value if node else []
-        return {str(key.value): (key.start_mark.line + 1, value) for key, value in pairs}
-
-    def _value(self, node: yaml.Node) -> Any:
-        try:
-            return self.loader.construct_document(node)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            self._mistake(node, " ".join(str(error).split()))
-            return None
-
-    def _check(self, line: int, check: Callable[[], Any]) -> Any:
-        try:
-            return check()
-        except InputError as error:
-            self._at(line, str(error))
-            return None
-
-    def _mistake(self, node: yaml.Node, what: str) -> None:
-        self._at(node.start_mark.line + 1, what)
-
-    def _at(self, line: int, what: str) -> None:
-        self.mistakes.append((line, what))
+def _check_name(name: str) -> str:
+    if not (name and name.isprintable() and Path(name).name == name) or name.startswith("."):
+        raise PydanticCustomError("name", "leave out slashes, first dots and control characters")
+    return name
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _seconds(text: str) -> float:
+    match = TIMEOUT.fullmatch(text)
+    if not match or not float(match[1]):
+        raise PydanticCustomError("timeout", "write it as '90 min' or '2 h'")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+def _axis(values: Any) -> list[tuple[str, Any]]:
+    """The labels and values of a parameter in a matrix."""
+    if not values or not isinstance(values, dict | list):
+        raise PydanticCustomError("axis", "it takes a list of values, or labels with values")
+    pairs = values.items() if isinstance(values, dict) else [(value, value) for value in values]
+    if not all(slug(label) for label, _ in pairs):
+        raise PydanticCustomError("axis", "a value makes no name; write each as 'label: value'")
+    return [(slug(label), value) for label, value in pairs]
+
+
+_Axis = list[tuple[str, Any]]  # values of a parameter, each with its part of the run's name
+
+
+class _Row(BaseModel, extra="forbid", strict=True):
+    """A row of the file: one run, or one for each combination of matrix and seeds."""
+
+    name: Annotated[str, AfterValidator(_check_name)]
+    notebook: Annotated[str, AfterValidator(lambda name, info: info.context.find(name))]
+    parameters: dict[str, Annotated[Any, AfterValidator(lambda value: [("", value)])]] = {}
+    matrix: dict[str, Annotated[Any, AfterValidator(_axis)]] = {}
+    seeds: Annotated[
+        list[int],
+        Field(min_length=1),
+        AfterValidator(lambda seeds: {"seed": [(f"s{seed}", seed) for seed in seeds]}),
+    ] = {}
+    tags: list[str] = []
+    timeout: Annotated[str, AfterValidator(_seconds)] = None
+    retries: int = Field(Run.retries, ge=0)
+
+    @field_validator("parameters", "matrix", "seeds")
+    @classmethod
+    def _read_values(cls, axes: dict[str, _Axis], info: ValidationInfo) -> dict[str, _Axis]:
+        if "notebook" not in info.data:  # which is told
+            return axes
+        known = info.data["notebook"][1]
+        read, mistakes = {name: [] for name in axes}, []
+        for name, label, value in [(name, *each) for name, axis in axes.items() for each in axis]:
+            try:
+                checked = known[known_name("parameter", name, known)].read(value)
+                read[name].append((label, checked))
+            except InputError as error:
+                kind = PydanticCustomError("mistake", "{what}", {"what": str(error)})
+                mistakes.append(InitErrorDetails(type=kind, loc=(name,), input=None))
+        if mistakes:
+            raise ValidationError.from_exception_data("series", mistakes)
+        return read
+
+    @model_validator(mode="after")
+    def _check_names(self, info: ValidationInfo) -> Self:
+        parameters = [*self.parameters, *self.matrix, *self.seeds]
+        for name in parameters:
+            if parameters.count(name) > 1:
+                raise InputError(f"{name} is given twice, by parameters, matrix or seeds")
+        names = info.context.names
+        if len(names) + math.prod(map(len, self._axes().values())) > MOST_RUNS:
+            raise InputError(f"with it there are more than {MOST_RUNS:,} runs; leave some out")
+        for name, _ in self.runs():
+            if len(name.encode()) > MOST_BYTES:
+                raise InputError(f"name {short(name)} has more than {MOST_BYTES} bytes; shorten it")
+            if name.casefold() in names:  # one folder on some systems
+                raise InputError(f"name {name!r} is another run's already; give each its own")
+            names.add(name.casefold())
+        return self
+
+    def _axes(self) -> dict[str, _Axis]:
+        return {**self.parameters, **self.matrix, **self.seeds}
+
+    def runs(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and all parameters of each run."""
+        defaults = {name: row.default for name, row in self.notebook[1].items()}
+        for combination in itertools.product(*self._axes().values()):
+            labels = [label for label, _ in combination if label]
+            values = [value for _, value in combination]
+            chosen = dict(zip(self._axes(), values, strict=True))
+            yield "-".join([self.name, *labels]), defaults | chosen
+
+
+def _new_profile(rows: Any, info: ValidationInfo) -> Any:
+    info.context.names.clear()
+    return rows
+
+
+_Profile = Annotated[list[_Row], Field(min_length=1), BeforeValidator(_new_profile)]
+
+
+class _Series(BaseModel, extra="forbid", strict=True):
+    profiles: dict[str, _Profile] = Field(min_length=1)
+    shared: Any = None
+
+
+# Lines of the file
+
+
+def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
+    """A file's nodes, which know their lines; its content; and what a mapping has twice."""
+    text, twice = file.read_bytes(), []
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        count = _count(root, {}, twice) if root else 0
+        content = loader.construct_document(root) if 0 < count <= MOST_VALUES else None
+    except Exception as error:  # yaml raises almost anything at what is no YAML
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}:" if mark else f"{file}:"
+        why = " ".join(str(getattr(error, "problem", error)).split())
+        raise InputError(f"{where} it is no YAML ({why})") from error
+    if content is None:
+        allowed = f"it may have 1 to {MOST_VALUES:,}"
+        raise InputError(f"{file} has {count:,.0f} values, its aliases' included; {allowed}")
+    return root, content, twice
+
+
+def _count(node: yaml.Node, counts: dict[int, float], twice: list[tuple[int, str]]) -> float:
+    """How many nodes there are, those of an alias each time; infinite where one holds itself."""
+    if id(node) in counts:
+        return counts[id(node)]
+    counts[id(node)] = math.inf
+    below = node.value if isinstance(node, yaml.CollectionNode) else []
+    if isinstance(node, yaml.MappingNode):
+        names = Counter(key.value for key, _ in below if isinstance(key, yaml.ScalarNode))
+        for key, _ in below:
+            if isinstance(key, yaml.ScalarNode) and names[key.value] > 1:
+                what = f"{short(key.value)} is here twice; leave one out"
+                twice.append((key.start_mark.line + 1, what))
+        below = itertools.chain.from_iterable(below)
+    counts[id(node)] = 1 + sum(_count(each, counts, twice) for each in below)
+    return counts[id(node)]
+
+
+def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
+    """The line of a place such as ``("profiles", "quick", 0, "name")``, as far as it is there."""
+    line = node.start_mark.line
+    for step in place:
+        below = []
+        if isinstance(node, yaml.MappingNode):
+            below = [(key.value, key, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            below = [(index, each, each) for index, each in enumerate(node.value)]
+        # What is merged comes first, and a mapping's own keys last.
+        found = [(at.start_mark.line, value) for name, at, value in below if name == step]
+        if not found:
+            break
+        line, node = found[-1]
+    return line + 1
+
+
+def _what(mistake: ErrorDetails) -> str:
+    """What is wrong, in words."""
+    place, value = mistake["loc"], short(mistake["input"])
+    name = next((step for step in reversed(place) if isinstance(step, str)), "the file")
+    fields = (_Row if len(place) > 2 else _Series).model_fields
+    match mistake["type"]:
+        case "value_error":
+            return str(mistake["ctx"]["error"])
+        case "mistake":
+            return mistake["msg"]
+        case "missing":
+            return f"it has no {name}; it takes {', '.join(fields)}"
+        case "model_type":
+            return f"{value} is not a mapping; it takes {', '.join(fields)}"
+        case "extra_forbidden":
+            try:
+                return known_name("key", name, fields)
+            except InputError as error:
+                return str(error)
+        case _:
+            return f"{name} is {value}; {mistake['msg'].replace('Input', 'it')}"

@@ -122,7 +122,7 @@ def test_an_input_error_within_the_notebook_is_one_line(cli, write_notebook, pro
         (["export", "none"], "none can't be read"),
         (["export", "notebooks/01_tiny.ipynb"], "has not been executed"),
         (["site", "none"], "'none' does not exist"),
-        (["series", "none.yaml"], "none.yaml can't be read"),
+        (["series", "none.yaml"], "none.yaml: No such file"),
         (["compare", "notebooks"], "two runs or more, not 1"),
         (["compare", "notebooks", "none"], "notebooks is no run's; give a run's folder"),
         (["compare", "a", "b", "--figure", "b.jpg"], "figure b.jpg is no .png"),

@@ -12,7 +12,9 @@ from cifar_utils.reporting.runs import (
 )
 
 
-@pytest.mark.parametrize("name", ["01_tiny", "01", "01_tiny.ipynb", "notebooks/01_tiny.ipynb"])
+@pytest.mark.parametrize(
+    "name", ["01_tiny", "01", "1", "tiny", "tin", "01_tiny.ipynb", "notebooks/01_tiny.ipynb"]
+)
 def test_a_notebook_is_found_by_name_beginning_and_path(project, write_notebook, name):
     path = write_notebook()
     write_notebook(name="02_other")
@@ -21,9 +23,11 @@ def test_a_notebook_is_found_by_name_beginning_and_path(project, write_notebook,
 
 
 def test_a_whole_name_wins_over_longer_ones(project, write_notebook):
-    write_notebook(name="01")
-    write_notebook(name="01_tiny")
-    assert find_notebook("01").name == "01.ipynb"
+    for name in ("01", "01_tiny", "02_tinier", "03_net_tinier"):
+        write_notebook(name=name)
+    assert [find_notebook(name).stem for name in ("01", "tiny", "2", "tinier", "net")] == [
+        "01", "01_tiny", "02_tinier", "02_tinier", "03_net_tinier",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -32,7 +36,7 @@ def test_a_whole_name_wins_over_longer_ones(project, write_notebook):
         ("01_tinny", "unknown notebook '01_tinny'; did you mean '01_tiny'?"),
         ("0", "may be 01_tiny or 02_other; write more"),
         ("elsewhere/01_tiny.ipynb", "'elsewhere/01_tiny.ipynb' is not there"),
-        ("other.ipynb", "unknown notebook 'other'"),
+        ("third.ipynb", "unknown notebook 'third'"),
     ],
 )
 def test_a_notebook_that_is_not_there_is_named(project, write_notebook, name, words):

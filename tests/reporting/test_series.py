@@ -59,39 +59,48 @@ def test_a_profile_names_runs(read, write_notebook, project):
         ("{name: a, notebook: '01', parameters: {note: 7}}", "note is 7; it takes text"),
         ("{name: a, notebook: '01', parameters: [epochs]}", "parameters is ['epochs']"),
         ("{name: a, notebook: '01', seed: 3}", "unknown key 'seed'; did you mean 'seeds'"),
-        ("{name: a, notebook: '01', seeds: 3}", "seeds is 3; it must be a list of whole numbers"),
+        ("{name: a, notebook: '01', seeds: 3}", "seeds is 3; it should be a valid list"),
         ("{name: a, notebook: '01', seeds: []}", "seeds is []"),
         ("{name: a, notebook: '01', seeds: [0]}", "unknown parameter 'seed'"),
+        ("{name: a, notebook: '01', seeds: [one]}", "seeds is 'one'; it should be"),
         ("{name: a, notebook: '01', matrix: [epochs]}", "matrix is ['epochs']"),
-        ("{name: a, notebook: '01', matrix: {epochs: 3}}", "epochs in matrix is 3"),
-        ("{name: a, notebook: '01', matrix: {epochs: [1, 0]}}", "epochs is 0"),
-        ("{name: a, notebook: '01', matrix: {note: ['!']}}", "a value of note makes no name"),
         (
-            "{name: a, notebook: '01', matrix: {note: {'!': x}}}",
-            "a value of note makes no name",
+            "{name: a, notebook: '01', matrix: {epochs: 3}}",
+            "epochs is 3; it takes a list",
         ),
+        ("{name: a, notebook: '01', matrix: {epochs: [1, 0]}}", "epochs is 0"),
+        (
+            "{name: a, notebook: '01', matrix: {note: ['!']}}",
+            "a value makes no name",
+        ),
+        ("{name: a, notebook: '01', matrix: {note: {'!': x}}}", "a value makes no name"),
         (
             "{name: a, notebook: '01', parameters: {epochs: 1}, matrix: {epochs: [1]}}",
-            "epochs is in matrix and in parameters",
+            "epochs is given twice",
         ),
         ("{name: a, notebook: '01', matrix: {note: ['a!', 'a,']}}", "name 'a-a' is another run's"),
-        ("{name: a, notebook: '01', tags: one}", "tags is 'one'; it must be a list of words"),
-        ("{name: a, notebook: '01', tags: [1]}", "tags is [1]"),
-        ("{name: a, notebook: '01', timeout: 90}", "timeout is 90; it must be text such as"),
+        ("{name: a, notebook: '01', tags: one}", "tags is 'one'; it should be a valid list"),
+        ("{name: a, notebook: '01', tags: [1]}", "tags is 1; it should be a valid string"),
+        ("{name: a, notebook: '01', timeout: 90}", "timeout is 90; it should be a valid string"),
         ("{name: a, notebook: '01', timeout: an hour}", "timeout is 'an hour'"),
         ("{name: a, notebook: '01', timeout: 0 s}", "timeout is '0 s'"),
         ("{name: a, notebook: '01', retries: -1}", "retries is -1"),
         ("{name: a, notebook: '01', retries: true}", "retries is True"),
         ("{name: a, notebook: '01', name: c}", "'name' is here twice"),
-        ("{name: a, notebook: '01', parameters: {output: x}}", "output is no parameter"),
+        ("{name: a, notebook: '01', parameters: {output: x}}", "unknown parameter 'output'"),
         ("{name: a, notebook: none/x.ipynb}", "'none/x.ipynb' is not there"),
         ("{name: a}", "it has no notebook"),
         ("{notebook: '01'}", "it has no name"),
-        ("{name: 3, notebook: '01'}", "name is 3; it must be text"),
-        ("{name: '', notebook: '01'}", "name is ''; it must be text"),
-        ("{name: a/b, notebook: '01'}", "name 'a/b' names no folder"),
-        ("{name: .., notebook: '01'}", "name '..' names no folder"),
-        ("01_tiny", "'01_tiny' is not a run"),
+        ("{name: 3, notebook: '01'}", "name is 3; it should be a valid string"),
+        ("{name: '', notebook: '01'}", "name is ''; leave out"),
+        ("{name: a/b, notebook: '01'}", "name is 'a/b'; leave out slashes"),
+        ("{name: .., notebook: '01'}", "name is '..'; leave out"),
+        ('{name: "a\\0b", notebook: "01"}', r"name is 'a\x00b'; leave out"),
+        ('{name: "a\\eb", notebook: "01"}', r"name is 'a\x1bb'; leave out"),
+        (f"{{name: {'é' * 101}, notebook: '01'}}", "has more than 200 bytes"),
+        (f"{{name: a, notebook: '01', matrix: {{note: {{{'b' * 200}: x}}}}}}", "200 bytes"),
+        ("{name: FINE, notebook: '01'}", "name 'FINE' is another run's already"),
+        ("01_tiny", "'01_tiny' is not a mapping; it takes name, notebook"),
         ("{name: fine, notebook: '01'}", "name 'fine' is another run's already"),
     ],
 )
@@ -164,11 +173,15 @@ def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
     [
         ("profiles: {quick: [", "yaml:1: it is no YAML"),
         ("profiles:\n\tquick", "yaml:2: it is no YAML"),
-        ("[]", "has no 'profiles'"),
-        ("profiles: {slow: []}", "unknown profile 'quick'"),
-        ("profiles: {quick: []}", "yaml:1: a profile is a list of runs"),
-        ("profiles: {quick: 3}", "yaml:1: a profile is a list of runs"),
-        ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "'<<' takes a mapping"),
+        ("[]", "[] is not a mapping; it takes profiles, shared"),
+        ("", "has 0 values"),
+        ("profiles: {slow: [{name: a, notebook: '01'}]}", "unknown profile 'quick'"),
+        ("profiles: {quick: []}", "yaml:1: quick is []; List should have at least 1 item"),
+        ("profiles: {quick: 3}", "yaml:1: quick is 3; it should be a valid list"),
+        (
+            "profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}",
+            "yaml:1: it is no YAML",
+        ),
     ],
 )
 def test_a_file_of_another_kind_is_refused_in_one_line(read, write_notebook, content, words):
@@ -179,9 +192,56 @@ def test_a_file_of_another_kind_is_refused_in_one_line(read, write_notebook, con
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_not_there_is_named(project):
-    with pytest.raises(InputError, match=r"none\.yaml can't be read"):
-        read_series(project / "none.yaml", "quick", project)
+LISTS = "shared:\n - &a0 [1, 2]\n" + "".join(
+    f" - &a{depth} [*a{depth - 1}, *a{depth - 1}]\n" for depth in range(1, 31)
+)
+MERGES = "shared:\n - &a0 {epochs: 1}\n" + "".join(
+    f" - &a{depth} {{<<: [*a{depth - 1}, *a{depth - 1}]}}\n" for depth in range(1, 31)
+)
+
+
+@pytest.mark.parametrize(
+    ("shared", "key"),
+    [
+        *((LISTS, f"{key}: *a30") for key in ("name", "tags", "parameters", "matrix", "unknown")),
+        (LISTS, "parameters: {note: *a30}"),
+        (LISTS, "? *a30 : x"),
+        (MERGES, "parameters: *a30"),
+        (MERGES, "<<: *a30"),
+        ("", "tags: &a [*a]"),
+        ("", "parameters: &a {note: *a}"),
+        ("", "parameters: &a {<<: *a}"),
+    ],
+)
+def test_aliases_that_double_or_never_end_are_refused(read, write_notebook, shared, key):
+    write_notebook()
+    with pytest.raises(InputError, match="values, its aliases' included; it may have"):
+        read(f"{shared}profiles: {{quick: [{{notebook: '01', {key}}}]}}")
+
+
+def test_a_matrix_of_too_many_runs_is_refused(read, write_notebook):
+    write_notebook()
+    matrix = (
+        f"{{epochs: {list(range(1, 1001))}, note: {{{', '.join(f'a{i}: b' for i in range(11))}}}}}"
+    )
+    (told,) = mistakes(read, runs_yaml(f"{{name: m, notebook: '01', matrix: {matrix}}}"))
+    assert told == "3: with it there are more than 10,000 runs; leave some out"
+
+
+def test_calls_are_checked_before_anything_starts(read, write_notebook):
+    cell = "schedules: str = 'cosine'  # of them\noptimizer: str = 'sgd'  # sgd | mine: of them"
+    write_notebook(parameters=cell)
+    told = mistakes(
+        read,
+        runs_yaml(
+            "{name: a, notebook: '01', parameters: {schedules: cosine(warmup=2.0}}",
+            "{name: b, notebook: '01', parameters: {schedules: linear; cosine(warmup=2.0)}}",
+            "{name: c, notebook: '01', parameters: {optimizer: sgd(momentun=0.9)}}",
+            "{name: d, notebook: '01', parameters: {optimizer: mine(any)}}",
+        ),
+    )
+    assert [line.partition(":")[0] for line in told] == ["3", "4", "5"]
+    assert "did you mean 'momentum'?" in told[2]
 
 
 def test_a_matrix_stands_for_a_run_of_each_combination(read, write_notebook):

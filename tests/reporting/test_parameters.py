@@ -1,0 +1,135 @@
+import logging
+import re
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from cifar_utils.backend import PRECISIONS
+from cifar_utils.choices import check_parameters
+from cifar_utils.data import DATASETS
+from cifar_utils.errors import InputError
+from cifar_utils.models import ARCHITECTURES, AUGMENTATIONS
+from cifar_utils.models.transfer import FLIPS
+from cifar_utils.reporting.parameters import read_parameters
+from cifar_utils.training import OPTIMIZERS, SCHEDULES
+from cifar_utils.tuning import RANGES, TUNERS, parse_space
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"cells": 3}', b'{"nbformat": 99}', b"[" * 10**5,
+     b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}', None],
+)  # fmt: skip
+def test_a_file_that_is_no_notebook_is_one_line(tmp_path, content):
+    path = tmp_path / "notebook.ipynb"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"can't be read as a notebook") as error:
+        read_parameters(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [([], "no cell tagged 'parameters'"), (["parameters"], "no parameter 'output'")],
+)
+def test_a_notebook_without_what_runs_need_is_told(tmp_path, tags, words):
+    path = tmp_path / "notebook.ipynb"
+    cell = nbformat.v4.new_code_cell("seed: int = 0  # any", metadata={"tags": tags})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))} has {words}"):
+        read_parameters(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"epochs": "2"}, "epochs is '2'; it takes a whole number"),
+        ({"schedule": "cosine(warmup=2.0)"}, "cosine warmup is 2.0"),
+    ],
+)
+def test_plain_papermill_is_refused_in_one_line_by_the_first_cell(
+    project, write_notebook, given, words
+):
+    own = "schedule: str = 'constant'  # its course"
+    check = "from cifar_utils.choices import parameters_in\nparameters_in(globals())"
+    notebook = write_notebook(check, parameters=own)
+    with pytest.raises(PapermillExecutionError) as raised:
+        papermill.execute_notebook(
+            str(notebook), None, given, kernel_name="python3", language="python"
+        )
+    (line,) = raised.value.traceback
+    assert line.startswith(f"InputError: {words}")
+
+
+# The notebooks' own cells
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return request.param
+
+
+def test_papermill_reads_a_notebook_s_parameters_as_we_do(notebook, caplog):
+    with caplog.at_level(logging.WARNING):
+        inspected = papermill.inspect_notebook(str(notebook))
+    assert caplog.messages == []
+    own = read_parameters(notebook)
+    assert list(inspected) == [*own, "output"]
+    for name, row in own.items():
+        assert inspected[name]["inferred_type_name"] == row.type
+        assert inspected[name]["default"].strip("\"'") == str(row.default)
+        assert inspected[name]["help"].endswith(row.meaning)
+
+
+def test_a_notebook_s_defaults_are_allowed_and_explained(notebook):
+    rows = read_parameters(notebook)
+    assert check_parameters(rows, {}) == {name: row.default for name, row in rows.items()}
+    assert all(row.meaning for row in rows.values())
+    numbers = {name for name, row in rows.items() if row.type in ("int", "float")}
+    assert {name for name in numbers if not rows[name].allowed} == set()
+
+
+def test_a_notebook_asks_for_all_that_is_promised(notebook):
+    promised = {
+        "dataset", "epochs", "batch_size", "optimizer", "learning_rate", "schedule", "seed",
+        "validation_fraction", "precision", "train_limit", "test_limit",
+    }  # fmt: skip
+    own = {"architecture", "augmentation"}
+    if "transfer" in notebook.stem:
+        own = {"weights", "input_size", "flips", "dropout"}
+        own |= {"fine_tune_layers", "fine_tune_epochs", "fine_tune_rate"}
+    elif "augmentation" in notebook.stem:  # compares them
+        own = {"architecture", "augmentations", "target_accuracy", "trial_epochs"}
+    elif re.match("0[56]", notebook.stem):  # compare architectures
+        own = {"augmentation"}
+    if "collapse" in notebook.stem:  # compares them
+        promised ^= {"schedule", "schedules"}
+    assert promised | own <= set(read_parameters(notebook))
+
+
+def test_a_notebook_offers_what_the_registries_hold(notebook):
+    rows = read_parameters(notebook)
+    registries = {"dataset": (*DATASETS, "folder"), "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    registries |= {"precision": PRECISIONS, "flips": FLIPS, "tuner": TUNERS}
+    for name in registries.keys() & rows.keys():
+        assert rows[name].choices == tuple(registries[name]), name
+    if "augmentation" in rows:
+        assert re.search(r"none, or of (.*), in order", rows["augmentation"].meaning)[1] == (
+            ", ".join(AUGMENTATIONS)
+        )
+    if "space" in rows:
+        assert rows["space"].meaning.startswith(f"of {', '.join(RANGES)}, each with its bounds")
+        assert list(parse_space(rows["space"].default)) == list(RANGES)
+
+
+def test_the_notebooks_together_offer_every_architecture():
+    rows = [read_parameters(path).get("architecture") for path in NOTEBOOKS]
+    offered = [name for row in rows if row for name in row.choices]
+    assert set(offered) == set(ARCHITECTURES)
