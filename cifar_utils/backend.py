@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from cifar_utils.errors import known_name
+from cifar_utils.errors import InputError, known_name
 
 
 @contextlib.contextmanager
@@ -25,8 +25,19 @@ def _stderr_silenced():
 # it makes a step 1.6 to 3.6 times as fast (ResNet-20 at batch 128, CifarNet at batch 32).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-with _stderr_silenced():
-    import keras
+try:
+    with _stderr_silenced():
+        import keras
+except (ImportError, ValueError) as error:
+    chosen = os.environ.get("KERAS_BACKEND", "that keras.json names")
+    raise InputError(
+        f"Keras backend {chosen} can't be used ({error}); unset KERAS_BACKEND, or set it to "
+        "tensorflow, jax or torch, whichever is installed"
+    ) from error
+
+# Whatever the user's keras.json says.
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
 
 # It warns of functions traced again and again, as they are where several models are trained.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
