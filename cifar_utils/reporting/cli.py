@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import os
 import re
@@ -17,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cifar_utils import __version__
+from cifar_utils.choices import REGISTRIES, read_registry
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.files import write_atomically
-from cifar_utils.reporting.parameters import read_parameters
+from cifar_utils.reporting.parameters import describe, read_parameters
 from cifar_utils.reporting.runs import (
     find_notebook,
     list_notebooks,
@@ -51,13 +53,23 @@ def commands() -> None:
     \b
     Examples:
       cifar-reports list                                     the notebooks and what they ask
-      cifar-reports parameters 01                            what 01_vgg_like can be told
-      cifar-reports run 01 -p dataset cifar10 -p epochs 20   one run; ends in a page
+      cifar-reports parameters 1                             what 01_vgg_like can be told
+      cifar-reports options architecture                     the networks, and their options
+      cifar-reports run 1 -p dataset cifar10 -p epochs 20    one run; ends in a page
       cifar-reports series                                   all runs of the quick profile
     """  # noqa: D301
 
 
-@commands.command()
+class _Assignments(click.Command):
+    """A command whose option -p takes NAME=VALUE too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        pairs = zip(["", *args], args, strict=False)
+        split = [each.split("=", 1) if before == "-p" else [each] for before, each in pairs]
+        return super().parse_args(ctx, [*itertools.chain.from_iterable(split)])
+
+
+@commands.command(cls=_Assignments)
 @click.argument("notebook")
 @click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 @click.option("--output", type=Folder(), metavar="DIR", help="The run's folder.")
@@ -65,7 +77,7 @@ def commands() -> None:
 def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, force: bool) -> int:
     """Execute a notebook and export its page.
 
-    NOTEBOOK is a name (01_vgg_like), the beginning of one (01) or a path.
+    NOTEBOOK is a name (01_vgg_like), its number (1), a part of it (vgg) or a path.
 
     The run's folder gets notebook.ipynb (as executed), report.html and record.json. Without
     --output it is reports/<notebook>-<dataset>-<architecture>-s<seed> in the project. A run that is
@@ -75,7 +87,7 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
     Examples:
       cifar-reports run 01
       cifar-reports run 02_resnet -p dataset cifar10 -p architecture resnet18 --output reports/mine
-      cifar-reports run 02 -p train_limit 5000 -p learning_rate 0.1 --force
+      cifar-reports run resnet -p train_limit=5000 -p learning_rate=0.1 --force
 
     Exit status: 0 done, 1 the notebook failed (its page shows where), 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
@@ -107,12 +119,39 @@ def list_command() -> None:
 def parameters(notebook: str) -> None:
     """Show what a notebook can be told.
 
-    A table of what -p takes: name, type, default, allowed values, meaning.
+    A table of what -p takes: name, type, default, and what is allowed: what it means.
     """
-    known = read_parameters(find_notebook(notebook))
-    known.pop("output", None)
-    rows = [(p.name, p.type, repr(p.default), p.allowed, p.meaning) for p in known.values()]
-    _print_table(("name", "type", "default", "allowed", "meaning"), rows)
+    rows = [
+        (p.name, p.type, repr(p.default), f"{p.allowed}: {p.meaning}".removeprefix(": "))
+        for p in read_parameters(find_notebook(notebook)).values()
+    ]
+    _print_table(("name", "type", "default", "meaning"), rows)
+
+
+@commands.command()
+@click.argument("kind", type=click.Choice(list(REGISTRIES)))
+@click.argument("name", required=False)
+def options(kind: str, name: str | None) -> None:
+    """List what a parameter such as architecture may be, or the options of one NAME.
+
+    \b
+    Examples:
+      cifar-reports options schedule           each with what it does
+      cifar-reports options schedule cosine    its options, as in: -p schedule "cosine(warmup=0.1)"
+    """  # noqa: D301
+    known = read_registry(kind)
+    if name is None:
+        rows = [(each, describe(known[each])[0].partition("\n")[0]) for each in known]
+        return _print_table((kind, "what it is"), rows)
+    function = known[known_name(kind, name, known)]
+    text, meanings = describe(function)
+    click.echo(f"{text}\n")
+    taken = [*inspect.signature(function).parameters.values()][REGISTRIES[kind][2] :]
+    rows = []
+    for each in taken:
+        default = "" if each.default is each.empty else repr(each.default)
+        rows.append((each.name, each.annotation, default, meanings.get(each.name, "")))
+    return _print_table(("option", "type", "default", "meaning"), rows)
 
 
 @commands.command()
@@ -372,8 +411,11 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0, 1 (a run failed), 2 (bad input) or 130 (Ctrl-C).
 
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.pop("MPLBACKEND", None)  # a kernel's figures are inline
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack some letters
+        stream.reconfigure(errors="replace")
     try:
+        arguments = [_as_utf8(each) for each in (sys.argv[1:] if arguments is None else arguments)]
         return commands.main(arguments or ["--help"], "cifar-reports", standalone_mode=False) or 0
     except InputError as error:
         click.echo(str(error), err=True)
@@ -386,6 +428,13 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     return 2
+
+
+def _as_utf8(argument: str) -> str:
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError as error:
+        raise InputError(f"argument {argument!a} is not UTF-8; write it so") from error
 
 
 def _interrupted(force: bool) -> int:

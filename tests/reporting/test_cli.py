@@ -60,6 +60,36 @@ def test_parameters_are_a_table(cli, write_notebook):
     assert "output" not in out
 
 
+def test_options_are_listed_and_explained(cli):
+    _, out, _ = cli("options", "schedule")
+    row = next(line for line in out.splitlines() if line.startswith("cosine"))
+    assert "half a cosine" in row
+    _, out, _ = cli("options", "schedule", "cosine")
+    assert out.splitlines()[-1].split() == ["warmup", "float", "0.0"]
+    assert "warmup is the share of all steps" in out
+    _, out, _ = cli("options", "architecture", "resnet20")
+    row = next(line for line in out.splitlines() if line.startswith("head_dropout"))
+    assert row.split(maxsplit=3)[1:3] == ["float", "0.0"]
+    assert "Rate before the classifier" in row
+
+
+@pytest.mark.parametrize("given", [("epochs", "3"), ("epochs=3",)])
+def test_a_parameter_is_given_in_either_way(cli, write_notebook, given):
+    write_notebook("assert epochs == 3")
+    assert cli("run", "tiny", "-p", *given, "-p", "note=a=b")[0] == 0
+    assert json.loads(Path("reports/01_tiny-digits/run.json").read_text())["parameters"] == {
+        "epochs": 3, "dataset": "digits", "note": "a=b",
+    }  # fmt: skip
+
+
+def test_a_terminal_of_few_letters_gets_others_replaced(write_notebook, project):
+    write_notebook(title="x", parameters="rate: float = 1.0  # à part")
+    command = [sys.executable, "-m", "cifar_utils.reporting.cli", "parameters", "1"]
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert b"? part" in done.stdout
+
+
 def test_a_run_and_the_same_again(cli, write_notebook, project):
     write_notebook()
     status, out, err = cli("run", "01", "-p", "epochs", "3", "--output", "mine")
@@ -111,6 +141,10 @@ def test_an_input_error_within_the_notebook_is_one_line(cli, write_notebook, pro
         (["run", "01", "-p", "epochs", "two"], "epochs is 'two'; it takes a whole number"),
         (["run", "01", "-p", "dataset", "mnist"], "dataset is 'mnist'"),
         (["run", "01", "-p", "epochs"], "see cifar-reports --help"),
+        (["run", "01", "-p", "epochs=0"], "epochs is 0"),
+        (["run", "01", "-p", "note", "a\udcffb"], "argument 'a\\udcffb' is not UTF-8"),
+        (["options", "architectur"], "'architectur' is not one of"),
+        (["options", "schedule", "cosin"], "did you mean 'cosine'?"),
         (["run", "01", "--outptu", "x"], "--output"),
         (["run", "01", "--output", "s3://bucket"], "a folder, not an address"),
         (["run", "01", "--output", "notebooks"], "holds files but no run"),
