@@ -380,7 +380,7 @@ def test_a_registry_is_read_as_it_is_imported(kind):
                 assert type(option.default).__name__ == option.annotation, (name, option)
 
 
-@pytest.mark.parametrize("kind", REGISTRIES.keys() - {"architecture"})
+@pytest.mark.parametrize("kind", sorted(REGISTRIES.keys() - {"architecture"}))
 def test_what_is_refused_without_keras_is_refused_with_it(kind):
     given = REGISTRIES[kind][2]
     for name, function in read_registry(kind).items():
