@@ -26,15 +26,15 @@ def plot_augmentations(
     Parameters
     ----------
     names
-        Augmentations as :func:`~cifar_utils.models.build_model` takes them, ``"crop(4), flip"`` one
-        or several a row; without any, all there are.
+        A row each: augmentations as :func:`~cifar_utils.models.build_model` takes them, such as
+        ``"crop(4), flip"``. Without any, all there are.
     seed
-        What the image, and the changes, are drawn by.
+        Draws the image and its changes.
 
     Raises
     ------
     InputError
-        Where an augmentation is unknown or can't be had of these images.
+        Where an augmentation is unknown or doesn't work on these images.
 
     """
     if draws < 1:

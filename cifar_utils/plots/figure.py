@@ -1,4 +1,4 @@
-"""What all figures have in common: their style, their caption and the text that stands for them."""
+"""What all figures share: style, caption, alternative text, legend."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FEW, MANY = 12, 24  # classes: up to few, each is shown in full; up to many, eac
 
 @dataclass(frozen=True, repr=False)
 class CaptionedFigure:
-    """A figure, the caption below it and the text that stands for it where it isn't seen."""
+    """A figure, the caption below it, and alternative text for readers who can't see it."""
 
     figure: Figure
     caption: str

@@ -9,12 +9,12 @@ from cifar_utils.data.dataset import Split
 
 
 class Batches(keras.utils.PyDataset):
-    """A split in a random order, drawn anew for each ``epoch`` from ``(seed, epoch)`` alone.
+    """A split in random order. The order of an epoch depends on ``(seed, epoch)`` alone.
 
-    With ``variants``, images are ``(N, variants, ...)``, and one variant of each is drawn for the
-    epoch too. ``changes`` are applied to each batch in turn: functions of its images and labels,
-    which of the split's they are ``(N,)``, the seed and the epoch, that give images and labels.
-    With ``classes``, labels are shares of each ``(N, classes)``, for changes to mix.
+    With ``variants``, images are ``(N, variants, ...)``, and an epoch draws one variant of each.
+    Each of ``changes`` takes a batch's images, labels and numbers ``(N,)`` in the split, the seed
+    and the epoch. It returns images and labels. With ``classes``, labels are shares of each class
+    ``(N, classes)``, which changes may mix.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch that batches are for, from 0; setting it draws their order."""
+        """The epoch, from 0. Setting it draws the order."""
         return self._epoch
 
     @epoch.setter

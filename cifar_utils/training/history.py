@@ -13,16 +13,16 @@ from cifar_utils.text import percent
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When training ends before its last epoch, by what validation accuracy has come to.
+    """When training ends before its last epoch, by validation accuracy.
 
-    It follows from the epochs done alone, so a run that had stopped does not go on.
+    The rule looks at the finished epochs alone, so a run that stopped stays stopped.
 
     Attributes
     ----------
     target_accuracy
-        Enough, a fraction; ``None`` for no such thing.
+        A fraction at which training ends; ``None`` for none.
     patience
-        Epochs to wait for a better one; ``None`` for all.
+        Epochs to wait for a better one; ``None`` for no limit.
 
     """
 
@@ -49,7 +49,7 @@ class StoppingRule:
         return next(reached, None)
 
     def reason(self, epochs: list[dict[str, Any]]) -> str:
-        """Why training ends with these epochs; nothing where it goes on."""
+        """Why training ends with these epochs; empty where it goes on."""
         epoch = self.epoch_at_target(epochs)
         if epoch is not None:
             return f"validation accuracy reached {percent(self.target_accuracy)} in epoch {epoch}"
@@ -70,16 +70,16 @@ class History:
     Attributes
     ----------
     epochs
-        A row an epoch: ``epoch`` (from 1), ``loss``, ``accuracy`` and, of more than five classes,
-        ``top5`` (means over the epoch, augmentation and dropout on), the same with ``val_`` (after
-        it; not without validation images), ``learning_rate`` (at its end), ``seconds``.
+        A row an epoch: ``epoch`` (from 1); ``loss``, ``accuracy`` and, of more than five classes,
+        ``top5`` (means over the epoch, with augmentation and dropout on); the same with ``val_``
+        (after the epoch, on validation images if any); ``learning_rate`` (at its end); ``seconds``.
     best_epoch
-        The epoch of the highest validation accuracy, of equals the one of the lowest validation
-        loss; without validation images the last. Its weights are the model's.
+        The epoch of the highest validation accuracy, then of the lowest validation loss. Without
+        validation images, the last. The model has its weights.
     steps
-        Of an epoch: its batches.
+        Batches in an epoch.
     rule
-        By which it may have ended before its last epoch.
+        May have ended training before its last epoch.
     trained_by
         What computed each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`.
     code
@@ -96,7 +96,7 @@ class History:
 
     @property
     def stopped(self) -> str:
-        """Why it ended when it did; nothing where it went through all of its epochs."""
+        """Why training ended early; empty where it did not."""
         return self.rule.reason(self.epochs)
 
     def iterations_to(self, target: float | None) -> int | None:
@@ -118,7 +118,7 @@ class History:
         return sum(row["seconds"] for row in self.epochs)
 
     def followed_by(self, second: History) -> History:
-        """Both as one course: the second's epochs are counted on, the best is that of all."""
+        """Both as one history: the second's epochs follow the first's, the best is that of all."""
         first = len(self.epochs)
         later = [{**row, "epoch": first + row["epoch"]} for row in second.epochs]
         rows = [*self.epochs, *later]

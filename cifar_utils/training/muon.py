@@ -14,8 +14,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 def orthogonalize(matrix, steps: int = 3, dtype: str = "float32"):
     """Draw a matrix's singular values towards 1 by ``steps`` of a Newton-Schulz iteration.
 
-    They end between about 0.7 and 1.2, but those that were less than a thousandth of the greatest;
-    the singular vectors stay (Bernstein and Newhouse, arXiv:2409.20325; Jordan, Muon, 2024).
+    They end between about 0.7 and 1.2, except those below a thousandth of the greatest. Singular
+    vectors stay the same (Bernstein and Newhouse, arXiv:2409.20325; Jordan, Muon, 2024).
 
     Parameters
     ----------
@@ -39,14 +39,15 @@ def orthogonalize(matrix, steps: int = 3, dtype: str = "float32"):
 class Muon(keras.optimizers.Optimizer):
     """Orthogonalized momentum for the filters of convolutions, SGD for every other weight.
 
-    A filter bank ``(h, w, in, out)`` is taken as a matrix ``(h w in, out)``. Before each step it is
-    scaled to the Frobenius norm √out; the step is the nearest orthogonal matrix to its momentum,
-    times the learning rate. Where each channel is convolved by itself, ``(h, w, in, 1)``, each has
-    a bank of its own, of one filter. Dense kernels, biases and normalization parameters follow SGD
-    with Nesterov momentum at rates of their own, in a fixed proportion to the learning rate. As in
-    airbench94_muon (Jordan, arXiv:2404.00498 and its repository), whose values are the defaults;
-    it sums losses over its batches of 2,000 where Keras takes their mean, hence the large factors.
-    (It scales logits down, too: with a dense layer as usual, factors of about 1 / batch size do.)
+    A kernel ``(h, w, in, out)`` is taken as a matrix ``(h w in, out)``. Each step first scales it
+    to the Frobenius norm √out. The step itself is the nearest orthogonal matrix to its momentum,
+    times the learning rate. In a kernel ``(h, w, in, 1)`` of a depthwise convolution each channel
+    is a matrix of its own. Dense kernels, biases and normalization parameters follow SGD with
+    Nesterov momentum, at rates in a fixed proportion to the learning rate.
+
+    The defaults are those of airbench94_muon (Jordan, arXiv:2404.00498 and its repository). It
+    sums losses over its batches of 2,000, where Keras takes their mean, hence the large factors.
+    It also scales logits down. With a usual dense layer, factors of about 1 / batch size do.
 
     Parameters
     ----------

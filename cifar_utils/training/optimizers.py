@@ -46,8 +46,8 @@ def muon(
 ):
     """Muon for filters, SGD for the rest: :class:`~cifar_utils.training.muon.Muon`.
 
-    The factors are for each image of a batch, as the rest follows the sum of the images' losses: a
-    step of Muon has its length, whatever the gradient's.
+    The factors are for each image of a batch, because SGD follows the sum of the images' losses. A
+    step of Muon has the same length whatever the gradient's length.
     """
     factors = dense_factor * batch_size, bias_factor * batch_size
     return Muon(learning_rate, momentum, *factors, steps=steps, weight_decay=weight_decay)
@@ -66,12 +66,12 @@ def make_optimizer(
     learning_rate
         A number or a Keras schedule.
     weight_decay
-        Decoupled from the gradient: each step takes ``learning_rate * weight_decay`` of every
-        kernel away (biases and normalization parameters are left alone). In SGD with momentum m,
-        PyTorch's coupled ``weight_decay`` of the same strength is (1 - m) times this one. With 0
-        there is none, but in ``adamw``, which has one of its own.
+        Decoupled: each step takes ``learning_rate * weight_decay`` of every kernel away, not of
+        biases and normalization parameters. In SGD with momentum m, PyTorch's coupled
+        ``weight_decay`` of the same strength is (1 - m) times this one. With 0 there is none,
+        except in ``adamw``, which has a default of its own.
     batch_size
-        Images whose losses' mean the gradient is of.
+        Images in a batch; the gradient is of their mean loss.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a network's steps are like: a learning rate range test, the norms of its gradients."""
+"""Single steps of a network: a learning rate range test, the norms of its gradients."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class LearningRateRange:
     losses
         The loss of each step's batch in nats, ``(steps,)``.
     blew_up
-        Whether it ended because the loss did; else it came to its highest rate.
+        Whether the loss blew up. Else the test went on to its highest rate.
 
     """
 
@@ -61,7 +61,7 @@ class LearningRateRange:
 
     @property
     def caution(self) -> str:
-        """Why the suggestion is no good, if it is not."""
+        """Why the suggestion can't be trusted; empty where it can."""
         if self.lowest == 0:
             return "the loss never fell, so the suggestion means nothing: take a lower lowest rate"
         if self.lowest == len(self.rates) - 1:
@@ -106,7 +106,7 @@ def learning_rate_range(
     """Raise the learning rate at every step, until the loss blows up (Smith, arXiv:1506.01186).
 
     The rate rises by the same factor each step; the loss has blown up where its moving average is
-    four times the lowest one, or no number. The model is left with the weights it had.
+    four times the lowest one, or not a number. The model keeps its weights.
 
     Parameters
     ----------
@@ -117,9 +117,9 @@ def learning_rate_range(
     lowest, highest
         Learning rates of the first step and the last.
     steps
-        One batch each; where they take more than an epoch, the next one follows.
+        One batch each, over as many epochs as that takes.
     seed
-        Of the batches' order, augmentation and dropout.
+        Draws the batches' order, augmentation and dropout.
 
     Raises
     ------
@@ -161,17 +161,17 @@ def learning_rate_range(
 def gradient_norms(
     model: keras.Model, split: Split, *, batch_size: int = 128, seed: int = 0
 ) -> pd.DataFrame:
-    """The gradient that each kernel gets in a step of training, which is not taken.
+    """The gradient of each kernel in a step of training, without taking the step.
 
-    The model is left with the weights it had.
+    The model keeps its weights.
 
     Parameters
     ----------
     model
         From inputs to logits.
     split
-        Images and labels; of these the first batch that ``seed`` draws is taken, with augmentation
-        and dropout on.
+        Images and labels. The first batch that ``seed`` draws is used, with augmentation and
+        dropout on.
 
     Returns
     -------
