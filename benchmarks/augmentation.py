@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from cifar_utils.backend import choose_precision
-    from cifar_utils.runs.record import describe_environment
+    from cifar_utils.provenance import describe_environment
 
     facts = describe_environment(choose_precision("auto"))
     random = np.random.default_rng(0)

@@ -1,33 +1,28 @@
 """What a training step of the speed record costs, and what makes it cheap.
 
 Ways of the same step (airbench, 2,000 images, forward, backward, Muon), all in one run on one
-machine: with the project's fused layers and without each of them, and, where PyTorch is installed
-(``uv pip install torch``), written in plain PyTorch with bfloat16 autocast and channels last. It is
-the step of most epochs: the whitening's bias is frozen, so the first convolution needs no gradient
-of its input. A line of its own has the step of the first three. To repeat it, on a machine that
-does nothing else::
+machine: with this project's fast layers, with Keras's own (``build_model(..., fast=False)``) and,
+where PyTorch is installed (``uv pip install torch``), written in plain PyTorch with bfloat16
+autocast and channels last. It is the step of most epochs: the whitening's bias is frozen, so the
+first convolution needs no gradient of its input. A line of its own has the step of the first three.
+To repeat it, on a machine that does nothing else::
 
-    python benchmarks/speed_record.py                    # about two minutes, four with PyTorch
+    python benchmarks/speed_record.py                    # about two minutes, three with PyTorch
     python benchmarks/speed_record.py --batch 500 --steps 3
 
 It prints, for each: seconds a step (the median), images a second, the operations a second (those
 of convolutions and dense layers, forward and backward) as a share of the fastest product of two
-matrices, in bfloat16 where the processor has it, and the seconds as a multiple of the project's.
+matrices, in bfloat16 where the processor has it, and the seconds as a multiple of the first line's.
 """
 
 import argparse
-import importlib
 import importlib.util
 import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
-from unittest.mock import patch
 
 import numpy as np
-
-FUSED = ("BatchNormalization", "GELU", "Conv2D")
 
 
 def main() -> None:
@@ -42,7 +37,7 @@ def main() -> None:
         return
 
     from cifar_utils.backend import choose_precision
-    from cifar_utils.runs.record import describe_environment
+    from cifar_utils.provenance import describe_environment
 
     facts = describe_environment(choose_precision("auto"))
     peak = fastest_product(facts["precision"])
@@ -53,11 +48,13 @@ def main() -> None:
     )
     print(f"{'':32} {'s a step':>9} {'images/s':>9} {'of peak':>8} {'times':>6}")
     size = options.batch, options.steps
-    ways = {"fused layers": {}, "fused layers, bias trained": {"trains_bias": True}}
-    ways |= {f"Keras's own {name}": {"replaced": [name]} for name in FUSED}
-    ways["Keras's own layers"] = {"replaced": FUSED}
+    ways = {
+        "fast layers": {},
+        "fast layers, bias trained": {"trains_bias": True},
+        "Keras's own layers": {"fast": False},
+    }
     found = {name: seconds_of_ours(*size, **how) for name, how in ways.items()}
-    first, operations = found["fused layers"]
+    first, operations = found["fast layers"]
     if importlib.util.find_spec("torch"):
         command = [sys.executable, __file__, "--torch", f"--batch={options.batch}"]
         done = subprocess.run(
@@ -101,21 +98,17 @@ def images_and_labels(batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def seconds_of_ours(
-    batch: int, steps: int, replaced=(), trains_bias: bool = False
+    batch: int, steps: int, fast: bool = True, trains_bias: bool = False
 ) -> tuple[float, float]:
-    """Seconds of a step, with some fused layers replaced by Keras's own; its operations."""
+    """Seconds of a step, and its operations."""
     from cifar_utils.backend import keras
     from cifar_utils.data import load_dataset
     from cifar_utils.models import build_model, summarize
     from cifar_utils.training import make_optimizer
 
-    module = importlib.import_module("cifar_utils.models.airbench")  # its function has its name
-    own = {**{name: getattr(keras.layers, name) for name in FUSED[::2]}, "GELU": gelu}
-    with ExitStack() as stack:
-        for name in replaced:
-            stack.enter_context(patch.object(module, name, own[name]))
-        data = load_dataset("digits")
-        model = build_model("airbench", data, augmentation="crop(2,'reflect'), alternating_flip")
+    data = load_dataset("digits")
+    augmentation = "crop(2,'reflect'), alternating_flip"
+    model = build_model("airbench", data, augmentation=augmentation, fast=fast)
     model.compile(
         make_optimizer("muon", 0.24, 0.11, batch),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -129,13 +122,6 @@ def seconds_of_ours(
     # Backward: gradients of filters, but for the frozen ones; of inputs, where more lies below.
     operations = 3 * facts.flops - 2 * whitened - (0 if trains_bias else first)
     return seconds, operations * batch
-
-
-def gelu():
-    """Keras's GELU as a layer."""
-    from cifar_utils.backend import keras
-
-    return keras.layers.Activation("gelu")
 
 
 def seconds_of_torch(batch: int, steps: int) -> float:

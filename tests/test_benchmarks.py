@@ -13,7 +13,7 @@ from cifar_utils.reporting.runs import project_folder
     ("name", "options", "lines"),
     [
         ("augmentation", ["--batch=4", "--rounds=1"], ["crop(4)", "all together, in whole steps"]),
-        ("speed_record", ["--batch=4", "--steps=1"], ["fused layers", "Keras's own layers"]),
+        ("speed_record", ["--batch=4", "--steps=1"], ["fast layers", "Keras's own layers"]),
     ],
 )
 def test_a_benchmark_names_the_machine_and_prints_a_line_for_each_way(name, options, lines):

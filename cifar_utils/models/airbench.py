@@ -7,8 +7,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from cifar_utils.models.fused import GELU, BatchNormalization, Conv2D
-
 FILTERS = (64, 256, 256)
 
 
@@ -39,18 +37,20 @@ def airbench(
     """
     random = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # as PyTorch's
     # In float32: whitening also amplifies the rounding errors of bfloat16.
-    first = PatchWhitening(bias_epochs=bias_epochs, dtype="float32") if whitening else Conv2D(24, 2)
-    x = first(x)
-    x = GELU()(x)
+    if whitening:
+        x = PatchWhitening(24, 2, bias_epochs=bias_epochs, dtype="float32")(x)
+    else:
+        x = layers.Conv2D(24, 2)(x)
+    x = layers.Activation("gelu")(x)
     for filters in FILTERS:
         for place in range(2):
-            x = Conv2D(
+            x = layers.Conv2D(
                 round(width * filters), 3, padding="same", use_bias=False,
                 kernel_initializer=PartialIdentity() if identity else random,
             )(x)  # fmt: skip
             x = x if place else layers.MaxPooling2D(2)(x)
-            x = BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False)(x)
-            x = GELU()(x)
+            x = layers.BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False)(x)
+            x = layers.Activation("gelu")(x)
     x = layers.Flatten()(layers.MaxPooling2D(3)(x))
     features = x.shape[-1]
     x = layers.Dense(
@@ -76,8 +76,8 @@ class PartialIdentity(keras.initializers.Initializer):
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
-class PatchWhitening(layers.Layer):
-    """A frozen convolution that decorrelates patches of ``size`` × ``size`` pixels.
+class PatchWhitening(layers.Conv2D):
+    """A frozen convolution that decorrelates patches of pixels.
 
     Its filters are the eigenvectors of the patches' covariance over the training images, each
     divided by the square root of its eigenvalue, and their negatives: 24 for 2 × 2 pixels in
@@ -85,9 +85,9 @@ class PatchWhitening(layers.Layer):
     constant later.
     """
 
-    def __init__(self, size: int = 2, bias_epochs: int = 3, **kwargs):
-        super().__init__(**kwargs)
-        self.size, self.bias_epochs = size, bias_epochs
+    def __init__(self, *args, bias_epochs: int = 3, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.bias_epochs = bias_epochs
         self.trains_bias = True
 
     def begin_epoch(self, epoch: int) -> bool:
@@ -100,33 +100,26 @@ class PatchWhitening(layers.Layer):
         return self.trains_bias != before
 
     def build(self, shape):
-        inputs = self.size**2 * shape[-1]
-        self.kernel = self.add_weight(
-            shape=(self.size, self.size, shape[-1], 2 * inputs), trainable=False, name="kernel"
-        )
-        self.bias = self.add_weight(shape=(2 * inputs,), initializer="zeros", name="bias")
+        super().build(shape)
+        self.kernel.trainable = False
 
     def adapt(self, images: np.ndarray, epsilon: float = 5e-4) -> None:
         """Set the filters from normalized images ``(N, H, W, C)``; a few thousand are enough."""
-        windows = np.lib.stride_tricks.sliding_window_view(images, (self.size,) * 2, axis=(1, 2))
-        patches = np.moveaxis(windows, 3, 5).reshape(-1, np.prod(self.kernel.shape[:3]))
+        shape = self.kernel.shape
+        windows = np.lib.stride_tricks.sliding_window_view(images, shape[:2], axis=(1, 2))
+        patches = np.moveaxis(windows, 3, 5).reshape(-1, np.prod(shape[:3]))
         values, vectors = np.linalg.eigh(patches.T.astype(np.float64) @ patches / len(patches))
-        filters = (vectors / np.sqrt(values + epsilon))[:, ::-1].reshape(*self.kernel.shape[:3], -1)
+        filters = (vectors / np.sqrt(values + epsilon))[:, ::-1].reshape(*shape[:3], -1)
         self.kernel.assign(np.concatenate([filters, -filters], axis=-1))
 
     def call(self, images):
         bias = ops.convert_to_tensor(self.bias)
-        bias = bias if self.trains_bias else _frozen(bias)
-        kernel = ops.cast(self.kernel, self.compute_dtype)
-        return ops.conv(images, kernel) + ops.cast(bias, self.compute_dtype)
-
-    def compute_output_shape(self, shape):
-        sides = [side - self.size + 1 if side else None for side in shape[1:3]]
-        return (shape[0], *sides, 2 * self.size**2 * shape[-1])
+        return self.convolution_op(images, self.kernel) + (
+            bias if self.trains_bias else _frozen(bias)
+        )
 
     def get_config(self):
-        own = {"size": self.size, "bias_epochs": self.bias_epochs}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "bias_epochs": self.bias_epochs}
 
 
 @ops.custom_gradient

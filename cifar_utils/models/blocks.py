@@ -2,8 +2,6 @@
 
 from keras import initializers, layers
 
-from cifar_utils.models.fused import BatchNormalization, Conv2D
-
 
 def normal(variance: float = 2.0):
     """Initial weights from a normal distribution of variance ``variance`` / fan-in.
@@ -23,14 +21,14 @@ def conv(
     variance: float = 2.0,
 ):
     """A convolution; ``variance`` as in :func:`normal`."""
-    return Conv2D(
+    return layers.Conv2D(
         filters, size, strides, padding, use_bias=bias, kernel_initializer=normal(variance)
     )(x)
 
 
 def batch_norm(x):
     """Batch normalization whose averages follow within tens of steps, as runs can be short."""
-    return BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
 def conv_bn_relu(x, filters: int, normalized: bool = True, variance: float = 2.0):

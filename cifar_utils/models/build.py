@@ -1,13 +1,20 @@
 """Architectures by name, and :func:`build_model`: a model of one, from raw images to logits."""
 
+import ast
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+from textwrap import dedent
+
 import numpy as np
 
 from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import dtype_policy, keras, set_random_seed
-from cifar_utils.choices import parse_call
+from cifar_utils.choices import Call, parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.models.airbench import PatchWhitening, airbench
+from cifar_utils.models.fast import accelerate
 from cifar_utils.models.resnet import (
     cifarnet_worst,
     gn_resnet,
@@ -39,23 +46,28 @@ WHITENING_IMAGES = 5000  # enough for the covariance of their patches
 
 
 def build_model(
-    architecture: str,
+    architecture: str | Callable,
     dataset: Dataset,
     *,
     augmentation: str | None = None,
     normalization: str = "channels",
     precision: str = "auto",
     seed: int = 0,
+    fast: bool = True,
 ) -> keras.Model:
     """A model from uint8 images ``(N, H, W, 3)`` to float32 logits ``(N, classes)``.
 
     Augmentation (in training only) and normalization are layers inside it. ``seed`` determines the
-    initial weights.
+    initial weights. The model has three more attributes: ``architecture``, the network's name with
+    its options; ``source``, the text of its function, empty where there is none; and ``code``, the
+    fingerprints of the code of this package that it runs (:func:`~cifar_utils.provenance.code_of`).
 
     Parameters
     ----------
     architecture
-        A name in :data:`ARCHITECTURES`, options allowed: ``"cifarnet(residual=False)"``.
+        A name in :data:`ARCHITECTURES`, options allowed: ``"cifarnet(residual=False)"``. Or a
+        function ``(x, classes) -> logits`` of your own, or a :func:`functools.partial` of one with
+        options by name. It gets normalized images as a Keras tensor ``(N, H, W, 3)``.
     augmentation
         Names in :data:`AUGMENTATIONS`: ``"crop(padding=4), flip"``; ``None`` for none.
     normalization
@@ -65,14 +77,18 @@ def build_model(
     precision
         ``"float32"``, ``"mixed_bfloat16"`` or ``"auto"``; see
         :func:`~cifar_utils.backend.choose_precision`.
+    fast
+        Whether :func:`~cifar_utils.models.fast.accelerate` exchanges Keras's layers for faster ones
+        that compute the same.
 
     Raises
     ------
     InputError
-        Where a name or an option is unknown, or the images are too small for the architecture.
+        Where a name or an option is unknown, the network's function fails (such as where the images
+        are too small for it) or returns something other than logits.
 
     """
-    network = parse_call("architecture", architecture, ARCHITECTURES, given=2)
+    network = _network(architecture)
     augment = augmentation_layers(augmentation)
     known_name("normalization", normalization, NORMALIZATIONS)
     set_random_seed(seed)
@@ -88,19 +104,75 @@ def build_model(
         except (ValueError, TypeError) as error:
             size = "×".join(map(str, dataset.image_shape[:2]))
             # Keras sets its reason in bold, below a line that only names the layer.
-            reason = str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].splitlines()[0]
+            reason = str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].strip()
+            reason = reason.partition("\n")[0] or type(error).__name__
+            raise InputError(f"{network!r} can't be built for {size} images: {reason}") from error
+        expected = (None, len(dataset.class_names))
+        if getattr(x, "shape", None) != expected:
+            found = f"of shape {x.shape}" if hasattr(x, "shape") else repr(x)
             raise InputError(
-                f"{architecture} can't be built for {size} images: {reason}"
-            ) from error
+                f"{network!r} returns {found}; it must return logits of shape {expected}, a number "
+                "for each image and class"
+            )
         logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
         model = keras.Model(images, logits, name=network.name)
+        model = accelerate(model) if fast else model
     for layer in model.layers:
         if isinstance(layer, PatchWhitening):
             some = normalize(dataset.train.images[:WHITENING_IMAGES])
             layer.adapt(keras.ops.convert_to_numpy(some))
     model.architecture = repr(network)
+    model.source = _source(network.function)
     model.code = code_of([build_model, network.function, *map(type, augment)])
     return model
+
+
+def network_source(architecture: str | Callable) -> str:
+    """The source of a network's function, then of the functions that it is composed of.
+
+    Those are the ones that it calls by name, and that these call, as far as they are of this
+    package's models or of the function's own module. Empty where there is no source.
+
+    Parameters
+    ----------
+    architecture
+        As for :func:`build_model`.
+
+    """
+    return "\n\n".join(_sources(_network(architecture).function, set()))
+
+
+def _network(architecture: str | Callable) -> Call:
+    """The function that is named or given, with its options."""
+    if not callable(architecture):
+        return parse_call("architecture", architecture, ARCHITECTURES, given=2)
+    given = architecture if isinstance(architecture, partial) else partial(architecture)
+    name = getattr(given.func, "__qualname__", "").rpartition(".")[2]
+    if given.args or not name:
+        raise InputError(
+            f"architecture is {architecture!r}; it takes a name, a function (x, classes) -> logits "
+            "or a functools.partial of one with options by name"
+        )
+    return Call(name.strip("<>"), given.func, given.keywords)
+
+
+def _source(function: Callable) -> str:
+    try:
+        return dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        return ""
+
+
+def _sources(function: Callable, seen: set[Callable]) -> Iterator[str]:
+    seen.add(function)
+    source = _source(function)
+    yield source
+    for node in ast.walk(ast.parse(source)):
+        called = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
+        module = getattr(called, "__module__", None) or ""
+        own = module == function.__module__ or module.startswith(f"{__package__}.")
+        if inspect.isfunction(called) and own and called not in seen:
+            yield from _sources(called, seen)
 
 
 def normalization_layer(kind: str, images: np.ndarray) -> keras.Layer:

@@ -12,7 +12,6 @@ from keras import layers, ops, regularizers
 
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.models.blocks import batch_norm, conv, normal
-from cifar_utils.models.fused import BatchNormalization, Conv2D, GroupNormReLU, SeparableConv2D
 
 
 @dataclass(frozen=True)
@@ -279,10 +278,10 @@ def preact(x, classes: int, activation: str = "relu", dropout: float = 0.1, l2: 
     trained = {"kernel_initializer": "he_normal", "kernel_regularizer": regularizers.L2(l2)}
 
     def convolve(x, filters, size=3, strides=1):
-        return Conv2D(filters, size, strides, "same", **trained)(x)
+        return layers.Conv2D(filters, size, strides, "same", **trained)(x)
 
     def activate(x):
-        return layers.Activation(activation)(BatchNormalization()(x))
+        return layers.Activation(activation)(layers.BatchNormalization()(x))
 
     x = convolve(x, 32, 7)
     for unit in range(12):
@@ -292,7 +291,7 @@ def preact(x, classes: int, activation: str = "relu", dropout: float = 0.1, l2: 
         else:
             x = layers.Add()([x, convolve(activate(x), filters)])
         x = layers.Add()([x, layers.Dropout(dropout)(convolve(activate(x), filters))])
-    x = layers.AveragePooling2D(8)(BatchNormalization()(x))
+    x = layers.AveragePooling2D(8)(layers.BatchNormalization()(x))
     return layers.Dense(classes, **trained)(layers.Flatten()(x))
 
 
@@ -333,7 +332,7 @@ def gn_resnet(
         raise InputError(f"width is {width!r}; gn_resnet takes 8 or more")
 
     def normalize(x):
-        return GroupNormReLU(math.gcd(width, 8))(x)
+        return layers.ReLU()(layers.GroupNormalization(math.gcd(width, 8))(x))
 
     # Keras takes the fan-in of the depthwise filters for 9 w, though each sees 9 inputs.
     depthwise, pointwise = normal(float(width)), normal()
@@ -341,7 +340,7 @@ def gn_resnet(
     for rounds in _rounds(width):
         x = y = layers.MaxPooling2D(2)(x)
         for _ in range(rounds):
-            y = SeparableConv2D(
+            y = layers.SeparableConv2D(
                 width, 3, padding="same", use_bias=False,
                 depthwise_initializer=depthwise, pointwise_initializer=pointwise,
             )(normalize(y))  # fmt: skip

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from keras import layers
 
 from cifar_utils.backend import keras
-from cifar_utils.models.airbench import PatchWhitening
 from cifar_utils.text import compact
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, .
 def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> int:
     """Of one use of a layer, on an input of the shape ``taken``."""
     # Each output value is the sum of one product for each weight of its filter.
-    if isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D | layers.Dense | PatchWhitening):
+    if isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D | layers.Dense):
         weights = math.prod(layer.kernel.shape)
     elif isinstance(layer, layers.SeparableConv2D):
         weights = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)

@@ -9,7 +9,6 @@ from functools import partial
 from keras import layers
 
 from cifar_utils.models.blocks import conv_bn_relu, normal
-from cifar_utils.models.fused import BatchNormalization, Conv2D
 
 
 def cifarnet(
@@ -72,7 +71,7 @@ def fan(x, classes: int, dropout: float = 0.1):
     """
     rates = [dropout / 2, *[dropout] * 5, 0]
     for filters, rate in zip([32, 64, 128, 128, 256, 256, 512], rates, strict=True):
-        x = layers.ReLU()(BatchNormalization()(Conv2D(filters, 3)(x)))
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(filters, 3)(x)))
         x = layers.Dropout(rate)(x) if rate else x
     x = layers.Flatten()(x)
     for units in (512, 128):

@@ -302,15 +302,7 @@ def leaderboard(
         json: board.to_json(orient="records", indent=1, double_precision=15) + "\n",
     }
     for file in filter(None, texts):
-        if file == Path("-"):
-            click.echo(texts[file], nl=False)
-            continue
-        try:
-            write_atomically(file, texts[file])
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputError(f"{file} can't be written ({reason}); name another file") from error
-        click.echo(f"leaderboard: {_short(file)}")
+        _write_text(file, texts[file], "leaderboard")
     if not csv and not json:
         _print_table(*standings(board))
 
@@ -335,6 +327,32 @@ def compare(runs: tuple[Path, ...], figure: Path | None) -> None:
     if figure:
         write_atomically(figure, comparison.figure.png())
         click.echo(f"figure: {_short(figure)}")
+
+
+@commands.command()
+@click.argument("run", type=PATH)
+@click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=PATH)
+@click.option("--top", type=click.IntRange(1), default=3, help="How many classes of each picture.")
+@click.option("--csv", type=PATH, metavar="FILE", help="Write CSV instead; - is the terminal.")
+def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -> None:
+    """Classify pictures by the model of a run.
+
+    RUN is the run's folder. PICTURE is a PNG, JPEG, WebP or BMP file of any size, or a folder of
+    such files. The table has the most probable classes of each picture.
+
+    \b
+    Examples:
+      cifar-reports predict reports/resnet20-cifar10-resnet20-s0 cat.jpg
+      cifar-reports predict reports/mine holiday/ --top 1 --csv holiday.csv
+    """  # noqa: D301
+    from cifar_utils.runs.folder import load_run
+
+    found = load_run(run).predict(*pictures, top=top)
+    if csv:
+        _write_text(csv, found.to_csv(index=False), "predictions")
+        return
+    shares = [f"{share:.1%}" for share in found["probability"]]
+    _print_table(tuple(found), [*zip(found["picture"], found["class"], shares, strict=True)])
 
 
 @commands.command("clean")
@@ -494,6 +512,19 @@ def as_table(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
         lines = textwrap.wrap("; ".join(told), width - 4, break_long_words=False)
         stacked.append("\n    ".join([name, *lines]))
     return "\n".join(stacked)
+
+
+def _write_text(file: Path, text: str, kind: str) -> None:
+    """Write a file, and say so; ``-`` is the terminal."""
+    if file == Path("-"):
+        click.echo(text, nl=False)
+        return
+    try:
+        write_atomically(file, text)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{file} can't be written ({reason}); name another file") from error
+    click.echo(f"{kind}: {_short(file)}")
 
 
 def _question(notebook: Path) -> str:

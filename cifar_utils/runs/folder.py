@@ -25,6 +25,7 @@ from cifar_utils.runs.record import RunRecord, read_record
 
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
 
     from cifar_utils.evaluation import Predicted, Scores
 
@@ -189,8 +190,9 @@ class Run:
     def model(self) -> keras.Model:
         """The model that was tested, from uint8 images ``(N, H, W, 3)`` to logits ``(N, K)``.
 
-        Not compiled: for :func:`~cifar_utils.evaluation.evaluate`, for ``model.predict``, or to go
-        on with by :func:`~cifar_utils.training.fit`.
+        Made of Keras's own layers, in float32, without augmentation and not compiled
+        (:func:`~cifar_utils.runs.record.write_model`). Training in another precision than float32
+        gives logits that differ a little from those of the scores.
 
         Raises
         ------
@@ -203,7 +205,6 @@ class Run:
             raise InputError(
                 f"run {self.folder} has no model.keras (published runs keep none); {self._way_out}"
             )
-        import cifar_utils.models  # noqa: F401  (its layers are known by name from here on)
         from cifar_utils.backend import keras
 
         try:
@@ -211,6 +212,12 @@ class Run:
         except Exception as error:  # Keras raises almost anything at what is no model
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"model {path} is broken ({reason}); {self._way_out}") from error
+
+    def predict(self, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
+        """Classify pictures: see :func:`~cifar_utils.runs.predict.predict`."""
+        from cifar_utils.runs.predict import predict
+
+        return predict(self, *pictures, top=top)
 
     @property
     def _way_out(self) -> str:

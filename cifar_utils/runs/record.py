@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from cifar_utils.errors import InputError
+from cifar_utils.events import display_line, write_event
 from cifar_utils.files import write_atomically
 from cifar_utils.provenance import changes, describe_environment
 from cifar_utils.text import duration, percent
@@ -292,12 +293,17 @@ def notebook_name(folder: Path | str | None = None) -> str:
     return next((Path(name).stem for name in named if name.endswith(".ipynb")), "notebook")
 
 
-def write_model(model: keras.Model, folder: Path | str) -> Path:
+def write_model(model: keras.Model, folder: Path | str) -> Path | None:
     """Write ``model.keras`` into a folder, whole or not at all, and return its path.
 
-    ``keras.models.load_model(path)`` makes it a model again, after ``import cifar_utils.models``:
-    from uint8 images to logits, not compiled. Four bytes a parameter: 1 MB for ResNet-20, 105 MB
-    for ResNet50V2, whose frozen base is part of it, 350 MB for the fan.
+    ``keras.models.load_model(path)`` makes it a model again, in any process and without this
+    package: from uint8 images to float32 logits, computed in float32, without augmentation, not
+    compiled (:func:`~cifar_utils.models.to_plain`). Four bytes a parameter: 1 MB for ResNet-20,
+    105 MB for ResNet50V2, whose frozen base is part of it, 350 MB for the fan.
+
+    A note below the cell and among the run's events tells of a network whose own layers Keras can
+    load only with their code. Where one has no ``get_config``, nothing is written, and the result
+    is ``None``.
 
     Raises
     ------
@@ -305,12 +311,21 @@ def write_model(model: keras.Model, folder: Path | str) -> Path:
         Where the folder can't be written or the disk is full.
 
     """
-    import keras
+    from cifar_utils.models.fast import foreign_layers, to_plain
 
-    # What training alone needs is left behind: Adam keeps two more numbers a parameter. A new model
-    # around the same layers has no optimizer, and clones of models within it have none.
-    plain = keras.models.clone_model(keras.Model(model.input, model.output, name=model.name))
-    plain.set_weights(model.get_weights())
+    def tell(note: str) -> None:
+        display_line(note)
+        write_event(folder, "note", text=note)
+
+    plain = to_plain(model)
+    try:
+        foreign = foreign_layers(plain)
+    except NotImplementedError as error:
+        reason = " ".join(str(error).split()).partition(", and ")[0]
+        tell(f"no model.keras is written: {reason}; give the layer a get_config")
+        return None
+    if foreign:
+        tell(f"model.keras can be loaded only with the code of its layers {', '.join(foreign)}")
     path = Path(folder) / "model.keras"
     temporary = path.with_name(f".{path.name}")  # Keras goes by the ending
     try:

@@ -1,4 +1,6 @@
+import ast
 import dataclasses
+import functools
 import inspect
 
 import numpy as np
@@ -8,7 +10,8 @@ from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.errors import InputError
-from cifar_utils.models import ARCHITECTURES, build_model
+from cifar_utils.models import ARCHITECTURES, build_model, network_source
+from cifar_utils.models.blocks import conv_bn_relu
 from cifar_utils.training import fit
 
 
@@ -197,3 +200,60 @@ def test_a_large_architecture_lowers_its_loss(built, digits, name):
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     losses = [float(model.train_on_batch(*(x[:4] for x in digits.train))) for _ in range(3)]
     assert min(losses[1:]) < losses[0]
+
+
+def tiny(x, classes, width: int = 4):
+    """A network of a reader's own."""
+    x = conv_bn_relu(x, width)
+    return keras.layers.Dense(classes)(_pooled(x))
+
+
+def _pooled(x):
+    return keras.layers.GlobalAveragePooling2D()(x)
+
+
+def test_a_network_may_be_any_function(digits):
+    model = build_model(tiny, digits)
+    assert (model.name, model.architecture) == ("tiny", "tiny")
+    assert model.source == inspect.getsource(tiny)
+    assert not any("tiny" in name for name in model.code)
+    wide = build_model(functools.partial(tiny, width=8), digits)
+    assert wide.architecture == "tiny(width=8)"
+    assert wide.count_params() > model.count_params()
+    assert build_model("resnet20", digits).source == inspect.getsource(ARCHITECTURES["resnet20"])
+    made = {"keras": keras}
+    exec("def net(x, classes): return keras.layers.Dense(classes)(x[:, 0, 0])", made)
+    assert build_model(made["net"], digits).source == network_source(made["net"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (lambda x, classes: None, "lambda returns None; it must return logits"),
+        (lambda x, classes: x, r"of shape \(None, 32, 32, 3\)"),
+        (lambda x, classes: keras.layers.Dense(3)(_pooled(x)), r"of shape \(None, 3\)"),
+        (lambda x: x, "lambda can't be built for 32×32 images: .*2 were given"),
+        (functools.partial(tiny, 3), "takes a name, a function"),
+        (functools.partial(tiny, depth=3), "unexpected keyword argument 'depth'"),
+        (3, "architecture '3' is not of the form"),
+    ],
+)
+def test_a_function_that_makes_no_network_is_one_line(digits, network, words):
+    with pytest.raises(InputError, match=words) as error:
+        build_model(network, digits)
+    assert "\n" not in str(error.value)
+
+
+def test_the_source_of_a_network_has_the_functions_it_calls():
+    def defined(architecture):
+        tree = ast.parse(network_source(architecture))
+        return [node.name for node in tree.body]
+
+    found = defined("resnet20(dropout=0.5)")
+    assert found[0] == "resnet20"
+    assert {"basic_block", "conv", "batch_norm", "normal"} < set(found)
+    assert "bottleneck_block" not in found
+    assert len(set(found)) == len(found)
+    assert defined(functools.partial(tiny, width=8)) == [
+        "tiny", "conv_bn_relu", "conv", "normal", "batch_norm", "_pooled",
+    ]  # fmt: skip

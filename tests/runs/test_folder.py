@@ -1,9 +1,12 @@
-"""A run read back: what was written is what is read, to the bit."""
+"""A run read back: its record, its scores and its model."""
 
-import shutil
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from cifar_utils import load_run
 from cifar_utils.augmentation import augmentation_layers
@@ -11,12 +14,14 @@ from cifar_utils.backend import keras
 from cifar_utils.data import load_dataset
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import Scores, evaluate
+from cifar_utils.events import read_events
 from cifar_utils.models import (
     AUGMENTATIONS,
     build_model,
     build_transfer_model,
     summarize,
 )
+from cifar_utils.reporting.cli import main
 from cifar_utils.runs.record import RunRecord, write_model
 from cifar_utils.training import fit
 
@@ -53,40 +58,195 @@ KINDS = [
     "resnet20(gate=0.1, highway=True, spatial_dropout=0.1)",
     "preact",
     "gn_resnet(dropout=0.1)",
+    "cifarnet",
+    "airbench",
+    "transfer",
 ]
-KINDS += ["cifarnet", "airbench", "vgg19", "transfer"]
+LOAD_ALONE = """\
+import sys
+import keras, numpy as np
+images = np.load(sys.argv[1])
+for folder in sys.argv[2:]:
+    model = keras.models.load_model(f"{folder}/model.keras")
+    np.save(f"{folder}/logits.npy", model.predict(images, verbose=0))
+assert not [name for name in sys.modules if name.startswith("cifar_utils")]
+"""
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_every_model_predicts_after_loading_exactly_what_its_scores_hold(digits, folder, name):
-    if name == "transfer":
-        model = build_transfer_model(digits, weights=None, input_size=32)
-        trained = model.get_layer("head")
-    else:
-        model = trained = build_model(name, digits, augmentation=", ".join(AUGMENTATIONS))
-    trained.compile("adam")
-    trained.optimizer.build(trained.trainable_variables)
-    scores = evaluate(model, digits.test, digits.class_names)
-    path = write_model(model, folder)
-    assert path.stat().st_size < 4 * model.count_params() + 2e6, "weights alone, and once"
+def test_keras_loads_a_saved_model_in_a_process_without_this_package(digits, tmp_path):
+    images, expected = digits.test.images, {}
+    for number, name in enumerate(KINDS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if name == "transfer":
+            model = build_transfer_model(
+                digits, weights=None, input_size=32, precision="float32", fine_tune_layers=2
+            )
+            trained = model.get_layer("head")
+        else:
+            text = ", ".join(AUGMENTATIONS)
+            model = trained = build_model(name, digits, augmentation=text, precision="float32")
+        trained.compile("adam")
+        trained.optimizer.build(trained.trainable_variables)
+        expected[folder] = model.predict(images, verbose=0)
+        path = write_model(model, folder)
+        assert path.stat().st_size < 4 * model.count_params() + 2e6, "weights alone, and once"
+        loaded = keras.models.load_model(path)
+        assert (loaded.name, loaded.compiled) == (model.name, False)
+        assert summarize(loaded).flops == summarize(model).flops
+        assert loaded.count_params() == model.count_params()
+    np.save(tmp_path / "images.npy", images)
+    command = [sys.executable, "-c", LOAD_ALONE, tmp_path / "images.npy", *expected]
+    subprocess.run(command, check=True, timeout=300, cwd=tmp_path)
+    for name, (folder, logits) in zip(KINDS, expected.items(), strict=True):
+        scale = max(1, np.abs(logits).max())
+        np.testing.assert_allclose(
+            np.load(folder / "logits.npy"), logits, atol=1e-3 * scale, err_msg=name
+        )
+
+
+def small(x, classes):
+    """A network of a reader's own."""
+    for filters in (16, 32):
+        x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.8)(x))
+        x = keras.layers.MaxPooling2D(4)(x)
+    return keras.layers.Dense(classes)(keras.layers.Flatten()(x))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a network trained in bfloat16, its model, and the test images."""
+    data = load_dataset("digits")
+    model = build_model(small, data, augmentation="crop(1)", precision="mixed_bfloat16")
+    settings = {"epochs": 6, "batch_size": 32, "optimizer": "adam", "learning_rate": 0.003}
+    fit(model, data.train, data.validation, **settings)
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    folder.mkdir()
+    RunRecord(**FACTS).write(folder)
+    scores = evaluate(model, data.test, data.class_names)
+    assert scores.top1 > 0.9
     scores.write(folder)
+    write_model(model, folder)
+    return load_run(folder), model, data.test
 
-    run = load_run(folder)
-    again = evaluate(run.model, digits.test, digits.class_names)
-    for loaded in (again, run.scores):
-        np.testing.assert_array_equal(loaded.probabilities, scores.probabilities)
-        np.testing.assert_array_equal(loaded.labels, digits.test.labels)
-    assert run.scores.class_names == digits.class_names
-    facts = [summarize(each) for each in (run.model, model)]
-    assert facts[0].parameters == facts[1].parameters
-    assert facts[0].trainable_parameters == facts[1].trainable_parameters
-    assert facts[0].flops == facts[1].flops
-    assert run.model.name == model.name
-    assert run.model is run.model
-    if name != "transfer":  # augmentation came with it, and acts in training alone
-        first, second = (run.model(digits.test.images, training=True) for _ in range(2))
-        assert not np.array_equal(*map(keras.ops.convert_to_numpy, (first, second)))
-    shutil.rmtree(folder)
+
+def test_what_was_trained_in_bfloat16_predicts_the_same_in_float32(trained):
+    run, model, test = trained
+    assert {layer.compute_dtype for layer in run.model.layers} == {"float32", "uint8"}
+    found = run.model.predict(test.images, verbose=0).argmax(axis=1)
+    expected = model.predict(test.images, verbose=0).argmax(axis=1)
+    assert (found == expected).mean() >= 0.995
+
+
+def test_a_saved_model_is_exported_to_other_formats(trained, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    run, _, test = trained
+    images = test.images[:4]
+    expected = run.model.predict(images, verbose=0)
+    run.model.export(tmp_path / "saved", verbose=False)
+    served = tf.saved_model.load(tmp_path / "saved").serve(images)
+    np.testing.assert_allclose(served, expected, atol=1e-3)
+
+    content = tf.lite.TFLiteConverter.from_keras_model(run.model).convert()
+    interpreter = tf.lite.Interpreter(model_content=content)
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(taken["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(taken["index"], images)
+    interpreter.invoke()
+    np.testing.assert_allclose(interpreter.get_tensor(given["index"]), expected, atol=1e-3)
+
+
+def test_a_saved_model_is_exported_to_onnx(trained, tmp_path):
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    run, _, test = trained
+    run.model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: test.images[:4]})
+    np.testing.assert_allclose(found, run.model.predict(test.images[:4], verbose=0), atol=1e-3)
+
+
+def test_a_run_s_model_classifies_pictures_of_any_size_and_kind(trained, tmp_path):
+    run, _, test = trained
+    place = int(np.flatnonzero(run.scores.predictions == run.scores.labels)[0])
+    truth = run.scores.class_names[run.scores.labels[place]]
+    picture = Image.fromarray(test.images[place])
+    clear = picture.copy()
+    clear.putalpha(255)
+    kinds = {
+        "a.png": picture, "b.png": picture.resize((301, 200)), "c.PNG": picture.convert("L"),
+        "d.webp": clear, "e.jpg": picture.resize((640, 640)),
+    }  # fmt: skip
+    for name, each in kinds.items():
+        each.save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    first = run.predict(tmp_path / "a.png")
+    assert first["class"][0] == truth
+    assert len(first) == 3
+    assert first["probability"].is_monotonic_decreasing
+    assert first["probability"][0] == pytest.approx(run.scores.probabilities[place].max(), abs=0.05)
+    found = run.predict(tmp_path, str(tmp_path / "a.png"), top=1)
+    assert list(found["picture"]) == [str(tmp_path / name) for name in [*kinds, "a.png"]]
+    assert set(found["class"]) == {truth}
+    assert run.predict(tmp_path / "a.png", top=99)["probability"].sum() == pytest.approx(1)
+
+
+def test_what_is_no_picture_is_one_line(trained, tmp_path):
+    run, *_ = trained
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    for name, words in {
+        "none.png": "is not there", "empty": "holds no pictures", "a.png": "can't be read",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError, match=words) as error:
+            run.predict(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_the_command_line_predicts(trained, tmp_path, capsys):
+    run, _, test = trained
+    Image.fromarray(test.images[0]).save(tmp_path / "a.png")
+    call = ["predict", str(run.folder), str(tmp_path / "a.png")]
+    assert main(call) == 0
+    title, *rows = capsys.readouterr().out.splitlines()
+    assert title.split() == ["picture", "class", "probability"]
+    assert len(rows) == 3
+    assert rows[0].split()[-1].endswith("%")
+    assert main([*call, "--top=2", "--csv", str(tmp_path / "found.csv")]) == 0
+    kept = pd.read_csv(tmp_path / "found.csv")
+    pd.testing.assert_frame_equal(kept, run.predict(tmp_path / "a.png", top=2))
+    capsys.readouterr()
+    assert main([*call[:2], str(tmp_path / "none.png")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_network_of_foreign_layers_is_saved_as_far_as_it_can_be(digits, folder):
+    class Described(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    class Undescribed(Described):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+    def notes():
+        return [row["text"] for row in read_events(folder / "events.jsonl")[0]]
+
+    def saved(layer):
+        model = build_model(lambda x, classes: small(layer(x), classes), digits)
+        return write_model(model, folder)
+
+    assert saved(Described(name="mine")) == folder / "model.keras"
+    (note,) = notes()
+    assert "mine" in note
+    (folder / "model.keras").unlink()
+    assert saved(Undescribed(keras.ops.abs)) is None
+    assert "get_config" in notes()[1]
+    assert not (folder / "model.keras").exists()
 
 
 def test_a_loaded_model_can_be_trained_further(digits, folder):

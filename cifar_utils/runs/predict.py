@@ -1,0 +1,69 @@
+"""Classify pictures of one's own by the model of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from cifar_utils.data.folder import SUFFIXES
+from cifar_utils.data.pictures import decoded, read_picture
+from cifar_utils.errors import InputError
+
+if TYPE_CHECKING:
+    from cifar_utils.runs.folder import Run
+
+
+def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
+    """Classify pictures of any size, or all those in folders, by the model of a run.
+
+    They are resized as :func:`~cifar_utils.data.load_dataset` resizes, grey ones and those with
+    transparency (over white) included.
+
+    Returns
+    -------
+    The ``top`` most probable classes of each picture, the most probable one first: a row each with
+    ``picture``, ``class`` and ``probability``.
+
+    Raises
+    ------
+    InputError
+        Where a picture is not there or can't be read as one, a folder holds none, or the run has no
+        model.
+
+    """
+    names = run.scores.class_names
+    size = run.model.input_shape[1]
+
+    def read(path: Path) -> np.ndarray:
+        try:
+            return read_picture(path, size)
+        except Exception as error:  # a damaged picture may raise nearly anything
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"picture {path} can't be read ({reason})") from error
+
+    paths = [file for path in pictures for file in _pictures(Path(path))]
+    images = decoded("decoding", paths, read, (size, size, 3))
+    probabilities = softmax(run.model.predict(images, verbose=0), axis=1)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    rows = [
+        (str(path), names[label], float(shares[label]))
+        for path, shares, labels in zip(paths, probabilities, best, strict=True)
+        for label in labels
+    ]
+    return pd.DataFrame(rows, columns=["picture", "class", "probability"])
+
+
+def _pictures(path: Path) -> list[Path]:
+    """The picture, or those in the folder, by name."""
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise InputError(f"folder {path} holds no pictures ({', '.join(SUFFIXES)})")
+        return found
+    if not path.is_file():
+        raise InputError(f"picture {path} is not there; give a file, or a folder of pictures")
+    return [path]

@@ -1,0 +1,280 @@
+"""The fast layers compute what Keras's own compute, and a plain model is Keras's alone."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cifar_utils.augmentation import AUGMENTATIONS
+from cifar_utils.models import accelerate, build_model, fast, to_plain
+from cifar_utils.training import fit
+
+tf = pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="other backends compute as Keras does"
+)
+layers = keras.layers
+
+
+def to_numpy(tensor):
+    return np.asarray(tf.cast(tensor, "float32"))
+
+
+def chain(*row, shape):
+    """A model of layers in a row, with weights that are not those of a new layer."""
+    inputs = x = keras.Input(shape)
+    for layer in row:
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    random = np.random.default_rng(2)
+    for weight in model.weights:
+        weight.assign(random.normal(0.5, 0.3, weight.shape) ** 2 + 0.1)
+    return model
+
+
+def step(model, images, training):
+    """A model's output, the gradients of its input and its weights, and its statistics then."""
+
+    @tf.function
+    def compute(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            output = model(images, training=training)
+            upstream = tf.reshape(tf.range(tf.size(output), dtype="float32"), tf.shape(output))
+            product = tf.reduce_sum(tf.cast(output, "float32") * tf.sin(upstream))
+        weights = [weight.value for weight in model.trainable_weights]
+        return output, tape.gradient(product, [images, *weights])
+
+    output, gradients = compute(tf.constant(images))
+    return [*map(to_numpy, (output, *gradients, *model.non_trainable_weights))]
+
+
+def assert_same(model, count=6, training=True):
+    """Accelerate the model, and compare it with itself as it was."""
+    images = np.random.default_rng(0).normal(1, 2, (count, *model.input_shape[1:]))
+    faster = accelerate(model)
+    policy = next((layer.compute_dtype for layer in model.layers[1:]), "float32")
+    tolerance = 1e-5 if policy == "float32" else 3e-2
+    expected, found = (step(each, images.astype("float32"), training) for each in (model, faster))
+    for one, other in zip(expected, found, strict=True):
+        scale = float(np.abs(one).max())
+        np.testing.assert_allclose(other, one, rtol=tolerance, atol=tolerance * max(scale, 1))
+    return faster
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers if type(layer) in fast.OURS]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scale": False, "momentum": 0.6}, {"center": False}, {"axis": 1}, {"renorm": True}],
+)
+def test_batch_normalization(dtype, training, options):
+    model = chain(layers.BatchNormalization(**options, dtype=dtype), shape=(5, 7, 3))
+    assert_same(model, training=training)
+
+
+def test_batch_normalization_of_vectors_and_of_frozen_layers():
+    assert_same(chain(layers.BatchNormalization(), shape=(5,)))
+    frozen = layers.BatchNormalization(trainable=False)
+    model = assert_same(chain(frozen, shape=(5, 7, 3)))
+    assert not model.trainable_weights
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("shape", [(5,), (3, 5, 7)])
+def test_gelu(dtype, shape):
+    model = assert_same(chain(layers.Activation("gelu", dtype=dtype), shape=shape))
+    assert kinds(model) == ["GELU"]
+    other = chain(layers.Activation("elu"), shape=shape)
+    assert kinds(assert_same(other)) == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "options", [{"groups": 2}, {"groups": -1, "scale": False}, {"groups": 3, "axis": 1}]
+)
+def test_group_normalization_and_relu(dtype, options):
+    normalize = layers.GroupNormalization(**options, dtype=dtype)
+    model = assert_same(chain(normalize, layers.ReLU(dtype=dtype), shape=(3, 7, 4)))
+    assert kinds(model) == ["GroupNormReLU", "Rectified"]
+
+
+def test_group_normalization_of_images_of_any_size():
+    row = layers.GroupNormalization(2), layers.ReLU()
+    model = chain(*row, shape=(None, None, 4))
+    images = np.random.default_rng(0).normal(size=(2, 5, 3, 4)).astype("float32")
+    expected, found = (to_numpy(each(images)) for each in (model, accelerate(model)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x, y: (y + x, layers.ReLU()(y)),
+        lambda x, y: (y, layers.ReLU()(y)),
+        lambda x, y: layers.ReLU()(layers.Dropout(0.1)(y)),
+        lambda x, y: layers.ReLU(max_value=0)(y),
+        lambda x, y: layers.ReLU(negative_slope=0.1)(y),
+        lambda x, y: keras.ops.relu(y),
+    ],
+)
+def test_group_normalization_is_left_alone_unless_only_a_relu_takes_it(build):
+    x = keras.Input((5, 7, 4))
+    model = keras.Model(x, build(x, layers.GroupNormalization(2)(x)))
+    faster = accelerate(model)
+    assert kinds(faster) == []
+    images = np.random.default_rng(0).normal(size=(2, 5, 7, 4)).astype("float32")
+    for one, other in zip(
+        *(tf.nest.flatten(each(images)) for each in (model, faster)), strict=True
+    ):
+        np.testing.assert_allclose(to_numpy(other), to_numpy(one), atol=1e-5)
+
+
+SIZES = st.integers(1, 9)
+
+
+@settings(max_examples=25)
+@given(
+    separable=st.booleans(),
+    dtype=st.sampled_from(["mixed_bfloat16", "float32"]),
+    image=st.tuples(SIZES, SIZES),
+    kernel=st.sampled_from([1, 3, (3, 1)]),
+    channels=st.sampled_from([(5, 1), (6, 2), (6, 3)]),
+    stride=st.sampled_from([{}, {"strides": 2}, {"dilation_rate": 2}]),
+    padding=st.sampled_from(["same", "valid"]),
+    bias=st.booleans(),
+    activation=st.sampled_from([None, "gelu"]),  # smooth: roundings do not flip it
+)
+def test_convolutions(separable, dtype, image, kernel, channels, stride, padding, bias, activation):
+    padding = "same" if min(image) < 5 else padding
+    options = {"padding": padding, "use_bias": bias, "activation": activation, "dtype": dtype}
+    inputs, groups = channels
+    if separable:
+        layer = layers.SeparableConv2D(7, 3, depth_multiplier=groups, **stride, **options)
+    else:
+        layer = layers.Conv2D(2 * inputs, kernel, groups=groups, **stride, **options)
+    assert_same(chain(layer, shape=(*image, inputs)), count=5)
+
+
+@pytest.mark.parametrize("size", [3, 7, 8])
+@pytest.mark.parametrize("count", [1, 6, 8])
+def test_filters_over_narrow_images(size, count):
+    layer = layers.Conv2D(16, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")
+    assert_same(chain(layer, shape=(size, size, 5)), count)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Conv2D(4, 3, padding="same", data_format="channels_first", dtype="mixed_bfloat16"),
+        layers.SeparableConv2D(4, 3, data_format="channels_first", dtype="mixed_bfloat16"),
+    ],
+)
+def test_channels_may_come_first(layer):
+    model = chain(layer, shape=(3, 8, 8))
+    images = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype("float32")
+    expected, found = (to_numpy(each(images)) for each in (model, accelerate(model)))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_subclasses_and_layers_without_a_configuration_stay():
+    class Mine(layers.Conv2D):
+        def convolution_op(self, inputs, kernel):
+            return 2 * super().convolution_op(inputs, kernel)
+
+    class Other(layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+    row = Mine(4, 3), layers.Lambda(lambda x: x + 1), Other(keras.ops.abs), layers.Conv2D(4, 3)
+    model = assert_same(chain(*row, shape=(7, 7, 3)))
+    assert kinds(model) == ["Conv2D"]
+    assert type(model.layers[1]) is Mine
+
+
+def test_names_flags_and_the_order_of_weights_survive():
+    x = inputs = keras.Input((32, 32, 3), name="images")
+    base = keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization()], name="base")
+    base.build((None, 32, 32, 3))
+    base.layers[0].trainable = False
+    shared = layers.Conv2D(4, 3, padding="same", name="shared")
+    x = base(x, training=False)
+    x = layers.ReLU(name="added")(shared(shared(x)) - x)
+    model = keras.Model(inputs, x, name="whole")
+    faster = accelerate(model)
+    assert faster.name == "whole"
+    assert [layer.name for layer in faster.layers] == [layer.name for layer in model.layers]
+    for pick in ("weights", "trainable_weights", "non_trainable_weights"):
+        before, after = (getattr(each, pick) for each in (model, faster))
+        assert [v.path.split("/")[-2:] for v in after] == [v.path.split("/")[-2:] for v in before]
+        assert all(np.array_equal(*map(to_numpy, pair)) for pair in zip(before, after, strict=True))
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    for training in (False, True):
+        expected, found = (to_numpy(each(images, training=training)) for each in (model, faster))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    before, after = (list(map(to_numpy, each.weights)) for each in (model, faster))
+    for one, other in zip(before, after, strict=True):  # what training=False leaves alone included
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_resnet50v2_of_keras_applications():
+    model = keras.applications.ResNet50V2(weights=None, input_shape=(64, 64, 3), classes=10)
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
+    faster = accelerate(model)
+    assert kinds(faster).count("BatchNormalization") == 49
+    expected, found = (to_numpy(each(images)) for each in (model, faster))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [("gn_resnet(width=8, dropout=0.1)", "adam"), ("airbench(width=0.1)", "muon")],
+)
+def test_training_is_that_of_keras_own_layers(digits, name, optimizer):
+    losses = []
+    for quick in (True, False):
+        model = build_model(
+            name, digits, augmentation="crop, flip", precision="float32", fast=quick
+        )
+        assert bool(set(map(type, model.layers)) & set(fast.FASTER.values())) == quick
+        settings = {"epochs": 2, "batch_size": 45, "learning_rate": 0.003, "optimizer": optimizer}
+        history = fit(model, digits.train, digits.validation, **settings)
+        losses.append([row[key] for row in history.epochs for key in ("loss", "val_loss")])
+    np.testing.assert_allclose(*losses, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet20(gate=0.1, highway=True, spatial_dropout=0.1)", "airbench", "gn_resnet", "preact"],
+)
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_plain_model_computes_the_same_in_float32(digits, name, precision):
+    model = build_model(name, digits, augmentation=", ".join(AUGMENTATIONS), precision=precision)
+    plain = to_plain(model)
+    assert fast.foreign_layers(plain) == []
+    assert {layer.compute_dtype for layer in plain.layers[1:]} == {"float32"}
+    assert plain.input.dtype == "uint8"
+    images = digits.test.images
+    found = to_numpy(plain(images))
+    np.testing.assert_array_equal(to_numpy(plain(images)), found)
+    expected = build_model(name, digits, precision="float32", fast=False)
+    expected.set_weights(model.get_weights())
+    expected = to_numpy(expected(images))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_layers_that_keras_can_not_load_alone_are_named():
+    def double(x):
+        return 2 * x
+
+    row = (layers.Dense(3, double, name="a"), layers.Lambda(lambda x: x, name="b"), layers.ReLU())
+    assert fast.foreign_layers(to_plain(chain(*row, shape=(4,)))) == ["a", "b"]
