@@ -239,24 +239,21 @@ def record_run(
     seconds = {**phases.seconds, "train": history.seconds}
     if trials:
         seconds["search"] = max(0.0, sum(trial.seconds for trial in trials) - history.seconds)
+    own = callable(parameters.get("architecture"))  # a network of the reader's
     notebook, now = notebook_name(phases.output), describe_environment(model.dtype_policy.name)
     trained_by = history.trained_by
     by = {key: trained_by[-1][key] for key in now} if trained_by else now
     record = RunRecord(
         run=Path(phases.output or notebook).name,
         notebook=notebook,
-        parameters={
-            # A record holds no path: a folder of pictures goes by its name.
-            name: dataset.name if name == "dataset" else value
-            for name, value in parameters.items()
-            if name != "output"
-        },
+        parameters=_recorded(parameters, dataset.name, facts.name),
         dataset=describe_dataset(dataset),
         model={
             "architecture": facts.name,
             "parameters": facts.parameters,
             "trainable_parameters": facts.trainable_parameters,
             "flops": facts.flops,
+            **({"source": model.source} if own else {}),
         },
         environment=by,
         trained_by=trained_by,
@@ -274,6 +271,16 @@ def record_run(
         write_model(model, phases.output)
         record.write(phases.output)
     return record
+
+
+def _recorded(parameters: Mapping[str, Any], dataset: str, network: str) -> dict[str, Any]:
+    """A run's parameters as a record holds them: without paths and functions."""
+    kept = {name: value for name, value in parameters.items() if name != "output"}
+    if "dataset" in kept:  # else the path of a folder of pictures
+        kept["dataset"] = dataset
+    if callable(kept.get("architecture")):
+        kept["architecture"] = network
+    return kept
 
 
 def notebook_name(folder: Path | str | None = None) -> str:
