@@ -288,8 +288,8 @@ def leaderboard(
       cifar-reports leaderboard reports/quick --dataset digits
       cifar-reports leaderboard --csv runs.csv
     """  # noqa: D301
+    from cifar_utils.runs.leaderboard import in_words
     from cifar_utils.runs.leaderboard import leaderboard as read_leaderboard
-    from cifar_utils.runs.leaderboard import standings
 
     folder = folder or project_folder() / "reports" / "published"
     board = read_leaderboard(folder)
@@ -304,7 +304,10 @@ def leaderboard(
     for file in filter(None, texts):
         _write_text(file, texts[file], "leaderboard")
     if not csv and not json:
-        _print_table(*standings(board))
+        names = ("run", "dataset", "architecture")
+        figures = ("top1", "interval", "reported", "parameters", "train_seconds", "date")
+        words = in_words(board, (*names, *figures))
+        _print_table(tuple(words), words.to_numpy().tolist())
 
 
 @commands.command()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +17,16 @@ from scipy.stats import binomtest
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.runs.folder import PREDICTED, PREDICTIONS, Run, load_run
-from cifar_utils.text import compact, duration, interval, percent
+from cifar_utils.runs.leaderboard import ABSENT, configurations, in_words, tabulate
+from cifar_utils.text import percent
 
 if TYPE_CHECKING:
     from cifar_utils.plots import CaptionedFigure
 
-ABSENT = "—"
+FIGURES = [
+    *("top1", "top1_low", "top1_high", "top5", "loss", "parameters", "flops"),
+    *("train_seconds", "total_seconds"),
+]
 
 
 @dataclass(frozen=True)
@@ -122,36 +124,11 @@ class Comparison:
     notes: tuple[str, ...]
 
     @property
-    def pairs(self) -> pd.DataFrame:
-        """The tests as a table: counts, ``difference`` with ``low`` and ``high``, ``p_value``."""
-        rows = [
-            vars(test)
-            | {"n": test.n, "difference": test.difference}
-            | dict(zip(("low", "high"), test.interval, strict=True))
-            | {"p_value": test.p_value}
-            for test in self.tests
-        ]
-        return pd.DataFrame(rows)
-
-    @property
     def words(self) -> pd.DataFrame:
         """The table as a page or a terminal shows it."""
-        table, given = self.table, self.table.columns[: self.table.columns.get_loc("top1")]
-        shown = table[given].map(str)
-        bounds = zip(table["top1"], table["top1_low"], table["top1_high"], strict=True)
-        shown["top-1 (95% interval)"] = [
-            _or_absent(top1, percent) + (f" ({interval(rest)})" if pd.notna(rest).all() else "")
-            for top1, *rest in bounds
-        ]
-        for key, title, form in (
-            ("top5", "top-5", percent),
-            ("loss", "loss", "{:.3f}".format),
-            ("parameters", "parameters", compact),
-            ("flops", "FLOPs", compact),
-            ("train_seconds", "trained", duration),
-        ):
-            shown[title] = [_or_absent(value, form) for value in table[key]]
-        return shown
+        settings = self.table.columns[: self.table.columns.get_loc("top1")]
+        figures = ("top1", "interval", "top5", "loss", "parameters", "flops", "train_seconds")
+        return in_words(self.table, (*settings, *figures))
 
     @property
     def findings(self) -> list[str]:
@@ -212,7 +189,7 @@ def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
         if not {str(run.folder), str(runs[0].folder)} & {*without}:
             found = _paired_test(name, run, names[0], runs[0])
             (notes if isinstance(found, str) else tests).append(found)
-    notes += _over_seeds(names, runs)
+    notes += _over_seeds(dict(zip(runs, names, strict=True)))
     return Comparison(runs, _table(names, runs), tuple(tests), tuple(notes))
 
 
@@ -230,28 +207,16 @@ def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
         name: [each.get(name, ABSENT) for each in settings]
         for name in dict.fromkeys(name for each in settings for name in each)
     }
-    rows = []
-    for run in runs:
-        scores = run.record.scores.get("test", {})
-        low, high = scores.get("top1_interval") or (math.nan, math.nan)
-        rows.append(
-            {"top1": scores.get("top1"), "top1_low": low, "top1_high": high}
-            | {key: scores.get(key) for key in ("top5", "loss")}
-            | {key: run.record.model.get(key) for key in ("parameters", "flops")}
-            | {f"{key}_seconds": run.record.seconds.get(key) for key in ("train", "total")}
-        )
     index = pd.Index(names, name="run")
     differing = {
         name: pd.Series(values, index, object)
         for name, values in given.items()
         if any(value != values[0] for value in values)
     }
-    figures = pd.DataFrame(rows, index, dtype=float)
-    return pd.concat([pd.DataFrame(differing, index), figures], axis=1)
-
-
-def _or_absent(value: float, form: Any) -> str:
-    return ABSENT if pd.isna(value) else form(value)
+    figures = tabulate(runs).set_index(index)
+    losses = [run.record.scores.get("test", {}).get("loss") for run in runs]
+    figures["loss"] = pd.Series(losses, index, float)
+    return pd.concat([pd.DataFrame(differing, index), figures[FIGURES]], axis=1)
 
 
 def _paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | str:
@@ -266,29 +231,15 @@ def _paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | 
     return PairedTest(name, against, *(int(count.sum()) for count in counts))
 
 
-def _alike(runs: Sequence[Run]) -> list[list[int]]:
-    """The places of runs, those together that differ in nothing but the seed."""
-    groups: dict[str, list[int]] = {}
-    for place, run in enumerate(runs):
-        settings = {key: value for key, value in _settings(run).items() if key != "seed"}
-        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(place)
-    return [*groups.values()]
-
-
-def _over_seeds(names: list[str], runs: tuple[Run, ...]) -> Iterator[str]:
+def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
     """Mean and standard deviation of runs that differ in the seed alone."""
-    for group in _alike(runs):
-        by_seed = {
-            runs[place].record.parameters.get("seed"): (names[place], top1)
-            for place in group
-            if (top1 := runs[place].record.scores.get("test", {}).get("top1")) is not None
-        }
-        if len(by_seed) > 1:
-            which, values = zip(*by_seed.values(), strict=True)
+    for group in configurations([*names]):
+        deviation = group.deviation("top1")
+        if deviation is not None:
             yield (
-                f"{', '.join(which)} differ in nothing but the seed: top-1 {percent(mean(values))} "
-                f"± {100 * stdev(values):.1f} points (mean ± standard deviation over {len(values)} "
-                "runs)"
+                f"{', '.join(names[run] for run in group.runs)} differ in nothing but the seed: "
+                f"top-1 {percent(group.mean('top1'))} ± {100 * deviation:.1f} points "
+                f"(mean ± standard deviation over {len(group.runs)} runs)"
             )
 
 
@@ -300,12 +251,13 @@ def _plot(comparison: Comparison) -> CaptionedFigure:
 
     from cifar_utils.plots.figure import MARKERS, STYLE, WIDTH, CaptionedFigure
 
-    table, names = comparison.table, [*comparison.table.index]
-    groups = _alike(comparison.runs)
+    names = dict(zip(comparison.runs, comparison.table.index, strict=True))
+    groups = configurations(comparison.runs)
     colours = sns.color_palette("colorblind", len(groups))
+    firsts = [names[group.runs[0]] for group in groups]
     labels = [
-        f"{names[first]} … ({1 + len(more)} seeds)" if more else names[first]
-        for first, *more in groups
+        f"{first} … ({len(group.runs)} seeds)" if len(group.runs) > 1 else first
+        for first, group in zip(firsts, groups, strict=True)
     ]
     told = []
     with matplotlib.rc_context(STYLE):
@@ -314,17 +266,18 @@ def _plot(comparison: Comparison) -> CaptionedFigure:
         curves, marks = figure.subplots(2, height_ratios=heights)
         for row, group in enumerate(groups):
             look = {"color": colours[row], "marker": MARKERS[row % len(MARKERS)]}
-            levels = np.linspace(row - 0.4, row + 0.4, len(group) + 2)[1:-1]
-            for place, level in zip(group, levels, strict=True):
-                name, history = names[place], comparison.runs[place].record.history
+            levels = np.linspace(row - 0.4, row + 0.4, len(group.runs) + 2)[1:-1]
+            for run, level in zip(group.runs, levels, strict=True):
+                history = run.record.history
                 epochs = [epoch for epoch in history if epoch.get("val_accuracy") is not None]
                 accuracy = [epoch["val_accuracy"] for epoch in epochs]
                 best = f", best validation accuracy {percent(max(accuracy))}" if accuracy else ""
                 curves.plot([epoch["epoch"] for epoch in epochs], accuracy, ms=5, **look)
-                top1, low, high = table.loc[name, ["top1", "top1_low", "top1_high"]]
+                figures = comparison.table.loc[names[run]]
+                top1, low, high = figures[["top1", "top1_low", "top1_high"]].astype(float)
                 spread = [[top1 - low], [high - top1]]
                 marks.errorbar([top1], [level], xerr=spread, capsize=4, ms=8, lw=1.5, **look)
-                told.append(f"{name} {_or_absent(top1, percent)}{best}")
+                told.append(f"{names[run]} {ABSENT if pd.isna(top1) else percent(top1)}{best}")
         curves.set(xlabel="epoch", ylabel="validation accuracy")
         curves.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         marks.set_yticks(range(len(groups)), labels)

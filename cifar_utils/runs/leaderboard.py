@@ -30,6 +30,17 @@ COLUMNS = [
     *("parameters", "flops", "epochs", "train_images", "train_seconds", "total_seconds"),
     *("processor", "commit", "date", "seed"),
 ]
+ABSENT = "–"
+FORMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # how a column is called and written
+    "top1": ("top-1", percent),
+    "interval": ("95% interval", interval),
+    "top5": ("top-5", percent),
+    "reported": ("reported", percent),
+    "loss": ("loss", "{:.3f}".format),
+    "parameters": ("parameters", compact),
+    "flops": ("FLOPs", compact),
+    "train_seconds": ("training", duration),
+}
 ASIDE = {"first", "last", "platform", "python"}  # of a stretch of epochs: they change no result
 
 
@@ -162,24 +173,21 @@ def trained_by(record: RunRecord) -> list[dict[str, Any]]:
     return found
 
 
-def standings(board: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The leaderboard's heads and rows in words, for a terminal; a dash for what is missing."""
-    forms: dict[str, Callable[[Any], str]] = {
-        **dict.fromkeys(("run", "dataset", "architecture"), str),
-        **{"top1": percent, "interval": interval, "reported": percent, "parameters": compact},
-        **{"train_seconds": duration, "date": str},
-    }
-    heads = [{"top1": "accuracy", "train_seconds": "training"}.get(key, key) for key in forms]
-    rows = []
-    for row in board.to_dict("records"):
-        bounds = row["top1_low"], row["top1_high"]
-        row["interval"] = None if any(map(pd.isna, bounds)) else bounds
-        lacks = {
-            key for key, value in row.items() if value is None or value is pd.NA or value != value
-        }
-        cells = ["–" if key in lacks else form(row[key]) for key, form in forms.items()]
-        rows.append(tuple(cells))
-    return tuple(heads), rows
+def in_words(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """Columns of a table of runs as a page or a terminal shows them; a dash for what is missing.
+
+    ``interval`` stands for ``top1_low`` and ``top1_high``.
+    """
+    shown = pd.DataFrame(index=table.index)
+    for key in columns:
+        title, form = FORMS.get(key, (key, str))
+        bounds = ("top1_low", "top1_high") if key == "interval" else (key,)
+        rows = zip(*(table[bound] for bound in bounds), strict=True)
+        shown[title] = [
+            ABSENT if pd.isna(list(row)).any() else form(row if len(row) > 1 else row[0])
+            for row in rows
+        ]
+    return shown
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -93,6 +93,21 @@ def test_runs_fail_apart_and_only_transient_causes_are_tried_again(project, writ
     assert json.loads((project / "out" / "raises" / "run.json").read_text())["outcome"] == "failed"
 
 
+def test_a_run_that_is_resumed_alone_gets_the_cores_that_it_had(project, write_notebook):
+    notebook = write_notebook(SHOW_CORES)
+    runs = [plan_run(notebook, {}, project / "out" / name) for name in ("one", "two")]
+    outcomes(runs)
+    cores = project / "out" / "two" / "cores"
+    before = json.loads(cores.read_text())
+    runs[1].write_facts(runs[1].identity())  # as if it had been stopped
+    found, _ = outcomes(runs)
+    assert {name: status.word for name, status in found.items()} == {
+        "one": "done",
+        "two": "finished",
+    }
+    assert len(json.loads(cores.read_text())) == len(before)
+
+
 @pytest.fixture
 def cluster(tmp_path_factory):
     """A scheduler and two workers, processes on their own; its address, and the workers."""

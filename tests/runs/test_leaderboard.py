@@ -211,7 +211,7 @@ def test_the_command_prints_a_table(add, cli):
     (add("reports/published/three") / "record.json").unlink()
     add("notebooks")  # makes this folder the project
     heads, one, two = cli().stdout.splitlines()
-    assert heads.split()[:4] == ["run", "dataset", "architecture", "accuracy"]
+    assert heads.split()[:4] == ["run", "dataset", "architecture", "top-1"]
     assert one.split()[:7] == ["one", "cifar10", "resnet20", "50.0%", "40.0", "to", "60.0%"]
     assert "1 min 0 s" in one
     assert two.split()[7:9] == ["–", "274"]
