@@ -489,7 +489,7 @@ def _console() -> Console:
 
 def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console = _console()
-    console.width = console.width if console.is_terminal else 120
+    console.width = console.width if console.is_terminal else 10_000  # a row a line
     console.print(as_table(titles, rows, console.width))
 
 
