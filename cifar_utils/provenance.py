@@ -54,7 +54,7 @@ def describe_environment(precision: str) -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores,
         "accelerators": _accelerators(backend),
-        "git": _own_commit(),
+        "git": own_commit(),
     }
 
 
@@ -186,7 +186,8 @@ def _processor() -> str:
 
 
 @cache  # the code that runs is that of the first time, whatever is committed later
-def _own_commit() -> str | None:
+def own_commit() -> str | None:
+    """The commit of this package as it runs: see :func:`git_commit`."""
     return git_commit(Path(__file__))
 
 

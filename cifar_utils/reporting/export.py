@@ -15,9 +15,11 @@ from nbconvert.exporters import TemplateExporter
 from nbconvert.filters import Highlight2HTML
 from nbformat import NotebookNode
 
+from cifar_utils import __version__
 from cifar_utils.choices import parse_parameters
 from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
+from cifar_utils.provenance import own_commit
 from cifar_utils.reporting.cells import mapping, read_cells, without_surrogates
 from cifar_utils.reporting.facts import record_facts
 from cifar_utils.runs.record import RunRecord, read_record
@@ -101,6 +103,7 @@ def render_page(notebook: Path, record: RunRecord | None = None) -> str:
         "parameters": _parameter_rows(nb, mapping(run.get("parameters"))),
         "look": page_look(),
         "digest": page_digest(notebook),
+        "made": ", commit ".join(filter(None, [f"cifar-reports {__version__}", own_commit()])),
     }
     try:
         page |= {"record": record, "facts": record_facts(record) if record else []}

@@ -19,6 +19,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
 from cifar_utils.reporting.runs import project_folder, read_cells
+from cifar_utils.runs.answer import TARGET
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     Configuration,
@@ -54,6 +55,12 @@ compared by top-1 on validation images, held out of training, after the epoch th
 run's with Wilson's 95% interval, or mean ± standard deviation of n runs, which may be of several
 commits. A difference is taken between runs of the same seed and commit alone.
 """
+TOP_K = """\
+## Top-k by k
+
+The share of test images whose class is among the k most probable ones, of runs that kept it; of
+several seeds, the first. Report A trains to 94% by a top-k of which it does not give k.
+"""
 TRIALS = """\
 ## Trials within a run
 
@@ -81,6 +88,8 @@ def render_results(folder: Path, root: Path) -> str:
         parts += [f"## {dataset}\n", _table(_figures(group, root) for group in here)]
         notes = read_notes(folder, [run for group in here for run in group.runs])
         parts += [f"`{pattern}`: {note}\n" for pattern, note in notes.items()]
+    kept = [run for group in groups if (run := group.runs[0]).record.scores["test"].get("top_k")]
+    parts += [TOP_K, _table(_by_k(run, root) for run in kept)] if kept else []
     compared = [_comparison(ways, root) for ways in _comparable(groups)]
     parts += [COMPARISONS, *compared] if compared else []
     several = [run for run in find_runs(folder) if run.record and run.record.trials]
@@ -192,6 +201,16 @@ def _mean_of(group: Configuration, column: str) -> str:
     if values.empty:
         return "–"
     return _mean(values) + (f", n = {len(group.runs)}" if len(values) > 1 else "")
+
+
+def _by_k(run: Run, root: Path) -> dict[str, str]:
+    shares = run.record.scores["test"]["top_k"]
+    reached = next((f"top-{k}" for k, share in enumerate(shares, 1) if share >= TARGET), "–")
+    return {
+        "run": f"[{run.name}]({_page(run, root)})",
+        **{f"top-{k}": percent(share) for k, share in enumerate(shares[:9], 1)},
+        f"{percent(TARGET, 0)} reached by": reached,
+    }
 
 
 # Comparisons by validation images.
