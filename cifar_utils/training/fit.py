@@ -228,7 +228,7 @@ def _are_shares(labels, logits) -> bool:
 
 def _fingerprint(model: keras.Model, train: Split) -> str:
     """What tells runs of the same settings apart: the network, the labels and the first input."""
-    config = model.get_config()
+    config = _structure(model.get_config())
     # Keras numbers the layers of a process on, so their names go by their place in the network.
     names = {name: f"operation {place}" for place, name in enumerate(_operation_names(config))}
     text = json.dumps(config, default=str, sort_keys=True)
@@ -237,6 +237,14 @@ def _fingerprint(model: keras.Model, train: Split) -> str:
     digest.update(train.labels.astype("<i8"))
     digest.update(np.ascontiguousarray(train.images[:1]))
     return digest.hexdigest()[:12]
+
+
+def _structure(config: Any) -> Any:
+    """A configuration without how models within the model were compiled and built."""
+    if isinstance(config, dict):
+        aside = {"compile_config", "build_config"}
+        return {key: _structure(value) for key, value in config.items() if key not in aside}
+    return [*map(_structure, config)] if isinstance(config, list | tuple) else config
 
 
 def _operation_names(config: dict[str, Any]) -> Iterator[str]:
