@@ -20,6 +20,7 @@ from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import write_atomically
+from cifar_utils.models.fast import accelerate
 from cifar_utils.provenance import code_of
 
 # The variants of an image, each as steps along height and width.
@@ -39,6 +40,7 @@ def build_transfer_model(
     fine_tune_layers: int = 0,
     precision: str = "auto",
     seed: int = 0,
+    fast: bool = True,
 ) -> keras.Model:
     """ResNet50V2 without its top, frozen, and a new head: a model from raw uint8 images to logits.
 
@@ -84,7 +86,8 @@ def build_transfer_model(
         features = keras.Model(images, base(x, training=False), name="features")
         head = _head(features.output.shape[1:], len(dataset.class_names), dropout)
         model = keras.Model(images, head(features(images)), name="resnet50v2")
-    model.code = head.code = code_of([build_transfer_model, extract_features])
+        model = accelerate(model) if fast else model
+    model.code = model.get_layer("head").code = code_of([build_transfer_model, extract_features])
     return model
 
 
