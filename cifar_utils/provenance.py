@@ -118,7 +118,7 @@ def _reach(module: str, name: str, reached: dict[tuple[str, str], str]) -> None:
     definitions, imported = _read_module(module)
     if name in imported:
         _reach(*imported[name], reached)
-    elif source_file(f"{module}.{name}"):  # a module: "from cifar_utils.models import fused"
+    elif source_file(f"{module}.{name}"):  # a module: "from cifar_utils.models import fast"
         for each in _read_module(f"{module}.{name}")[0]:
             _reach(f"{module}.{name}", each, reached)
     elif name in definitions:
