@@ -1,6 +1,7 @@
 """How a run tells what it is doing: a line under the notebook's cell, and events in a file."""
 
 import contextlib
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cifar_utils.text import duration
+
+PATIENCE = 5  # seconds without a progress bar
 
 
 def write_event(output: Path | str | None, event: str, **values) -> None:
@@ -67,6 +70,26 @@ def display_line(text: str) -> Callable[..., None]:
         handle.update({"text/plain": text} | html, raw=True)
 
     return replace
+
+
+def progress_bar(label: str, total: int | None, **options: Any):
+    """A tqdm bar on a terminal, or as a line below a notebook's cell; silent elsewhere.
+
+    It shows after some seconds, and is gone in the end. ``options`` are tqdm's.
+    """
+    from tqdm import tqdm
+
+    class CellBar(tqdm):
+        line = None
+
+        def display(self, msg=None, pos=None):
+            self.line = self.line or display_line("")
+            self.line(str(self) if msg is None else msg)
+
+    options |= {"desc": label, "total": total, "leave": False, "delay": PATIENCE}
+    if in_notebook():
+        return CellBar(**options, file=io.StringIO())  # what tqdm itself would write is not shown
+    return tqdm(**options, disable=None)
 
 
 def is_watched() -> bool:

@@ -137,7 +137,8 @@ def test_a_notebook_leaves_its_predictions_and_a_model_that_makes_them(runs, sou
     data = load_dataset("digits", **{key: SMALL[key] for key in ("train_limit", "test_limit")})
     by_views = evaluate_views(run.model, data.test, data.class_names)
     again = by_views[run.record.parameters.get("views", 1)]
-    np.testing.assert_array_equal(again.probabilities, run.scores.probabilities)
+    # Notebooks may compute in bfloat16, with some three digits; saved models are in float32.
+    np.testing.assert_allclose(again.probabilities, run.scores.probabilities, atol=0.05)
     np.testing.assert_array_equal(again.labels, run.scores.labels)
 
 

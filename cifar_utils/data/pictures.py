@@ -7,19 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cifar_utils.events import in_notebook
+from cifar_utils.events import progress_bar
 
-PATIENCE = 5  # seconds without a progress bar
 TOGETHER = 32  # pictures that a thread decodes in one go
-
-
-def progress_bar(label: str, total: int | None, **options: Any):
-    """A bar on a terminal or below a notebook's cell, after a while; silent where nobody looks."""
-    from tqdm import tqdm
-
-    # A notebook's output is no terminal, but is looked at.
-    quiet = False if in_notebook() else None
-    return tqdm(desc=label, total=total, leave=False, disable=quiet, delay=PATIENCE, **options)
 
 
 def decoded(

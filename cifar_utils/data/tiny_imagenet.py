@@ -9,7 +9,8 @@ import numpy as np
 
 from cifar_utils.data.archive import NOTE_FILE, Archive, Contents, first_line, read_files, wrong
 from cifar_utils.data.dataset import Split
-from cifar_utils.data.pictures import decoded, progress_bar
+from cifar_utils.data.pictures import decoded
+from cifar_utils.events import progress_bar
 
 CLASSES, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
 

@@ -12,8 +12,8 @@ import pandas as pd
 from keras import ops
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.data.pictures import progress_bar
 from cifar_utils.errors import InputError
+from cifar_utils.events import progress_bar
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import SeedEpoch
 from cifar_utils.training.optimizers import make_optimizer
