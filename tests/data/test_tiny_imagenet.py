@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_utils.data import DATASETS, describe_dataset, fetch, load_dataset, pictures
+from cifar_utils import events
+from cifar_utils.data import DATASETS, describe_dataset, fetch, load_dataset
 from cifar_utils.data.download import keras_datasets
 from cifar_utils.data.tiny_imagenet import TINY_IMAGENET
 
@@ -246,7 +247,7 @@ def test_progress_is_shown_where_it_takes_long(write, tmp_path, monkeypatch):
     write()
     load(tmp_path)
     assert terminal.getvalue() == ""
-    monkeypatch.setattr(pictures, "PATIENCE", 0)
+    monkeypatch.setattr(events, "PATIENCE", 0)
     write({SOME: jpeg(255)})
     load(tmp_path)
     assert "decoding tiny-imagenet-200" in terminal.getvalue()
