@@ -120,6 +120,9 @@ def execute(
             status = _checked(run, force, series, held=True)  # another process may have ended it
             if status.word == "done":
                 return _done(run)
+            if status.word == "stale" and status.why:
+                tell({"event": "start"})
+                tell({"event": "note", "text": f"{status.why}; it runs afresh"})
             with _restored(run.folder, afresh=status.word == "stale"):
                 return _execute(run, series, _Watch(run, tell, wanted))
     except RunningError as error:

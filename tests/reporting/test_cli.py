@@ -90,6 +90,15 @@ def test_a_terminal_of_few_letters_gets_others_replaced(write_notebook, project)
     assert b"? part" in done.stdout
 
 
+def test_a_run_that_is_run_afresh_says_why(cli, write_notebook, project):
+    write_notebook()
+    assert cli("run", "01", "--output", "mine")[0] == 0
+    write_notebook("print('another cell')")
+    status, out, _ = cli("run", "01", "--output", "mine")
+    assert status == 0
+    assert "mine: its notebook has changed; it runs afresh" in out.splitlines()
+
+
 def test_a_run_and_the_same_again(cli, write_notebook, project):
     write_notebook()
     status, out, err = cli("run", "01", "-p", "epochs", "3", "--output", "mine")
