@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from cifar_utils.errors import InputError
 from cifar_utils.events import display_line, write_event
-from cifar_utils.files import write_atomically
+from cifar_utils.files import sync, write_atomically
 from cifar_utils.provenance import changes, describe_environment
 from cifar_utils.text import duration, percent
 
@@ -337,8 +337,7 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
     temporary = path.with_name(f".{path.name}")  # Keras goes by the ending
     try:
         plain.save(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
