@@ -1,15 +1,18 @@
-"""Transfer from ResNet50V2 (report B): a frozen base, its features computed once, and a head.
+"""Transfer (report B): a frozen base, its features computed once, and a head.
 
 The last layers of the base may then be trained with the head.
 """
 
 import hashlib
+import inspect
 import json
 import math
 import shutil
+import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +34,18 @@ FLIPS = {
 }
 
 
+# The networks of Keras that were trained on ImageNet, by their names in lower case.
+BASES = {
+    name.lower(): function
+    for name, function in vars(keras.applications).items()
+    if inspect.isfunction(function)
+}
+
+
 def build_transfer_model(
     dataset: Dataset,
     *,
+    base: str = "resnet50v2",
     weights: str | None = "imagenet",
     input_size: int = 224,
     dropout: float = 0.1,
@@ -42,10 +54,11 @@ def build_transfer_model(
     seed: int = 0,
     fast: bool = True,
 ) -> keras.Model:
-    """ResNet50V2 without its top, frozen, and a new head: a model from raw uint8 images to logits.
+    """A base without its top, frozen, and a new head: a model from raw uint8 images to logits.
 
     It is two models in a row, ``model.get_layer("features")`` and ``model.get_layer("head")``, so
-    that the head can be trained on features computed once. 26,159,370 parameters for 10 classes.
+    that the head can be trained on features computed once. With ResNet50V2 it has 26,159,370
+    parameters for 10 classes. The images are scaled as the base's own ``preprocess_input`` does.
 
     The head is report B's: a valid 3×3 convolution of 128 filters with ReLU (7×7 features to 5×5 at
     224 pixels), global average pooling, and dense layers of 512, 256 and 128 units, each with batch
@@ -54,11 +67,16 @@ def build_transfer_model(
 
     Parameters
     ----------
+    base
+        A network of ``keras.applications``, such as ``"resnet50v2"`` or ``"mobilenet_v2"``.
+        Capitals and underscores don't matter.
     weights
         ``"imagenet"`` (downloaded and checked by Keras), the path of a weights file, or ``None``
-        for random ones, whose features and accuracy mean nothing.
+        for random ones, whose features and accuracy mean nothing. A file's name and SHA-256 are
+        kept as ``model.pretrained``.
     input_size
-        Height and width to which images are resized, in pixels; at least 32.
+        Height and width to which images are resized, in pixels; at least 32, and more for some
+        bases.
     fine_tune_layers
         How many of the base's last layers with weights are trained with the head. Batch
         normalization is not counted and stays frozen: the other layers were trained with its
@@ -67,26 +85,24 @@ def build_transfer_model(
     Raises
     ------
     InputError
-        Where ``input_size`` is too small, ``fine_tune_layers`` is more than there are, or the
-        weights can't be downloaded or read or don't fit.
+        Where there is no such base, ``input_size`` is too small, ``fine_tune_layers`` is more than
+        there are, or the weights can't be downloaded or read or don't fit.
 
     """
-    if input_size < 32:
-        raise InputError(
-            f"input_size is {input_size}; ResNet50V2 takes images of at least 32 pixels"
-        )
+    name = known_name("base", base.replace("_", "").lower(), BASES)
     set_random_seed(seed)
     with dtype_policy(precision):
         images = keras.Input(dataset.image_shape, dtype="uint8", name="images")
         x = layers.Resizing(input_size, input_size, dtype="float32")(images)
         # The range that the ImageNet weights were trained with.
-        x = layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")(x)
-        base = _load_base(weights, (input_size, input_size, 3))
-        _freeze(base, fine_tune_layers)
-        features = keras.Model(images, base(x, training=False), name="features")
+        x = sys.modules[inspect.unwrap(BASES[name]).__module__].preprocess_input(x)
+        pretrained = _load_base(BASES[name], weights, input_size)
+        _freeze(pretrained, fine_tune_layers)
+        features = keras.Model(images, pretrained(x, training=False), name="features")
         head = _head(features.output.shape[1:], len(dataset.class_names), dropout)
-        model = keras.Model(images, head(features(images)), name="resnet50v2")
+        model = keras.Model(images, head(features(images)), name=name)
         model = accelerate(model) if fast else model
+    model.pretrained = _described(weights)
     model.code = model.get_layer("head").code = code_of([build_transfer_model, extract_features])
     return model
 
@@ -118,29 +134,45 @@ def _head(shape, classes: int, dropout: float) -> keras.Model:
     return keras.Model(inputs, logits, name="head")
 
 
-def _load_base(weights: str | None, shape: tuple[int, int, int]) -> keras.Model:
-    known = weights in (None, "imagenet")
+def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
+    name, known = base.__name__, weights in (None, "imagenet")
     if not known and not Path(weights).is_file():
         raise InputError(
             f"weights is {weights!r}; it takes imagenet, None or the path of a weights file"
         )
+    shape = (size, size, 3)
     try:
-        base = keras.applications.ResNet50V2(
-            include_top=False, weights=weights if known else None, input_shape=shape
-        )
-        if not known:
-            base.load_weights(weights)
+        model = base(include_top=False, weights=None, input_shape=shape)
+    except ValueError as error:
+        raise InputError(f"input_size is {size}; {name} takes another ({_line(error)})") from error
+    try:
+        if weights == "imagenet":
+            model = base(include_top=False, weights=weights, input_shape=shape)
+        elif weights:
+            model.load_weights(weights)
     except Exception as error:
-        reason = " ".join(str(error).split())[:240]
         if known:
             raise InputError(
-                f"the ImageNet weights of ResNet50V2 can't be downloaded ({reason}); "
+                f"the ImageNet weights of {name} can't be downloaded ({_line(error)}); "
                 "give weights the path of a file that holds them, or None"
             ) from error
         raise InputError(
-            f"weights {weights!r} don't fit ResNet50V2 without its top ({reason})"
+            f"weights {weights!r} don't fit {name} without its top ({_line(error)})"
         ) from error
-    return base
+    return model
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:240]
+
+
+def _described(weights: str | None) -> dict[str, str]:
+    """What a record says of pretrained weights: their file's name and digest, not its path."""
+    if weights in (None, "imagenet"):
+        return {"weights": weights or "random"}
+    with Path(weights).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"weights": Path(weights).name, "weights_sha256": digest}
 
 
 def extract_features(

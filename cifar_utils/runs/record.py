@@ -129,6 +129,9 @@ class RunRecord:
             f"{data['validation']:,} validation and {data['test']:,} test images",
             "fingerprint": data["fingerprint"],
             "note on the data": data.get("note", ""),
+            "pretrained weights": " of SHA-256 ".join(
+                self.model[key] for key in ("weights", "weights_sha256") if key in self.model
+            ),
         }
         for row in self.trained_by or [self.environment]:
             several = len(self.trained_by) > 1
@@ -253,6 +256,7 @@ def record_run(
             "parameters": facts.parameters,
             "trainable_parameters": facts.trainable_parameters,
             "flops": facts.flops,
+            **getattr(model, "pretrained", {}),
             **({"source": model.source} if own else {}),
         },
         environment=by,
@@ -274,8 +278,12 @@ def record_run(
 
 
 def _recorded(parameters: Mapping[str, Any], dataset: str, network: str) -> dict[str, Any]:
-    """A run's parameters as a record holds them: without paths and functions."""
-    kept = {name: value for name, value in parameters.items() if name != "output"}
+    """A run's parameters as a record holds them: names, without paths and functions."""
+    kept = {
+        name: Path(value).name if isinstance(value, str) and os.path.isfile(value) else value  # noqa: PTH113  (it takes any text)
+        for name, value in parameters.items()
+        if name != "output"
+    }
     if "dataset" in kept:  # else the path of a folder of pictures
         kept["dataset"] = dataset
     if callable(kept.get("architecture")):

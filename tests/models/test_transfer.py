@@ -1,13 +1,17 @@
 import dataclasses
+import hashlib
 import socket
 
+import h5py
 import numpy as np
 import pytest
+from keras.src.legacy.saving import legacy_h5_format
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.errors import InputError
 from cifar_utils.models import build_model, build_transfer_model, extract_features
+from cifar_utils.runs.record import write_model
 from cifar_utils.training import callbacks, fit
 
 
@@ -82,12 +86,29 @@ def test_the_head_is_report_b_s_layer_by_layer(transfer):
             assert type(layer.kernel_initializer).__name__ == "GlorotUniform"
 
 
-def test_raw_images_reach_the_base_resized_from_minus_one_to_one(transfer, digits):
-    features = transfer.get_layer("features")
-    first = features.layers[features.layers.index(features.get_layer(index=-1)) - 1]
-    seen = keras.Model(features.input, first.output)
-    images = np.stack([np.zeros((32, 32, 3)), np.full((32, 32, 3), 255)]).astype(np.uint8)
-    np.testing.assert_allclose(to_numpy(seen(images))[:, 0, 0, 0], [-1, 1], atol=1e-6)
+@pytest.mark.parametrize(
+    ("base", "module"),
+    [("ResNet50V2", "resnet_v2"), ("mobilenet_v2", "mobilenet_v2"), ("vgg16", "vgg16")],
+)
+def test_images_are_scaled_as_the_base_was_trained_and_the_saved_model_is_plain(
+    digits, tmp_path, base, module
+):
+    settings = {"weights": None, "input_size": 32, "precision": "float32"}
+    model = build_transfer_model(digits, base=base, **settings)
+    assert model.name == base.replace("_", "").lower()
+    features = model.get_layer("features")
+    (pretrained,) = [x for x in features.layers if isinstance(x, keras.Model)]
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    prepared = getattr(keras.applications, module).preprocess_input(images.astype("float32"))
+    expected = to_numpy(pretrained(prepared))
+    np.testing.assert_allclose(to_numpy(features(images)), expected, rtol=1e-4, atol=1e-5)
+    plain = keras.models.load_model(write_model(model, tmp_path))
+    np.testing.assert_allclose(to_numpy(plain(images)), to_numpy(model(images)), atol=1e-4)
+
+
+def test_an_unknown_base_is_one_line(digits):
+    with pytest.raises(InputError, match=r"unknown base 'resnet5v2'; did you mean 'resnet50v2'\?"):
+        build_transfer_model(digits, base="ResNet5_V2", weights=None)
 
 
 def test_logits_are_float32(digits, transfer):
@@ -186,6 +207,25 @@ def test_a_weights_file_is_loaded(digits, transfer, base, tmp_path):
     model = build_transfer_model(digits, weights=str(path), input_size=32, seed=9)
     loaded, kept = (m.get_layer("features").get_weights() for m in (model, transfer))
     assert all(map(np.array_equal, loaded, kept))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert model.pretrained == {"weights": "base.weights.h5", "weights_sha256": digest}
+
+
+def test_imagenet_weights_are_downloaded_and_checked(digits, base, tmp_path, monkeypatch):
+    """From a folder that stands in for the server of Keras, with a file of random weights."""
+    name = "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    with h5py.File(tmp_path / name, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, base)
+    resnet = "keras.src.applications.resnet."
+    digest = hashlib.md5((tmp_path / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(resnet + "BASE_WEIGHTS_PATH", f"{tmp_path.as_uri()}/")
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path / "cache"))
+    hashes = {"resnet50v2": ("", digest)}
+    monkeypatch.setattr(resnet + "WEIGHTS_HASHES", hashes)
+    model = build_transfer_model(digits, weights="imagenet", input_size=32, seed=9)
+    loaded = model.get_layer("features").get_weights()
+    assert all(map(np.array_equal, loaded, base.get_weights()))
+    assert model.pretrained == {"weights": "imagenet"}
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
@@ -225,7 +265,7 @@ def test_imagenet_weights_without_a_network_are_one_line(digits, tmp_path, monke
 
 
 def test_too_small_an_input_is_one_line(digits):
-    with pytest.raises(InputError, match=r"input_size is 31; .* at least 32 pixels"):
+    with pytest.raises(InputError, match=r"input_size is 31; ResNet50V2 takes .*at least 32"):
         build_transfer_model(digits, weights=None, input_size=31)
 
 
@@ -254,8 +294,8 @@ def test_more_layers_than_there_are_is_one_line(digits, base, monkeypatch, layer
 def small(few, monkeypatch):
     """Build the model on a small base of the same kind, its last two convolutions to be trained."""
 
-    def base(_, shape):
-        x = inputs = keras.Input(shape)
+    def base(*_):
+        x = inputs = keras.Input((32, 32, 3))
         for filters in (4, 8, 8):
             x = keras.layers.Conv2D(filters, 3, strides=2)(x)
             x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
