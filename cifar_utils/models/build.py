@@ -19,12 +19,9 @@ from cifar_utils.models.resnet import (
     cifarnet_worst,
     gn_resnet,
     preact,
-    preact110,
-    preact164,
     report_a,
     resnet18,
     resnet20,
-    resnet34,
     resnet50,
     resnet56,
     resnet110,
@@ -35,8 +32,8 @@ from cifar_utils.provenance import code_of
 ARCHITECTURES = {
     function.__name__: function
     for function in (
-        resnet18, resnet20, resnet34, resnet50, resnet56, resnet110, preact110, preact164,
-        preact, gn_resnet, report_a, cifarnet_worst, cifarnet, fan, vgg19, airbench,
+        resnet18, resnet20, resnet50, resnet56, resnet110, preact, gn_resnet, report_a,
+        cifarnet_worst, cifarnet, fan, vgg19, airbench,
     )
 }  # fmt: skip
 

@@ -97,17 +97,6 @@ def resnet18(
     return _classify(x, classes, options)
 
 
-def resnet34(
-    x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0, spatial_dropout: float = 0.0,
-    gate: float = 0.0, highway: bool = False, residual: bool = True,
-):  # fmt: skip
-    """ResNet-34 with a stem for small images; 21,299,146 parameters."""
-    options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
-    x = _bn_relu(conv(x, 64, bias=False))
-    x = _stages(x, basic_block, {64: 3, 128: 4, 256: 6, 512: 3}, options)
-    return _classify(x, classes, options)
-
-
 def resnet50(
     x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0, spatial_dropout: float = 0.0,
     gate: float = 0.0, highway: bool = False, residual: bool = True,
@@ -117,28 +106,6 @@ def resnet50(
     x = _bn_relu(conv(x, 64, bias=False))
     x = _stages(x, bottleneck_block, {64: 3, 128: 4, 256: 6, 512: 3}, options)
     return _classify(x, classes, options)
-
-
-def preact110(
-    x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0, spatial_dropout: float = 0.0,
-    gate: float = 0.0, highway: bool = False, residual: bool = True,
-):  # fmt: skip
-    """Pre-activation ResNet-110 (He et al., arXiv:1603.05027); 1,738,618 parameters."""
-    options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
-    x = conv(x, 16, bias=False)
-    x = _stages(x, preact_block, {16: 18, 32: 18, 64: 18}, options)
-    return _classify(_bn_relu(x), classes, options)
-
-
-def preact164(
-    x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0, spatial_dropout: float = 0.0,
-    gate: float = 0.0, highway: bool = False, residual: bool = True,
-):  # fmt: skip
-    """Pre-activation ResNet-164 (He et al., arXiv:1603.05027); 1,727,482 parameters."""
-    options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
-    x = conv(x, 16, bias=False)
-    x = _stages(x, preact_bottleneck_block, {16: 18, 32: 18, 64: 18}, options)
-    return _classify(_bn_relu(x), classes, options)
 
 
 def basic_block(x, filters: int, strides: int, options: Options):
@@ -162,27 +129,6 @@ def bottleneck_block(x, filters: int, strides: int, options: Options):
     y = _drop(y, options.dropout)
     y = batch_norm(conv(y, 4 * filters, 1, bias=False))
     return layers.ReLU()(_add(shortcut, y, shortcut is x, options))
-
-
-def preact_block(x, filters: int, strides: int, options: Options):
-    """As :func:`basic_block`, with normalization and ReLU before each convolution."""
-    shortcut, y = x, _bn_relu(x)
-    if _needs_projection(x, filters, strides, options):
-        shortcut = conv(y, filters, 1, strides, bias=False)
-    y = _bn_relu(conv(y, filters, strides=strides, bias=False))
-    y = conv(_drop(y, options.dropout), filters, bias=False)
-    return _add(shortcut, y, shortcut is x, options)
-
-
-def preact_bottleneck_block(x, filters: int, strides: int, options: Options):
-    """As :func:`bottleneck_block`, with normalization and ReLU before each convolution."""
-    shortcut, y = x, _bn_relu(x)
-    if _needs_projection(x, 4 * filters, strides, options):
-        shortcut = conv(y, 4 * filters, 1, strides, bias=False)
-    y = _bn_relu(conv(y, filters, 1, bias=False))
-    y = _bn_relu(conv(y, filters, strides=strides, bias=False))
-    y = conv(_drop(y, options.dropout), 4 * filters, 1, bias=False)
-    return _add(shortcut, y, shortcut is x, options)
 
 
 def _stages(x, block, blocks: dict[int, int], options: Options):
