@@ -126,15 +126,6 @@ class Scores:
         """The fraction of images classified rightly."""
         return self.top_k(1)
 
-    @property
-    def top5(self) -> float:
-        """As :meth:`top_k` of 5; of 5 classes or fewer it is 1 and means nothing."""
-        return self.top_k(5)
-
-    def k_reaching(self, share: float) -> int:
-        """The smallest ``k`` at which :meth:`top_k` is at least ``share``, a fraction."""
-        return next(k for k in range(1, len(self.class_names) + 1) if self.top_k(k) >= share)
-
     def top_k_interval(self, k: int) -> tuple[float, float]:
         """95% interval of :meth:`top_k`."""
         return wilson_interval(self.hits(k), self.n)
@@ -143,11 +134,6 @@ class Scores:
     def top1_interval(self) -> tuple[float, float]:
         """95% interval of :attr:`top1`."""
         return self.top_k_interval(1)
-
-    @property
-    def top5_interval(self) -> tuple[float, float]:
-        """95% interval of :attr:`top5`."""
-        return self.top_k_interval(5)
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -197,8 +183,8 @@ class Scores:
             "loss": self.loss,
             "top1": self.top1,
             "top1_interval": list(self.top1_interval),
-            "top5": self.top5,
-            "top5_interval": list(self.top5_interval),
+            "top5": self.top_k(5),  # of 5 classes or fewer it is 1 and means nothing
+            "top5_interval": list(self.top_k_interval(5)),
             "top_k": [self.top_k(k) for k in range(1, min(10, len(self.class_names)) + 1)],
             "calibration_error": self.calibration_error,
             "per_class": self.per_class,
@@ -238,12 +224,12 @@ class Scores:
         return path
 
     def __repr__(self) -> str:
-        def words(k: int) -> str:
-            bounds = interval(self.top_k_interval(k))
-            return f"top-{k} {percent(self.top_k(k))} (95% interval {bounds})"
-
-        tops = ", ".join(words(k) for k in (1, 5) if k < max(2, len(self.class_names)))
-        return f"{tops}, loss {self.loss:.3f}, n = {self.n:,}"
+        tops = [
+            f"top-{k} {percent(self.top_k(k))} (95% interval {interval(self.top_k_interval(k))})"
+            for k in (1, 5)
+            if k < max(2, len(self.class_names))
+        ]
+        return f"{', '.join(tops)}, loss {self.loss:.3f}, n = {self.n:,}"
 
     def _repr_html_(self) -> str:
         return f'<p class="scores">{escape(repr(self))}</p>'
@@ -280,14 +266,12 @@ def _arrays(path: Path | str) -> Iterator[Mapping[str, np.ndarray]]:
     try:
         with np.load(path) as kept:
             yield kept
-    except OSError as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(
-            f"predictions {path} can't be read ({error.strerror or error}); run its notebook again"
-        ) from error
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"predictions {path} are broken ({reason}); run its notebook again"
+            f"predictions {path} can't be read ({reason}); run its notebook again"
         ) from error
 
 
@@ -348,8 +332,7 @@ def compare_views(by_views: dict[int, Scores]) -> pd.DataFrame:
     """A page's table of what :func:`evaluate_views` gave: a row for each number of views."""
     rows = {
         f"{count} view{'s' * (count > 1)}": {
-            "top-1": f"{percent(scores.top1, 2)} ({interval(scores.top1_interval)})",
-            "top-5": f"{percent(scores.top5, 2)} ({interval(scores.top5_interval)})",
+            **_tops(scores, (1, 5), digits=2),
             "loss (nats)": f"{scores.loss:.4f}",
         }
         for count, scores in by_views.items()
@@ -364,17 +347,20 @@ def compare_top_k(
 
     The last column is the smallest ``k`` at which the accuracy is at least ``reaching``.
     """
-    rows = {
-        name: {
-            **{
-                f"top-{k}": f"{percent(scores.top_k(k))} ({interval(scores.top_k_interval(k))})"
-                for k in ks
-            },
-            f"{percent(reaching, 0)} reached at": f"top-{scores.k_reaching(reaching)}",
-        }
-        for name, scores in by_name.items()
-    }
+    rows = {}
+    for name, scores in by_name.items():
+        every = range(1, len(scores.class_names) + 1)
+        least = next(k for k in every if scores.top_k(k) >= reaching)
+        reached = {f"{percent(reaching, 0)} reached at": f"top-{least}"}
+        rows[name] = _tops(scores, ks) | reached
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _tops(scores: Scores, ks: Sequence[int], digits: int = 1) -> dict[str, str]:
+    return {
+        f"top-{k}": f"{percent(scores.top_k(k), digits)} ({interval(scores.top_k_interval(k))})"
+        for k in ks
+    }
 
 
 def _logits(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
