@@ -9,15 +9,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 __version__ = "0.1.0"
 
-_MODULES = {"load_run": "runs.folder", "compare_runs": "runs.compare"}
+
+def later(package: str, modules: dict[str, str]):
+    """A package's ``__getattr__``: what it offers is imported when it is first asked for.
+
+    ``modules`` has names in a row by the module of the package that has them.
+    """
+    homes = {name: module for module, names in modules.items() for name in names.split()}
+
+    def __getattr__(name: str):
+        if name in homes:
+            return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return __getattr__
 
 
-def __getattr__(name: str):
-    """What is for playing with runs that are done, imported when it is first asked for."""
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"cifar_utils.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_MODULES]
+# For playing with runs that are done.
+__getattr__ = later(__name__, {"runs.folder": "load_run", "runs.compare": "compare_runs"})

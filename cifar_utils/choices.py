@@ -23,36 +23,84 @@ import ast
 import contextlib
 import inspect
 import math
-import operator
 import re
+from collections import UserDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cifar_utils.errors import InputError, known_name, short
+from cifar_utils.errors import BOUND, InputError, check_bounds, known_name, short
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}
 # What ast.literal_eval raises on text that is no literal, or one too deep or too large to read.
 LITERAL_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
-COMPARISONS = {
-    "at least": operator.ge,
-    "at most": operator.le,
-    "above": operator.gt,
-    "below": operator.lt,
-}
-BOUND = re.compile(rf"({'|'.join(COMPARISONS)}) (-?[\d.]+(?:e-?\d+)?)")
-# Where each registry is, and how many arguments its functions are given before their options.
+
+
+class Registry(UserDict):
+    """Functions by name, which a parameter may name. Each is imported when it is asked for.
+
+    Attributes
+    ----------
+    given
+        How many arguments the functions are given before their options.
+    several
+        Whether one text may name several of them.
+
+    """
+
+    def __init__(self, modules: Mapping[str, str], given: int = 0, several: bool = False):
+        """``modules``: names in a row by the module of this package that has them."""
+        self.given, self.several = given, several
+        super().__init__((name, module) for module in modules for name in modules[module].split())
+
+    def __getitem__(self, name: str) -> Callable:
+        found = self.data[name]
+        return found if callable(found) else getattr(import_module(f"cifar_utils.{found}"), name)
+
+    def read(self, name: str) -> Callable:
+        """A function as far as it can be read without importing Keras.
+
+        It has its signature and docstring, and of its body the calls of ``check_bounds`` and
+        ``known_name``, which refuse options.
+        """
+        found = self.data[name]
+        if callable(found):
+            return wraps(found)(lambda *args, **options: None)
+        return _read_function(f"cifar_utils.{found}", name)
+
+
 REGISTRIES = {
-    "architecture": ("cifar_utils.models.build", "ARCHITECTURES", 2),
-    "augmentation": ("cifar_utils.augmentation", "AUGMENTATIONS", 0),
-    "optimizer": ("cifar_utils.training.optimizers", "OPTIMIZERS", 3),
-    "schedule": ("cifar_utils.training.schedules", "SCHEDULES", 3),
-    "space": ("cifar_utils.tuning", "RANGES", 0),
+    "architecture": Registry(
+        {
+            "models.resnet": "resnet18 resnet20 resnet50 resnet56 resnet110 preact gn_resnet "
+            "report_a cifarnet_worst",
+            "models.vgg": "cifarnet fan vgg19",
+            "models.airbench": "airbench",
+        },
+        given=2,
+    ),
+    "augmentation": Registry(
+        {
+            "augmentation.geometry": "affine alternating_flip crop flip rotation shift",
+            "augmentation.colour": "colour_jitter contrast",
+            "augmentation.mixing": "cutmix cutout mixup",
+        },
+        several=True,
+    ),
+    "optimizer": Registry({"training.optimizers": "sgd adam adamw muon"}, given=3),
+    "schedule": Registry(
+        {
+            "training.schedules": "constant exponential step cosine linear one_cycle triangular "
+            "plateau"
+        },
+        given=3,
+    ),
+    "space": Registry({"tuning": "learning_rate weight_decay dropout width"}, several=True),
 }
-LISTS = ("augmentation", "space")  # of which one text may list several
 
 
 @dataclass(frozen=True)
@@ -64,14 +112,13 @@ class Parameter:
     default: Any
     meaning: str
     choices: tuple[str, ...] = ()
-    bounds: tuple[tuple[str, float], ...] = ()
+    bounds: str = ""
     optional: bool = False  # whether None is allowed
 
     @property
     def allowed(self) -> str:
         """The values allowed, in words: ``"sgd | adam"``, ``"above 0, below 1"`` or nothing."""
-        bounds = ", ".join(f"{words} {bound:g}" for words, bound in self.bounds)
-        return bounds or " | ".join(self.choices)
+        return self.bounds or " | ".join(self.choices)
 
     def read(self, value: Any) -> Any:
         """Check a value that may be text, as the command line gives it: ``"3"``, ``"none"``."""
@@ -101,17 +148,16 @@ class Parameter:
         ):
             wanted = KINDS[self.type] + (" or None" if self.optional else "")
             raise InputError(f"{self.name} is {short(value)}; it takes {wanted}")
-        if not all(COMPARISONS[words](value, bound) for words, bound in self.bounds):
-            raise InputError(f"{self.name} is {short(value)}; it must be {self.allowed}")
+        check_bounds(self.name, value, self.bounds)
         name = re.split(r"[(:]", str(value))[0].strip()
         if self.choices:
             known_name("", name, self.choices, label=self.name)
         kind = self.name.removesuffix("s")
         # A notebook of a user's own may offer choices that no registry has.
-        if kind in REGISTRIES and (not self.choices or name in read_registry(kind)):
+        if kind in REGISTRIES and (not self.choices or name in REGISTRIES[kind]):
+            parse = parse_calls if REGISTRIES[kind].several else parse_call
             for text in value.split(";") if self.name != kind else [value]:
-                if (kind, text.strip()) != ("augmentation", "none"):
-                    check_calls(kind, text)
+                parse(kind, text)
         return value
 
 
@@ -135,7 +181,7 @@ def parse_parameters(source: str, where: str = "the parameters cell") -> dict[st
             form = "'name: type = default  # meaning', with a type of " + ", ".join(TYPES)
             raise InputError(f"{where}: {line!r} is not of the form {form}")
         allowed, _, meaning = comment.partition(": ")
-        bounds = tuple((words, float(bound)) for words, bound in BOUND.findall(allowed))
+        bounds = allowed if BOUND.search(allowed) else ""
         if " | " in allowed:
             choices = tuple(allowed.split(" | "))
         elif not bounds:
@@ -194,11 +240,16 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, repr=False)
 class Call:
-    """A registered function with options; it prints as text gives it: ``crop(padding=4)``."""
+    """A function of a registry with options; it prints as text gives it: ``crop(padding=4)``."""
 
     name: str
-    function: Callable
+    registry: Mapping[str, Callable]
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def function(self) -> Callable:
+        """The function itself, imported now if it was not yet."""
+        return self.registry[self.name]
 
     def __call__(self, *args: Any) -> Any:
         """Call the function: ``args`` first, then this call's own options."""
@@ -209,24 +260,28 @@ class Call:
         return f"{self.name}({options})" if options else self.name
 
 
-def parse_calls(
-    kind: str, text: str, registry: Mapping[str, Callable], given: int = 0
-) -> list[Call]:
+def parse_calls(kind: str, text: str) -> list[Call]:
     """Read comma-separated calls, ``"crop(padding=4), flip"``, of functions in a registry.
+
+    Keras is not imported for that.
 
     Parameters
     ----------
     kind
-        What the registry holds, for messages: ``"augmentation"``.
-    given
-        How many positional arguments the caller itself will pass first.
+        Which of :data:`REGISTRIES`: ``"augmentation"``.
+    text
+        Of a kind that takes several, ``"none"`` is none.
 
     Raises
     ------
     InputError
-        Where the text does not parse, a name is unknown, or an option is none of the function's.
+        Where the text does not parse, a name is unknown, an option is none of the function's, or
+        its value is of another type or out of range.
 
     """
+    registry = REGISTRIES[kind]
+    if registry.several and text.strip() == "none":
+        return []
     form = "is not of the form 'name' or 'name(option=value)'"
     try:
         row = ast.parse(f"[{text}]", mode="eval").body
@@ -238,20 +293,20 @@ def parse_calls(
         function = node.func if isinstance(node, ast.Call) else node
         if not isinstance(function, ast.Name):
             raise InputError(f"{kind} {short(source)} {form}")
-        target = registry[known_name(kind, function.id, registry)]
+        target = registry.read(known_name(kind, function.id, registry))
         try:
             args = tuple(ast.literal_eval(a) for a in getattr(node, "args", []))
             kwargs = {str(k.arg): ast.literal_eval(k.value) for k in getattr(node, "keywords", [])}
         except LITERAL_ERRORS as error:
             raise InputError(f"{kind} {source!r} has an option that is no plain value") from error
         signature = inspect.signature(target)
-        options = dict(list(signature.parameters.items())[given:])
+        options = dict(list(signature.parameters.items())[registry.given :])
         for name in kwargs:
             known_name(f"option of {kind} {function.id!r}", name, options)
         try:
             if len(kwargs) < len(getattr(node, "keywords", [])):
                 raise TypeError("an option is given twice")
-            bound = signature.bind(*[None] * given, *args, **kwargs).arguments
+            bound = signature.bind(*[None] * registry.given, *args, **kwargs).arguments
         except TypeError as error:
             takes = ", ".join(options) or "none"
             raise InputError(f"{kind} {source!r}: {error}; its options: {takes}") from error
@@ -260,7 +315,8 @@ def parse_calls(
             for name, option in options.items()
             if name in bound
         }
-        calls.append(Call(function.id, target, values))
+        target(*[1] * registry.given, **values)  # which refuses values that are out of range
+        calls.append(Call(function.id, registry, values))
     return calls
 
 
@@ -272,45 +328,20 @@ def _option(label: str, option: inspect.Parameter, value: Any) -> Any:
     return row.check(value) if kind in TYPES else value
 
 
-def parse_call(kind: str, text: str, registry: Mapping[str, Callable], given: int = 0) -> Call:
+def parse_call(kind: str, text: str) -> Call:
     """Read one call, as :func:`parse_calls` does; more or fewer than one is an InputError."""
-    calls = parse_calls(kind, text, registry, given)
+    calls = parse_calls(kind, text)
     if len(calls) != 1:
-        raise InputError(f"{kind} is {short(text)}; it takes exactly one of: {', '.join(registry)}")
+        names = ", ".join(REGISTRIES[kind])
+        raise InputError(f"{kind} is {short(text)}; it takes exactly one of: {names}")
     return calls[0]
 
 
-def check_calls(kind: str, text: str) -> None:
-    """Check the text of calls against a registry, without Keras; an InputError as in a run."""
-    given = REGISTRIES[kind][2]
-    what = kind, text, read_registry(kind), given
-    for call in parse_calls(*what) if kind in LISTS else [parse_call(*what)]:
-        call(*[1] * given)
-
-
 @cache
-def read_registry(kind: str) -> dict[str, Callable]:
-    """The functions of a registry, read from their source so that Keras need not be imported.
-
-    They have their signatures and docstrings. Of their bodies they have what refuses options: each
-    ``if`` that raises, and each call of :func:`~cifar_utils.errors.known_name`.
-    """
-    module, table, _ = REGISTRIES[kind]
-    (value,) = (
-        node.value
-        for node in ast.parse(source_file(module).read_text("utf-8")).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == table
-    )
-    names = [node.id for node in ast.walk(value) if isinstance(node, ast.Name)]
-    return {name: found for name in names if (found := _read_function(module, name))}
-
-
-def _read_function(module: str, name: str) -> Callable | None:
+def _read_function(module: str, name: str) -> Callable:
     file = source_file(module)
-    namespace = {"__name__": module, "InputError": InputError, "known_name": known_name}
-    for node in ast.parse(file.read_text("utf-8")).body if file else []:
-        if isinstance(node, ast.ImportFrom) and name in {each.name for each in node.names}:
-            return _read_function(str(node.module), name)
+    namespace = {"__name__": module, "check_bounds": check_bounds, "known_name": known_name}
+    for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.Assign):
             with contextlib.suppress(*LITERAL_ERRORS):
                 namespace[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
@@ -319,14 +350,11 @@ def _read_function(module: str, name: str) -> Callable | None:
             node.returns = None
             flags = __future__.annotations.compiler_flag
             exec(compile(ast.Module([node], []), str(file), "exec", flags), namespace)
-            return namespace[name]
-    return None
+    return namespace[name]
 
 
 def _refuses(node: ast.stmt) -> bool:
-    if isinstance(node, ast.If):
-        return isinstance(node.body[0], ast.Raise)
-    return ast.unparse(node).startswith("known_name(")
+    return ast.unparse(node).startswith(("check_bounds(", "known_name("))
 
 
 def source_file(module: str) -> Path | None:

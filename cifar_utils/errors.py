@@ -1,7 +1,17 @@
-"""The error that a user can mend, and the nearest known name to an unknown one."""
+"""The error that a user can mend, and the checks of names and numbers that raise it."""
 
 import difflib
+import operator
+import re
 from typing import Any
+
+COMPARISONS = {
+    "at least": operator.ge,
+    "at most": operator.le,
+    "above": operator.gt,
+    "below": operator.lt,
+}
+BOUND = re.compile(rf"({'|'.join(COMPARISONS)}) (-?[\d.]+(?:e[+-]?\d+)?)")
 
 
 class InputError(ValueError):
@@ -20,6 +30,12 @@ def known_name(kind: str, name: str, known: Any, label: str = "") -> str:
     hint = f"did you mean {near[0]!r}? " if near else ""
     subject = f"{label} is {short(name)}" if label else f"unknown {kind} {short(name)}"
     raise InputError(f"{subject}; {hint}known: {', '.join(known)}")
+
+
+def check_bounds(name: str, value: float, bounds: str) -> None:
+    """Raise an InputError unless a number is within bounds: ``"above 0, at most 1"``."""
+    if not all(COMPARISONS[words](value, float(end)) for words, end in BOUND.findall(bounds)):
+        raise InputError(f"{name} is {short(value)}; it must be {bounds}")
 
 
 def short(value: Any) -> str:

@@ -18,21 +18,21 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from cifar_utils.backend import keras  # before keras-tuner imports it, less quietly
-from cifar_utils.choices import Call, parse_call, parse_calls
+from cifar_utils.choices import REGISTRIES, Call, parse_call, parse_calls
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.errors import InputError, known_name
+from cifar_utils.errors import InputError, check_bounds, known_name
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import write_atomically
-from cifar_utils.models import ARCHITECTURES, build_model
+from cifar_utils.models import build_model
 from cifar_utils.text import duration, percent, slug
 from cifar_utils.training import History, TrainingDiverged, fit
+from cifar_utils.training.callbacks import WAY_OUT, check_same
 from cifar_utils.training.history import best_epoch
 
 import keras_tuner as kt  # isort: skip
 
 TRAINED = ("learning_rate", "weight_decay")  # options of fit; all others are the network's
 OBJECTIVE, DONE = "val_accuracy", "trials.json"
-WAY_OUT = "delete {} to start from the beginning, or choose another folder"
 # With 1,000 images, the standard error of an accuracy of 50% is 1.6 percentage points.
 ENOUGH_IMAGES, ENOUGH_TRIALS = 1000, 5
 
@@ -52,12 +52,6 @@ class Range:
         steps = f", in steps of {self.step}" if self.step > 1 else ""
         return f"{self.name} from {self.low:g} to {self.high:g}{scale}{steps}"
 
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise InputError(f"space: {self} is empty; give the lower bound first")
-        if self.log and self.low <= 0:
-            raise InputError(f"space: {self} needs bounds above 0")
-
     def value(self, drawn: float) -> float:
         """The drawn number in three digits; keras-tuner's chief sends its workers 32 bits."""
         return round(drawn) if self.step else float(f"{drawn:.3g}")
@@ -65,29 +59,34 @@ class Range:
 
 def learning_rate(low: float, high: float) -> Range:
     """The peak of the learning rate."""
+    check_bounds("learning_rate low", low, "above 0")
+    check_bounds("learning_rate high", high, f"above {low}")
     return Range("learning_rate", low, high, log=True)
 
 
 def weight_decay(low: float, high: float) -> Range:
     """See :func:`~cifar_utils.training.make_optimizer`."""
+    check_bounds("weight_decay low", low, "above 0")
+    check_bounds("weight_decay high", high, f"above {low}")
     return Range("weight_decay", low, high, log=True)
 
 
 def dropout(low: float, high: float) -> Range:
     """The architecture's option of that name, a rate."""
-    if not 0 <= low < high < 1:
-        raise InputError(f"space: dropout({low:g}, {high:g}) is no range in [0, 1)")
+    check_bounds("dropout low", low, "at least 0")
+    check_bounds("dropout high", high, f"above {low}, below 1")
     return Range("dropout", low, high)
 
 
 def width(low: int, high: int, step: int = 1) -> Range:
     """The architecture's option of that name, a number of channels."""
-    if not (low >= 1 and step >= 1):
-        raise InputError(f"space: width({low}, {high}, {step}) takes whole numbers from 1 on")
+    check_bounds("width low", low, "at least 1")
+    check_bounds("width high", high, f"above {low}")
+    check_bounds("width step", step, "at least 1")
     return Range("width", low, high, step=step)
 
 
-RANGES = {function.__name__: function for function in (learning_rate, weight_decay, dropout, width)}
+RANGES = REGISTRIES["space"]
 
 
 def parse_space(text: str) -> dict[str, Range]:
@@ -95,7 +94,7 @@ def parse_space(text: str) -> dict[str, Range]:
 
     Raises InputError where it does not parse, a name is unknown or there twice, a range is empty.
     """
-    calls = parse_calls("space", text, RANGES)
+    calls = parse_calls("space", text)
     names = [call.name for call in calls]
     if not names or len(set(names)) < len(names):
         raise InputError(f"space is {text!r}; it takes one or more of {', '.join(RANGES)}, once")
@@ -277,9 +276,8 @@ def tune(
     """
     ranges = parse_space(space)
     known_name("", tuner, TUNERS, label="tuner")
-    for name, value in {"trials": trials, "epochs": epochs}.items():
-        if value < 1:
-            raise InputError(f"{name} is {value!r}; it must be >= 1")
+    check_bounds("trials", trials, "at least 1")
+    check_bounds("epochs", epochs, "at least 1")
     if not len(data.validation.labels):
         raise InputError("a search chooses by validation images; hold some out")
     if _shared() and output is None:
@@ -322,10 +320,10 @@ def tune(
 
 def _network(architecture: str, values: dict[str, float]) -> str:
     """The architecture with these values as its options: ``"gn_resnet(width=24)"``."""
-    call = parse_call("architecture", architecture, ARCHITECTURES, given=2)
+    call = parse_call("architecture", architecture)
     own = {name: value for name, value in values.items() if name not in TRAINED}
-    text = repr(Call(call.name, call.function, call.options | own))
-    return repr(parse_call("architecture", text, ARCHITECTURES, given=2))
+    text = repr(Call(call.name, call.registry, call.options | own))
+    return repr(parse_call("architecture", text))
 
 
 def _check(folder: Path, study: dict[str, Any]) -> None:
@@ -333,13 +331,7 @@ def _check(folder: Path, study: dict[str, Any]) -> None:
     file = folder / "study.json"
     if not file.exists():
         write_atomically(file, json.dumps(study, indent=1))
-    found = _read(file)
-    for name in study | found:
-        if found.get(name) != study.get(name):
-            raise InputError(
-                f"{folder} holds a search with {name} {found.get(name)!r}, not "
-                f"{study.get(name)!r}; {WAY_OUT.format(folder)}"
-            )
+    check_same(folder, "a search", _read(file), study)
 
 
 def _read(file: Path) -> Any:

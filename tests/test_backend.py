@@ -32,29 +32,6 @@ def test_auto_is_bfloat16_where_the_hardware_computes_in_it(
     assert choose_precision("mixed_bfloat16") == "mixed_bfloat16"
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ("flags : fpu avx512_bf16 sse", True),
-        ("flags : fpu amx_bf16", True),
-        ("flags : fpu avx512f avx512_bf16x", False),
-        (None, False),
-    ],
-)
-def test_the_processor_s_flags_tell(monkeypatch, flags, expected):
-    def read(path):
-        if flags is None:
-            raise FileNotFoundError(path)
-        return flags
-
-    monkeypatch.setattr("pathlib.Path.read_text", read)
-    assert backend._processor_has_bfloat16() is expected
-
-
-def test_this_machine_s_precision_is_one_of_the_two():
-    assert choose_precision() in ("float32", "mixed_bfloat16")
-
-
 def test_an_unknown_precision_is_one_line():
     with pytest.raises(InputError, match=r"unknown precision 'float31'; did you mean 'float32'\?"):
         choose_precision("float31")

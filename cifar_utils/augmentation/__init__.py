@@ -8,31 +8,9 @@ is cropped, flipped or cut as one image.
 """
 
 from cifar_utils.backend import keras  # the first import of Keras, a quiet one
+from cifar_utils.choices import REGISTRIES, parse_calls
 
-# isort: split
-from cifar_utils.augmentation.colour import colour_jitter, contrast
-from cifar_utils.augmentation.geometry import (
-    PAD_MODES,
-    affine,
-    alternating_flip,
-    crop,
-    flip,
-    rotation,
-    shift,
-)
-from cifar_utils.augmentation.mixing import cutmix, cutout, mixup
-from cifar_utils.choices import parse_calls
-from cifar_utils.errors import InputError
-
-__all__ = ["AUGMENTATIONS", "PAD_MODES", "augmentation_layers"]
-
-AUGMENTATIONS = {
-    function.__name__: function
-    for function in (
-        affine, alternating_flip, colour_jitter, contrast, crop, cutmix, cutout, flip, mixup,
-        rotation, shift,
-    )
-}  # fmt: skip
+AUGMENTATIONS = REGISTRIES["augmentation"]
 
 
 def augmentation_layers(text: str | None) -> list[keras.Layer]:
@@ -41,16 +19,7 @@ def augmentation_layers(text: str | None) -> list[keras.Layer]:
     Raises
     ------
     InputError
-        Where a name or an option is unknown, a value is out of range, or an augmentation of whole
-        batches is listed twice.
+        Where a name or an option is unknown, or a value is out of range.
 
     """
-    if text in (None, "", "none"):
-        return []
-    calls = parse_calls("augmentation", text, AUGMENTATIONS)
-    made = [call() for call in calls]
-    kinds = [type(layer) for layer in made]
-    for call, layer in zip(calls, made, strict=True):
-        if hasattr(layer, "change") and kinds.count(type(layer)) > 1:  # both would draw the same
-            raise InputError(f"augmentation {text!r} has {call.name} more than once; list it once")
-    return made
+    return [call() for call in parse_calls("augmentation", text or "none")]

@@ -7,10 +7,10 @@ import numpy as np
 from keras import layers, ops
 
 from cifar_utils.augmentation.layer import Augmentation, blend
-from cifar_utils.errors import InputError, known_name
+from cifar_utils.errors import InputError, check_bounds, known_name
 
 DIRECTIONS = {"horizontal": 2, "vertical": 1}  # each with the axis that is mirrored
-PAD_MODES = ("constant", "reflect", "symmetric")
+PAD_MODES = ("constant", "reflect")
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -26,10 +26,6 @@ class RandomFlip(Augmentation):
 
     def transform(self, images, mirrored):
         return ops.where(mirrored, ops.flip(images, axis=DIRECTIONS[self.direction]), images)
-
-    def get_config(self):
-        own = {"direction": self.direction, "probability": self.probability}
-        return {**super().get_config(), **own, "per_batch": self.per_batch}
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -61,7 +57,7 @@ class RandomCrop(Augmentation):
         self.padding, self.mode = padding, mode
 
     def build(self, input_shape):
-        if self.mode != "constant" and self.padding >= min(input_shape[1:3]):
+        if self.mode == "reflect" and self.padding >= min(input_shape[1:3]):
             raise InputError(
                 f"crop padding is {self.padding} pixels; with mode {self.mode!r} it must be less "
                 f"than the {min(input_shape[1:3])} that the images have"
@@ -76,25 +72,21 @@ class RandomCrop(Augmentation):
         height, width = images.shape[1:3]
         rows = top + ops.arange(height) - self.padding
         columns = left + ops.arange(width) - self.padding
-        if self.mode != "constant":
-            edge = int(self.mode == "symmetric")  # whether the edge itself is seen twice
-            return _pixels(images, _mirrored(rows, height, edge), _mirrored(columns, width, edge))
+        if self.mode == "reflect":
+            return _pixels(images, _mirrored(rows, height), _mirrored(columns, width))
         inside = _within(rows, height)[:, :, None] & _within(columns, width)[:, None, :]
         cut = _pixels(images, ops.clip(rows, 0, height - 1), ops.clip(columns, 0, width - 1))
         return ops.where(inside[..., None], cut, 0.0)
-
-    def get_config(self):
-        return {**super().get_config(), "padding": self.padding, "mode": self.mode}
 
 
 def _within(place, size: int):
     return (place >= 0) & (place < size)
 
 
-def _mirrored(place, size: int, edge: int):
+def _mirrored(place, size: int):
     """Mirror places outside ``0 .. size - 1`` into it."""
-    place = ops.where(place < 0, -place - edge, place)
-    return ops.where(place >= size, 2 * (size - 1) + edge - place, place)
+    place = ops.abs(place)
+    return ops.where(place >= size, 2 * (size - 1) - place, place)
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -136,9 +128,6 @@ class RandomAffine(Augmentation):
         lower = blend(_pixels(images, bottom, left), _pixels(images, bottom, far), beside)
         return blend(upper, lower, below)
 
-    def get_config(self):
-        return {**super().get_config(), "degrees": self.degrees, "shift": self.shift}
-
 
 def _pixels(images, rows, columns):
     """The pixels of each image at ``rows`` and ``columns``, ``(N, h, w, C)``.
@@ -172,19 +161,16 @@ def flip(
     ``flip(per_batch=True)``.
     """
     known_name("flip direction", direction, DIRECTIONS)
-    if not 0 < probability <= 1:
-        raise InputError(f"flip probability is {probability!r}; it takes a number > 0, <= 1")
+    check_bounds("flip probability", probability, "above 0, at most 1")
     return RandomFlip(direction, probability, per_batch)
 
 
 def crop(padding: int = 4, mode: str = "constant") -> Augmentation:
     """Pad by ``padding`` pixels and cut out the original size at random (He et al., 2015).
 
-    The padding is black (``constant``) or mirrors the image, with the pixels at the edge
-    (``symmetric``) or without them (``reflect``).
+    The padding is black (``constant``) or mirrors the image without its edge (``reflect``).
     """
-    if not (isinstance(padding, int) and padding >= 1):
-        raise InputError(f"crop padding is {padding!r}; it takes a whole number of pixels >= 1")
+    check_bounds("crop padding", padding, "at least 1")
     known_name("crop mode", mode, PAD_MODES)
     return RandomCrop(padding, mode)
 
@@ -196,22 +182,18 @@ def affine(degrees: float = 30.0, shift: float = 0.1) -> Augmentation:
     image is interpolated once (bilinear), and places outside it take the nearest pixel's value.
     Keras's ImageDataGenerator, which report D uses, does the same.
     """
-    if not 0 <= degrees <= 180:
-        raise InputError(f"affine is {degrees!r} degrees; it takes a number >= 0, <= 180")
-    if not 0 <= shift < 1:
-        raise InputError(f"affine shift is {shift!r} of the size; it takes a fraction in [0, 1)")
+    check_bounds("affine degrees", degrees, "at least 0, at most 180")
+    check_bounds("affine shift", shift, "at least 0, below 1")
     return RandomAffine(degrees, shift)
 
 
 def rotation(degrees: float = 30.0) -> Augmentation:
     """Rotate by up to ``degrees`` either way, as :func:`affine` does without a shift."""
-    if not 0 < degrees <= 180:
-        raise InputError(f"rotation is {degrees!r} degrees; it takes a number > 0, <= 180")
+    check_bounds("rotation degrees", degrees, "above 0, at most 180")
     return RandomAffine(degrees, 0.0)
 
 
 def shift(fraction: float = 0.1) -> Augmentation:
     """Shift by up to ``fraction`` of height and width, as :func:`affine` does without rotation."""
-    if not 0 < fraction < 1:
-        raise InputError(f"shift is {fraction!r} of the size; it takes a fraction in (0, 1)")
+    check_bounds("shift fraction", fraction, "above 0, below 1")
     return RandomAffine(0.0, fraction)

@@ -41,9 +41,9 @@ class Augmentation(layers.Layer):
     def _compiled(self):
         import tensorflow as tf
 
-        base = layers.Layer.get_config(self)
-        own = {name: value for name, value in self.get_config().items() if name not in base}
-        key = (type(self), *own.items())
+        of_any_layer = ("name", "trainable", "dtype")
+        own = [item for item in self.get_config().items() if item[0] not in of_any_layer]
+        key = (type(self), *own)
         if key not in COMPILED:
             COMPILED[key] = tf.function(self.transform, jit_compile=True, autograph=False)
         return COMPILED[key]

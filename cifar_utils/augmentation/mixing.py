@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 from cifar_utils.augmentation.layer import Augmentation
-from cifar_utils.errors import InputError
+from cifar_utils.errors import InputError, check_bounds
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -34,9 +34,6 @@ class Cutout(Augmentation):
             inside.append((place >= 0) & (place < self.size))
         hole = inside[0][:, :, None, None] & inside[1][:, None, :, None]
         return ops.where(hole, ops.mean(images, axis=(0, 1, 2)), images)
-
-    def get_config(self):
-        return {**super().get_config(), "size": self.size}
 
 
 class Mixing(layers.Layer):
@@ -67,9 +64,6 @@ class Mixing(layers.Layer):
     def mix(self, images, others, kept, random) -> tuple[np.ndarray, np.ndarray]:
         """The mixed images, and the share ``(N,)`` of each that is kept in the end."""
         raise NotImplementedError
-
-    def get_config(self):
-        return {**super().get_config(), "alpha": self.alpha}
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -107,9 +101,6 @@ class CutMix(Mixing):
         mixed = np.where(patch[..., None], others, images)
         return mixed, 1 - patch.mean((1, 2))
 
-    def get_config(self):
-        return {**super().get_config(), "probability": self.probability}
-
 
 def cutout(size: int = 8) -> Augmentation:
     """Hide a square of ``size`` pixels a side; it may lie partly outside the image.
@@ -118,8 +109,7 @@ def cutout(size: int = 8) -> Augmentation:
     CIFAR-100). It takes the batch's mean colour, which is about 0 after normalization, as in the
     paper.
     """
-    if size < 1:
-        raise InputError(f"cutout size is {size!r}; it takes a whole number of pixels >= 1")
+    check_bounds("cutout size", size, "at least 1")
     return Cutout(size)
 
 
@@ -128,7 +118,7 @@ def mixup(alpha: float = 0.2) -> Mixing:
 
     λ is drawn for each image from Beta(``alpha``, ``alpha``) (Zhang et al., arXiv:1710.09412).
     """
-    _check_alpha("mixup", alpha)
+    check_bounds("mixup alpha", alpha, "above 0")
     return MixUp(alpha)
 
 
@@ -139,12 +129,6 @@ def cutmix(alpha: float = 1.0, probability: float = 0.5) -> Mixing:
     ``alpha``). Its centre is drawn uniformly, so a part may lie outside (Yun et al.,
     arXiv:1905.04899). An image is changed with a ``probability``, as in their code for CIFAR.
     """
-    _check_alpha("cutmix", alpha)
-    if not 0 < probability <= 1:
-        raise InputError(f"cutmix probability is {probability!r}; it takes a number > 0, <= 1")
+    check_bounds("cutmix alpha", alpha, "above 0")
+    check_bounds("cutmix probability", probability, "above 0, at most 1")
     return CutMix(alpha, probability)
-
-
-def _check_alpha(name: str, alpha: float) -> None:
-    if not alpha > 0:
-        raise InputError(f"{name} alpha is {alpha!r}; it takes a number > 0")

@@ -81,7 +81,7 @@ class PatchWhitening(layers.Conv2D):
 
     Its filters are the eigenvectors of the patches' covariance over the training images, each
     divided by the square root of its eigenvalue, and their negatives: 24 for 2 × 2 pixels in
-    colour. :meth:`adapt` sets them. The bias is trained in the first ``bias_epochs`` epochs and
+    colour. :meth:`whiten` sets them. The bias is trained in the first ``bias_epochs`` epochs and
     constant later.
     """
 
@@ -103,7 +103,7 @@ class PatchWhitening(layers.Conv2D):
         super().build(shape)
         self.kernel.trainable = False
 
-    def adapt(self, images: np.ndarray, epsilon: float = 5e-4) -> None:
+    def whiten(self, images: np.ndarray, epsilon: float = 5e-4) -> None:
         """Set the filters from normalized images ``(N, H, W, C)``; a few thousand are enough."""
         shape = self.kernel.shape
         windows = np.lib.stride_tricks.sliding_window_view(images, shape[:2], axis=(1, 2))

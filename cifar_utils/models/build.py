@@ -10,32 +10,13 @@ import numpy as np
 
 from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import dtype_policy, keras, set_random_seed
-from cifar_utils.choices import Call, parse_call
+from cifar_utils.choices import REGISTRIES, Call, parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, known_name
-from cifar_utils.models.airbench import PatchWhitening, airbench
 from cifar_utils.models.fast import accelerate
-from cifar_utils.models.resnet import (
-    cifarnet_worst,
-    gn_resnet,
-    preact,
-    report_a,
-    resnet18,
-    resnet20,
-    resnet50,
-    resnet56,
-    resnet110,
-)
-from cifar_utils.models.vgg import cifarnet, fan, vgg19
 from cifar_utils.provenance import code_of
 
-ARCHITECTURES = {
-    function.__name__: function
-    for function in (
-        resnet18, resnet20, resnet50, resnet56, resnet110, preact, gn_resnet, report_a,
-        cifarnet_worst, cifarnet, fan, vgg19, airbench,
-    )
-}  # fmt: skip
+ARCHITECTURES = REGISTRIES["architecture"]
 
 NORMALIZATIONS = ("channels", "pixels", "half")
 
@@ -115,9 +96,9 @@ def build_model(
         model = keras.Model(images, logits, name=network.name)
         model = accelerate(model) if fast else model
     for layer in model.layers:
-        if isinstance(layer, PatchWhitening):
+        if hasattr(layer, "whiten"):
             some = normalize(dataset.train.images[:WHITENING_IMAGES])
-            layer.adapt(keras.ops.convert_to_numpy(some))
+            layer.whiten(keras.ops.convert_to_numpy(some))
     model.architecture = repr(network)
     model.source = _source(network.function)
     model.code = code_of([build_model, network.function, *map(type, augment)])
@@ -142,7 +123,7 @@ def network_source(architecture: str | Callable) -> str:
 def _network(architecture: str | Callable) -> Call:
     """The function that is named or given, with its options."""
     if not callable(architecture):
-        return parse_call("architecture", architecture, ARCHITECTURES, given=2)
+        return parse_call("architecture", architecture)
     given = architecture if isinstance(architecture, partial) else partial(architecture)
     name = getattr(given.func, "__qualname__", "").rpartition(".")[2]
     if given.args or not name:
@@ -150,7 +131,8 @@ def _network(architecture: str | Callable) -> Call:
             f"architecture is {architecture!r}; it takes a name, a function (x, classes) -> logits "
             "or a functools.partial of one with options by name"
         )
-    return Call(name.strip("<>"), given.func, given.keywords)
+    name = name.strip("<>")
+    return Call(name, {name: given.func}, given.keywords)
 
 
 def _source(function: Callable) -> str:

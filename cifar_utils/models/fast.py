@@ -17,9 +17,6 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from cifar_utils.models.airbench import PartialIdentity, PatchWhitening
-from cifar_utils.models.resnet import SparseGate
-
 
 def accelerate(model: keras.Model) -> keras.Model:
     """The same model with the same weights, and this module's layers in place of Keras's.
@@ -140,15 +137,19 @@ def _taken(nodes: Any) -> Iterator[str]:
 
 
 def _plain_layer(layer: keras.Layer, rectified: set[str]) -> keras.Layer:
-    kind = type(layer).__base__ if type(layer) in OURS else type(layer)
+    kind = type(layer).__base__ if _is_ours(layer) else type(layer)
     changes: dict[str, Any] = {}
     if layer.dtype_policy.name.endswith("float16"):
         changes["dtype"] = "float32"
-    if isinstance(layer, PatchWhitening):
+    if hasattr(layer, "whiten"):
         changes["trainable"] = False
-    if isinstance(getattr(layer, "kernel_initializer", None), PartialIdentity):
+    if _is_ours(getattr(layer, "kernel_initializer", None)):
         changes["kernel_initializer"] = "zeros"
     return _remade(layer, kind, **changes)
+
+
+def _is_ours(thing: Any) -> bool:
+    return type(thing).__module__.startswith("cifar_utils.models.")
 
 
 def foreign_layers(model: keras.Model) -> list[str]:
@@ -174,8 +175,6 @@ def _is_foreign(value: Any) -> bool:
 def _call_plainly(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
     if type(layer).__module__.startswith("cifar_utils.augmentation."):
         return args[0]
-    if isinstance(layer, SparseGate):
-        return layer.call(*args)  # as the operations that it consists of
     return layer(*args, **kwargs)
 
 
@@ -377,7 +376,6 @@ FASTER = {
     layers.Conv2D: Conv2D,
     layers.SeparableConv2D: SeparableConv2D,
 }
-OURS = {*FASTER.values(), GroupNormReLU, Rectified, PatchWhitening}
 
 
 def _is_computed_here(inputs) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers, ops, regularizers
 
-from cifar_utils.errors import InputError, known_name
+from cifar_utils.errors import InputError, check_bounds, known_name
 from cifar_utils.models.blocks import batch_norm, conv, normal
 
 
@@ -28,7 +28,7 @@ class Options:
         Rate at which whole channels are dropped after the addition of each identity block: one
         whose shortcut has no projection. Report C trains ResNet-18 on CIFAR-100 with 0.5.
     gate
-        Threshold of the ε-sparse gate, :class:`SparseGate`; 0 for none.
+        Threshold of the ε-sparse gate, :func:`sparse_gate`; 0 for none.
     highway
         Whether blocks mix branch and shortcut by a trained gate (Srivastava et al.,
         arXiv:1505.00387): y T(x) + x (1 - T(x)) instead of y + x.
@@ -46,6 +46,7 @@ class Options:
     residual: bool
 
     def __post_init__(self):
+        check_bounds("gate", self.gate, "at least 0")
         if not self.residual and (self.spatial_dropout or self.gate or self.highway):
             raise InputError(
                 "residual is False; spatial_dropout, gate and highway act on shortcuts, so leave "
@@ -59,9 +60,7 @@ def resnet20(
 ):  # fmt: skip
     """ResNet-20 of He et al. (arXiv:1512.03385, section 4.2); 274,042 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
-    x = _bn_relu(conv(x, 16, bias=False))
-    x = _stages(x, basic_block, {16: 3, 32: 3, 64: 3}, options)
-    return _classify(x, classes, options)
+    return _residual(x, classes, basic_block, {16: 3, 32: 3, 64: 3}, options)
 
 
 def resnet56(
@@ -70,9 +69,7 @@ def resnet56(
 ):  # fmt: skip
     """ResNet-56 of He et al. (arXiv:1512.03385, section 4.2); 860,026 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
-    x = _bn_relu(conv(x, 16, bias=False))
-    x = _stages(x, basic_block, {16: 9, 32: 9, 64: 9}, options)
-    return _classify(x, classes, options)
+    return _residual(x, classes, basic_block, {16: 9, 32: 9, 64: 9}, options)
 
 
 def resnet110(
@@ -81,9 +78,7 @@ def resnet110(
 ):  # fmt: skip
     """ResNet-110 of He et al. (arXiv:1512.03385, section 4.2); 1,739,002 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
-    x = _bn_relu(conv(x, 16, bias=False))
-    x = _stages(x, basic_block, {16: 18, 32: 18, 64: 18}, options)
-    return _classify(x, classes, options)
+    return _residual(x, classes, basic_block, {16: 18, 32: 18, 64: 18}, options)
 
 
 def resnet18(
@@ -92,9 +87,7 @@ def resnet18(
 ):  # fmt: skip
     """ResNet-18 with a stem for small images; 11,183,562 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
-    x = _bn_relu(conv(x, 64, bias=False))
-    x = _stages(x, basic_block, {64: 2, 128: 2, 256: 2, 512: 2}, options)
-    return _classify(x, classes, options)
+    return _residual(x, classes, basic_block, {64: 2, 128: 2, 256: 2, 512: 2}, options)
 
 
 def resnet50(
@@ -103,16 +96,25 @@ def resnet50(
 ):  # fmt: skip
     """ResNet-50 with a stem for small images; 23,573,962 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
-    x = _bn_relu(conv(x, 64, bias=False))
-    x = _stages(x, bottleneck_block, {64: 3, 128: 4, 256: 6, 512: 3}, options)
-    return _classify(x, classes, options)
+    return _residual(x, classes, bottleneck_block, {64: 3, 128: 4, 256: 6, 512: 3}, options)
+
+
+def _residual(x, classes: int, block, blocks: dict[int, int], options: Options):
+    """A first convolution, stages of blocks ``{filters: blocks}``, pooling and a dense layer.
+
+    Each stage but the first halves height and width.
+    """
+    x = _bn_relu(conv(x, min(blocks), bias=False))
+    for stage, (filters, count) in enumerate(blocks.items()):
+        for place in range(count):
+            x = block(x, filters, 2 if stage and not place else 1, options)
+    x = _drop(layers.GlobalAveragePooling2D()(x), options.head_dropout)
+    return layers.Dense(classes)(x)
 
 
 def basic_block(x, filters: int, strides: int, options: Options):
     """Two 3×3 convolutions; ReLU after the addition."""
-    shortcut = x
-    if _needs_projection(x, filters, strides, options):
-        shortcut = batch_norm(conv(x, filters, 1, strides, bias=False))
+    shortcut = _shortcut(x, filters, strides, options)
     y = _bn_relu(conv(x, filters, strides=strides, bias=False))
     y = _drop(y, options.dropout)
     y = batch_norm(conv(y, filters, bias=False))
@@ -121,27 +123,12 @@ def basic_block(x, filters: int, strides: int, options: Options):
 
 def bottleneck_block(x, filters: int, strides: int, options: Options):
     """1×1, 3×3 and 1×1 convolutions, the last one four times as wide; ReLU after the addition."""
-    shortcut = x
-    if _needs_projection(x, 4 * filters, strides, options):
-        shortcut = batch_norm(conv(x, 4 * filters, 1, strides, bias=False))
+    shortcut = _shortcut(x, 4 * filters, strides, options)
     y = _bn_relu(conv(x, filters, 1, bias=False))
     y = _bn_relu(conv(y, filters, strides=strides, bias=False))
     y = _drop(y, options.dropout)
     y = batch_norm(conv(y, 4 * filters, 1, bias=False))
     return layers.ReLU()(_add(shortcut, y, shortcut is x, options))
-
-
-def _stages(x, block, blocks: dict[int, int], options: Options):
-    """Stages of blocks, ``{filters: blocks}``; each but the first halves height and width."""
-    for stage, (filters, count) in enumerate(blocks.items()):
-        for place in range(count):
-            x = block(x, filters, 2 if stage and not place else 1, options)
-    return x
-
-
-def _classify(x, classes: int, options: Options):
-    x = _drop(layers.GlobalAveragePooling2D()(x), options.head_dropout)
-    return layers.Dense(classes)(x)
 
 
 def _bn_relu(x):
@@ -152,19 +139,21 @@ def _drop(x, rate: float):
     return layers.Dropout(rate)(x) if rate else x
 
 
-def _needs_projection(x, filters: int, strides: int, options: Options) -> bool:
-    """Whether the shortcut needs a 1×1 convolution to match the shape of the block's output.
+def _shortcut(x, filters: int, strides: int, options: Options):
+    """The input of a block, by a 1×1 convolution where its output has another shape.
 
-    (In the networks of 16 to 64 filters He et al. pad the shortcut with zeros instead.)
+    (In the networks of 16 to 64 filters He et al. pad with zeros instead.)
     """
-    return options.residual and (strides != 1 or x.shape[-1] != filters)
+    if options.residual and (strides != 1 or x.shape[-1] != filters):
+        return batch_norm(conv(x, filters, 1, strides, bias=False))
+    return x
 
 
 def _add(shortcut, y, identity: bool, options: Options):
     """Add a block's shortcut and branch; ``identity`` if the shortcut has no projection."""
     if not options.residual:
         return y
-    y = SparseGate(options.gate)(y) if options.gate else y
+    y = sparse_gate(y, options.gate) if options.gate else y
     x = _mix(shortcut, y) if options.highway else layers.Add()([shortcut, y])
     rate = options.spatial_dropout
     return layers.SpatialDropout2D(rate)(x) if rate and identity else x
@@ -180,26 +169,14 @@ def _mix(x, y):
     return layers.Add()([x, layers.Multiply()([share, difference])])
 
 
-@keras.saving.register_keras_serializable("cifar_utils")
-class SparseGate(layers.Layer):
-    """Sets an image's residual branch to zero if no response in it reaches a threshold ε.
+def sparse_gate(y, threshold: float):
+    """Set an image's residual branch to zero if no response in it reaches a threshold ε.
 
     The block is then exactly the identity for this image (Yu et al., Learning Strict Identity
     Mappings in Deep Residual Networks, CVPR 2018, doi:10.1109/CVPR.2018.00466).
     """
-
-    def __init__(self, threshold: float, **kwargs):
-        super().__init__(**kwargs)
-        if threshold < 0:
-            raise InputError(f"gate is {threshold!r}; it takes a threshold above 0, or 0 for none")
-        self.threshold = threshold
-
-    def call(self, y):
-        strongest = ops.max(ops.abs(y), axis=(1, 2, 3), keepdims=True)
-        return y * ops.cast(strongest >= self.threshold, y.dtype)
-
-    def get_config(self):
-        return {**super().get_config(), "threshold": self.threshold}
+    strongest = ops.max(ops.abs(y), axis=(1, 2, 3), keepdims=True)
+    return y * ops.cast(strongest >= threshold, y.dtype)
 
 
 def preact(x, classes: int, activation: str = "relu", dropout: float = 0.1, l2: float = 1e-6):
@@ -247,7 +224,6 @@ def gn_resnet(
     width: int = 100,
     dropout: float = 0.0,
     dropout_in: str = "block",
-    activation: bool = False,
 ):
     """Our own compact residual network of report A's size, with group normalization.
 
@@ -269,13 +245,10 @@ def gn_resnet(
     dropout_in
         ``"block"``: after each block, as in report A. ``"convolution"``: after each round, which
         report A recommends in the end.
-    activation
-        Whether ReLU follows each block's addition, as in one run of report A.
 
     """
     known_name("", dropout_in, ("block", "convolution"), label="dropout_in")
-    if width < 8:
-        raise InputError(f"width is {width!r}; gn_resnet takes 8 or more")
+    check_bounds("gn_resnet width", width, "at least 8")
 
     def normalize(x):
         return layers.ReLU()(layers.GroupNormalization(math.gcd(width, 8))(x))
@@ -292,7 +265,6 @@ def gn_resnet(
             )(normalize(y))  # fmt: skip
             y = _drop(y, dropout if dropout_in == "convolution" else 0)
         x = layers.Add()([x, y])
-        x = layers.ReLU()(x) if activation else x
         x = _drop(x, dropout if dropout_in == "block" else 0)
     x = layers.GlobalAveragePooling2D()(normalize(x))
     return layers.Dense(classes)(x)

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cifar_utils import __version__
-from cifar_utils.choices import REGISTRIES, read_registry
+from cifar_utils.choices import REGISTRIES
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.files import write_atomically
 from cifar_utils.reporting.parameters import describe, read_parameters
@@ -139,14 +139,14 @@ def options(kind: str, name: str | None) -> None:
       cifar-reports options schedule           each with what it does
       cifar-reports options schedule cosine    its options, as in: -p schedule "cosine(warmup=0.1)"
     """  # noqa: D301
-    known = read_registry(kind)
+    known = REGISTRIES[kind]
     if name is None:
-        rows = [(each, describe(known[each])[0].partition("\n")[0]) for each in known]
+        rows = [(each, describe(known.read(each))[0].partition("\n")[0]) for each in known]
         return _print_table((kind, "what it is"), rows)
-    function = known[known_name(kind, name, known)]
+    function = known.read(known_name(kind, name, known))
     text, meanings = describe(function)
     click.echo(f"{text}\n")
-    taken = [*inspect.signature(function).parameters.values()][REGISTRIES[kind][2] :]
+    taken = [*inspect.signature(function).parameters.values()][known.given :]
     rows = []
     for each in taken:
         default = "" if each.default is each.empty else repr(each.default)

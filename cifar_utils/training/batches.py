@@ -6,6 +6,17 @@ import keras
 import numpy as np
 
 from cifar_utils.data.dataset import Split
+from cifar_utils.errors import check_bounds
+
+
+def batches_of(model: keras.Model, split: Split, batch_size: int, seed: int) -> "Batches":
+    """What trains a model: a split's images as its input takes them, with its augmentation."""
+    changing = [layer for layer in model.layers if hasattr(layer, "change")]
+    variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
+    mixed = any(layer.mixes_labels for layer in changing)
+    classes = model.output_shape[-1] if mixed else 0
+    changes = [layer.change for layer in changing]
+    return Batches(split, batch_size, seed, variants, changes, classes)
 
 
 class Batches(keras.utils.PyDataset):
@@ -27,6 +38,7 @@ class Batches(keras.utils.PyDataset):
         classes: int = 0,
     ):
         super().__init__()
+        check_bounds("batch_size", batch_size, "at least 1")
         self.split, self.batch_size, self.seed, self.variants = split, batch_size, seed, variants
         self.changes, self.classes = changes, classes
         self.epoch = 0

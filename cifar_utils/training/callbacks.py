@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
@@ -19,6 +19,21 @@ from cifar_utils.models.summary import layers_of
 from cifar_utils.provenance import changes, with_epoch
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.history import NEVER, StoppingRule, best_epoch
+
+WAY_OUT = "delete {} to start from the beginning, or choose another folder"
+
+
+def check_same(folder: Path, what: str, kept: Mapping, asked: Mapping) -> None:
+    """Raise an InputError where a folder holds ``what``, with other settings than those asked for.
+
+    A setting that was not kept is one of a later version.
+    """
+    for name, value in asked.items():
+        if kept.get(name, value) != value:
+            raise InputError(
+                f"{folder} holds {what} with {name} {kept[name]!r}, not {value!r}; "
+                f"{WAY_OUT.format(folder)}"
+            )
 
 
 class TrainingDiverged(ArithmeticError):
@@ -76,7 +91,6 @@ class Checkpoint(keras.callbacks.Callback):
         self.folder, self.settings, self.environment = Path(folder), settings, environment
         self.epochs: list[dict] = []
         self.trained_by: list[dict] = []
-        self.way_out = f"delete {folder} to start from the beginning, or choose another folder"
 
     def weights(self, epoch: int) -> Path:
         """The weights after an epoch (counted from 1)."""
@@ -98,12 +112,7 @@ class Checkpoint(keras.callbacks.Callback):
             kept = json.loads(state.read_text())
             settings, self.epochs = dict(kept["settings"]), list(kept["epochs"])
             self.trained_by = list(kept.get("trained_by", []))
-        for name, value in self.settings.items():
-            if settings.get(name, value) != value:
-                raise InputError(
-                    f"{self.folder} holds a run with {name} {settings[name]!r}, not {value!r}; "
-                    f"{self.way_out}"
-                )
+        check_same(self.folder, "a run", settings, self.settings)
         told, done = [], len(self.epochs)
         try:
             self.load(done)
@@ -140,7 +149,9 @@ class Checkpoint(keras.callbacks.Callback):
             yield
         except (OSError, LookupError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"{self.folder} is damaged ({reason}); {self.way_out}") from error
+            raise InputError(
+                f"{self.folder} is damaged ({reason}); {WAY_OUT.format(self.folder)}"
+            ) from error
 
     def on_epoch_end(self, epoch, logs=None):
         done = epoch + 1

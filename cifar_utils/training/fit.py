@@ -13,15 +13,16 @@ import numpy as np
 
 from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import InputError
+from cifar_utils.errors import InputError, check_bounds
 from cifar_utils.events import display_line, write_event
 from cifar_utils.provenance import code_of, describe_environment
 from cifar_utils.text import slug
-from cifar_utils.training.batches import Batches
+from cifar_utils.training.batches import batches_of
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch, TrainingDiverged
 from cifar_utils.training.history import History, StoppingRule, best_epoch
-from cifar_utils.training.optimizers import OPTIMIZERS, make_optimizer
-from cifar_utils.training.schedules import SCHEDULES, Plateau
+from cifar_utils.training.metrics import accuracy, crossentropy, top5
+from cifar_utils.training.optimizers import make_optimizer
+from cifar_utils.training.schedules import Plateau
 
 
 def fit(
@@ -88,16 +89,11 @@ def fit(
         Where the loss is no longer a number.
 
     """
-    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
-        if value < 1:
-            raise InputError(f"{name} is {value!r}; it must be >= 1")
-    if not learning_rate > 0:
-        raise InputError(f"learning_rate is {learning_rate!r}; it must be > 0")
     until = epochs if until is None else until
-    if not 1 <= until <= epochs:
-        raise InputError(f"until is {until!r}; it takes 1 to {epochs}, the number of epochs")
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"label_smoothing is {label_smoothing!r}; it must be >= 0, < 1")
+    check_bounds("epochs", epochs, "at least 1")
+    check_bounds("until", until, f"at least 1, at most {epochs}")
+    check_bounds("learning_rate", learning_rate, "above 0")
+    check_bounds("label_smoothing", label_smoothing, "at least 0, below 1")
     rule = StoppingRule(target_accuracy, patience)
     if rule and not len(validation.labels):
         raise InputError(
@@ -111,13 +107,8 @@ def fit(
         "target_accuracy": target_accuracy, "patience": patience,
         "model and images": _fingerprint(model, train),
     }  # fmt: skip
-    variants = train.images.shape[1] if train.images.ndim > len(model.input_shape) else 0
-    changing = [layer for layer in model.layers if hasattr(layer, "change")]
-    mixed = any(layer.mixes_labels for layer in changing)
-    changes = [layer.change for layer in changing]
-    classes = model.output_shape[-1] if mixed else 0
-    batches = Batches(train, batch_size, seed, variants, changes, classes)
-    scheduled = parse_call("schedule", schedule, SCHEDULES, given=3)
+    batches = batches_of(model, train, batch_size, seed)
+    scheduled = parse_call("schedule", schedule)
     rate = scheduled(learning_rate, len(batches), epochs)
     plateaus = [rate] if isinstance(rate, Plateau) else []
     if plateaus and not len(validation.labels):
@@ -127,7 +118,7 @@ def fit(
         )
     model.compile(
         make_optimizer(optimizer, rate.peak if plateaus else rate, weight_decay, batch_size),
-        loss=_crossentropy(label_smoothing, mixed),
+        loss=crossentropy(label_smoothing, batches.classes > 0),
         metrics=[accuracy, top5] if model.output_shape[-1] > 5 else [accuracy],
         # XLA makes a step slower in TensorFlow on a CPU; JAX can't do without it.
         jit_compile=keras.backend.backend() == "jax",
@@ -148,7 +139,7 @@ def fit(
         done = len(checkpoint.epochs)
         for plateau in plateaus:
             plateau.rows = checkpoint.epochs
-        optimizing = parse_call("optimizer", optimizer, OPTIMIZERS, given=3)
+        optimizing = parse_call("optimizer", optimizer)
         code = getattr(model, "code", {}) | code_of([fit, scheduled.function, optimizing.function])
 
         def history(rows: list[dict]) -> History:
@@ -183,47 +174,6 @@ def fit(
         done = history(checkpoint.epochs)
         checkpoint.load(done.best_epoch)
     return done
-
-
-def _crossentropy(label_smoothing: float, mixed: bool):
-    if not (label_smoothing or mixed):
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-    def crossentropy(labels, logits):
-        # Keras smooths one-hot labels alone; those of validation are integers in any case.
-        if not _are_shares(labels, logits):
-            labels = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), logits.shape[-1])
-        return keras.losses.categorical_crossentropy(
-            labels, logits, from_logits=True, label_smoothing=label_smoothing
-        )
-
-    return crossentropy
-
-
-def accuracy(labels, logits):
-    """1.0 where the most probable class is the label, else 0.0, float32 ``(N,)``.
-
-    Labels are class numbers ``(N,)`` or, with mixup, shares ``(N, K)``: then the largest counts.
-    """
-    return keras.ops.cast(_numbers(labels, logits) == keras.ops.argmax(logits, axis=-1), "float32")
-
-
-def top5(labels, logits):
-    """1.0 where the label is among the five most probable classes, as :func:`accuracy`."""
-    hit = keras.ops.in_top_k(_numbers(labels, logits), keras.ops.cast(logits, "float32"), 5)
-    return keras.ops.cast(hit, "float32")
-
-
-def _numbers(labels, logits):
-    """The class numbers of labels, ``(N,)``."""
-    if _are_shares(labels, logits):
-        return keras.ops.cast(keras.ops.argmax(labels, axis=-1), "int32")
-    return keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
-
-
-def _are_shares(labels, logits) -> bool:
-    """Whether labels are shares of each class ``(N, K)``, rather than integers, as validation's."""
-    return labels.shape[1:] == logits.shape[1:]
 
 
 def _fingerprint(model: keras.Model, train: Split) -> str:

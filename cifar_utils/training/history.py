@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
-
-from cifar_utils.errors import InputError
+from cifar_utils.errors import check_bounds
 from cifar_utils.text import percent
 
 
@@ -30,13 +28,10 @@ class StoppingRule:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        target, patience = self.target_accuracy, self.patience
-        if target is not None and not 0 < target <= 1:
-            raise InputError(
-                f"target_accuracy is {target!r}; it must be above 0, at most 1, or None"
-            )
-        if patience is not None and patience < 1:
-            raise InputError(f"patience is {patience!r}; it must be at least 1, or None")
+        if self.target_accuracy is not None:
+            check_bounds("target_accuracy", self.target_accuracy, "above 0, at most 1")
+        if self.patience is not None:
+            check_bounds("patience", self.patience, "at least 1")
 
     def __bool__(self) -> bool:
         return self != StoppingRule()
@@ -148,10 +143,6 @@ class History:
 
     def _repr_html_(self) -> str:
         return f"<p>{self!r}</p>"
-
-    def to_frame(self) -> pd.DataFrame:
-        """The rows as a table, indexed by epoch."""
-        return pd.DataFrame(self.epochs).set_index("epoch")
 
 
 def best_epoch(epochs: list[dict[str, Any]]) -> int:

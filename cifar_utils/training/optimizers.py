@@ -3,8 +3,7 @@
 import keras
 
 from cifar_utils.choices import parse_call
-from cifar_utils.errors import InputError
-from cifar_utils.training.muon import Muon
+from cifar_utils.errors import InputError, check_bounds
 
 
 def sgd(learning_rate, weight_decay, batch_size, momentum: float = 0.9, nesterov: bool = False):
@@ -29,8 +28,7 @@ def adamw(
 
     Where ``weight_decay`` is 0, it is ``default_decay``.
     """
-    if default_decay < 0:
-        raise InputError(f"adamw default_decay is {default_decay!r}; it must be >= 0")
+    check_bounds("adamw default_decay", default_decay, "at least 0")
     decay = weight_decay or default_decay
     return keras.optimizers.AdamW(learning_rate, decay, beta_1, beta_2)
 
@@ -49,11 +47,10 @@ def muon(
     The factors are for each image of a batch, because SGD follows the sum of the images' losses. A
     step of Muon has the same length whatever the gradient's length.
     """
+    from cifar_utils.training.muon import Muon
+
     factors = dense_factor * batch_size, bias_factor * batch_size
     return Muon(learning_rate, momentum, *factors, steps=steps, weight_decay=weight_decay)
-
-
-OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw, "muon": muon}
 
 
 def make_optimizer(
@@ -79,7 +76,7 @@ def make_optimizer(
         Where the name or an option is unknown, or an option's value is refused.
 
     """
-    call = parse_call("optimizer", text, OPTIMIZERS, given=3)
+    call = parse_call("optimizer", text)
     try:
         optimizer = call(learning_rate, weight_decay or None, batch_size)
     except (ValueError, TypeError) as error:

@@ -1,7 +1,7 @@
 """Single steps of a network: a learning rate range test, the norms of its gradients."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +12,11 @@ import pandas as pd
 from keras import ops
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import InputError
+from cifar_utils.errors import InputError, check_bounds
 from cifar_utils.events import progress_bar
-from cifar_utils.training.batches import Batches
+from cifar_utils.training.batches import Batches, batches_of
 from cifar_utils.training.callbacks import SeedEpoch
+from cifar_utils.training.metrics import crossentropy
 from cifar_utils.training.optimizers import make_optimizer
 
 SMOOTHING = 0.9  # of the losses: the share of each mean that the one before it has
@@ -82,13 +83,9 @@ class LearningRateRange:
         return f"<p>{self!r}</p>"
 
 
-def smooth(losses: np.ndarray) -> np.ndarray:
+def smooth(losses: Sequence[float]) -> np.ndarray:
     """Exponential moving averages of values ``(N,)``, each over the sum of its weights."""
-    mean, found = 0.0, []
-    for count, loss in enumerate(losses, 1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        found.append(mean / (1 - SMOOTHING**count))
-    return np.array(found)
+    return pd.Series(losses).ewm(alpha=1 - SMOOTHING).mean().to_numpy()
 
 
 def learning_rate_range(
@@ -127,13 +124,10 @@ def learning_rate_range(
         Where an argument is out of range or unknown, or there are fewer images than a batch.
 
     """
-    if not 0 < lowest < highest:
-        raise InputError(
-            f"learning rates rise from lowest to highest, above 0; given: {lowest!r}, {highest!r}"
-        )
-    if steps < 2:
-        raise InputError(f"steps is {steps!r}; it must be >= 2")
-    batches = _batches(model, train, batch_size, seed)
+    check_bounds("lowest", lowest, "above 0")
+    check_bounds("highest", highest, f"above {lowest}")
+    check_bounds("steps", steps, "at least 2")
+    batches = batches_of(model, train, batch_size, seed)
     whole = len(train.labels) // batch_size  # batches: a smaller one would be noisier
     if not whole:
         raise InputError(
@@ -146,16 +140,18 @@ def learning_rate_range(
     with _steps(model, made, batches, seed) as step, progress_bar("rates", steps) as bar:
         for count, rate in enumerate(rates):
             made.learning_rate = rate
-            losses.append(step(*divmod(count, whole)))
-            smoothed = smooth(np.array(losses))
-            blew_up = not smoothed[-1] <= BLOWN_UP * smoothed.min()  # NaN is not
+            loss = step(*divmod(count, whole))
+            blew_up = not math.isfinite(loss)
+            if not blew_up:
+                losses.append(loss)
+                smoothed = smooth(losses)
+                blew_up = smoothed[-1] > BLOWN_UP * smoothed.min()
             if blew_up:
                 break
             bar.update()
-    kept = len(losses) - (not math.isfinite(losses[-1]))  # what is no number can't be drawn
-    if not kept:
-        raise InputError(f"the loss is {losses[0]} at once, at a learning rate of {lowest:.2g}")
-    return LearningRateRange(rates[:kept], np.array(losses[:kept]), blew_up)
+    if not losses:
+        raise InputError(f"the loss is {loss} at once, at a learning rate of {lowest:.2g}")
+    return LearningRateRange(rates[: len(losses)], np.array(losses), blew_up)
 
 
 def gradient_norms(
@@ -183,15 +179,13 @@ def gradient_norms(
     Raises
     ------
     InputError
-        Where there are no images, or ``batch_size`` is below 1.
+        Where ``batch_size`` is below 1.
     FloatingPointError
         Where a gradient is NaN or infinite.
 
     """
-    optimizer = _RecordNorms()
-    with _steps(
-        model, optimizer, _batches(model, split, batch_size, seed), seed, once=True
-    ) as step:
+    optimizer, batches = _RecordNorms(), batches_of(model, split, batch_size, seed)
+    with _steps(model, optimizer, batches, seed, once=True) as step:
         step(0, 0)
     rows = [
         {
@@ -227,7 +221,7 @@ def _steps(
     probe = keras.Model(model.input, model.output)
     probe.compile(
         optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        crossentropy(0.0, batches.classes > 0),
         jit_compile=keras.backend.backend() == "jax",
         # A single step is over before TensorFlow would have compiled it.
         run_eagerly=once and keras.backend.backend() == "tensorflow",
@@ -269,13 +263,3 @@ class _RecordNorms(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         square = ops.sum(ops.square(ops.cast(gradient, "float32")))
         self.assign(self.squares[self._get_variable_index(variable)], square)
-
-
-def _batches(model: keras.Model, split: Split, batch_size: int, seed: int) -> Batches:
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size!r}; it must be >= 1")
-    if not len(split.labels):
-        raise InputError("there are no images to take a step on; give a split that has some")
-    variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
-    changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
-    return Batches(split, batch_size, seed, variants, changes)

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 from keras.optimizers import schedules
 
-from cifar_utils.errors import InputError
+from cifar_utils.errors import check_bounds
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -41,9 +41,6 @@ class PiecewiseLinear(schedules.LearningRateSchedule):
     def get_config(self):
         return {"steps": self.steps, "rates": self.rates}
 
-    def __repr__(self) -> str:
-        return f"PiecewiseLinear({self.steps}, {self.rates})"
-
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
     """A rate that is cut where the validation loss has not become better for a while.
@@ -70,11 +67,6 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
         for row in self.rows:
             self.on_epoch_end(row["epoch"] - 1, dict(row))
 
-    def __repr__(self) -> str:
-        options = ("factor", "patience", "min_delta", "cooldown")
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in options)
-        return f"Plateau({self.peak}, {values})"
-
 
 def constant(learning_rate: float, steps: int, epochs: int):
     """The same rate throughout."""
@@ -88,11 +80,8 @@ def exponential(learning_rate: float, steps: int, epochs: int, factor: float = 0
 
 def step(learning_rate: float, steps: int, epochs: int, every: int = 10, factor: float = 0.1):
     """Times ``factor`` after every so many epochs (report C)."""
-    if not (isinstance(every, int) and every >= 1 and 0 < factor < 1):
-        raise InputError(
-            f"a schedule cuts the rate by a factor in (0, 1) every 1 or more epochs; given: "
-            f"factor {factor!r}, every {every!r}"
-        )
+    check_bounds("step every", every, "at least 1")
+    check_bounds("step factor", factor, "above 0, below 1")
     return schedules.ExponentialDecay(learning_rate, steps * every, factor, staircase=True)
 
 
@@ -101,8 +90,7 @@ def cosine(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0):
 
     ``warmup`` is the share of all steps in which the rate first rises from zero.
     """
-    if not 0 <= warmup < 1:
-        raise InputError(f"cosine warmup is {warmup!r}; it takes a share of the steps in [0, 1)")
+    check_bounds("cosine warmup", warmup, "at least 0, below 1")
     rising = math.floor(warmup * steps * epochs)
     falling = steps * epochs - rising
     if not rising:
@@ -112,11 +100,8 @@ def cosine(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0):
 
 def linear(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0, final: float = 0.0):
     """Up from zero over the share ``warmup`` of all steps, then down to ``final`` of the peak."""
-    if not (0 <= warmup < 1 and 0 <= final <= 1):
-        raise InputError(
-            f"linear takes warmup, a share of the steps in [0, 1), and final, a share of the rate "
-            f"in [0, 1]; given: warmup {warmup!r}, final {final!r}"
-        )
+    check_bounds("linear warmup", warmup, "at least 0, below 1")
+    check_bounds("linear final", final, "at least 0, at most 1")
     total = steps * epochs
     rising = math.floor(warmup * total)
     start = [(0, 0.0)] if rising else []
@@ -129,11 +114,8 @@ def one_cycle(learning_rate: float, steps: int, epochs: int, rise: float = 0.45,
     Super-convergence (Smith and Topin, arXiv:1708.07120); report C tried it. ``rise`` is the share
     of all steps that the rise takes.
     """
-    if not (0 < rise < 0.5 and 0 < low < 1):
-        raise InputError(
-            f"one_cycle takes rise, a share of the steps in (0, 0.5), and low, a share of the rate "
-            f"in (0, 1); given: rise {rise!r}, low {low!r}"
-        )
+    check_bounds("one_cycle rise", rise, "above 0, below 0.5")
+    check_bounds("one_cycle low", low, "above 0, below 1")
     total = steps * epochs
     points = [(0, low), (rise * total, 1.0), (2 * rise * total, low), (total, low / 100)]
     return _through(points, learning_rate)
@@ -144,11 +126,8 @@ def triangular(learning_rate: float, steps: int, epochs: int, every: int = 8, lo
 
     The triangular policy of cyclical learning rates (Smith, arXiv:1506.01186); report C tried it.
     """
-    if not (every >= 1 and 0 <= low < 1):
-        raise InputError(
-            f"triangular takes every, 1 or more epochs, and low, a share of the rate in [0, 1); "
-            f"given: every {every!r}, low {low!r}"
-        )
+    check_bounds("triangular every", every, "at least 1")
+    check_bounds("triangular low", low, "at least 0, below 1")
     half, turns = every * steps / 2, math.ceil(2 * epochs / every)
     points = [(turn * half, 1.0 if turn % 2 else low) for turn in range(turns + 1)]
     return _through(points, learning_rate)
@@ -168,12 +147,10 @@ def plateau(
     A loss is better where it is lower by more than ``min_delta``. After a cut, the first epoch that
     counts is the ``cooldown``-th. (Keras's ReduceLROnPlateau.)
     """
-    if not (0 < factor < 1 and patience >= 1 and min_delta >= 0 and cooldown >= 0):
-        raise InputError(
-            f"plateau takes factor in (0, 1), patience, 1 or more epochs, min_delta >= 0 and "
-            f"cooldown >= 0; given: factor {factor!r}, patience {patience!r}, min_delta "
-            f"{min_delta!r}, cooldown {cooldown!r}"
-        )
+    check_bounds("plateau factor", factor, "above 0, below 1")
+    check_bounds("plateau patience", patience, "at least 1")
+    check_bounds("plateau min_delta", min_delta, "at least 0")
+    check_bounds("plateau cooldown", cooldown, "at least 0")
     return Plateau(
         learning_rate, factor=factor, patience=patience, min_delta=min_delta, cooldown=cooldown
     )
@@ -182,9 +159,3 @@ def plateau(
 def _through(points: list[tuple[float, float]], peak: float) -> PiecewiseLinear:
     steps, shares = zip(*points, strict=True)
     return PiecewiseLinear(list(steps), [share * peak for share in shares])
-
-
-SCHEDULES = {
-    function.__name__: function
-    for function in (constant, exponential, step, cosine, linear, one_cycle, triangular, plateau)
-}

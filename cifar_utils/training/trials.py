@@ -17,7 +17,6 @@ from cifar_utils.text import compact, duration, percent, slug
 from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
-from cifar_utils.training.schedules import SCHEDULES
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,7 +119,7 @@ def run_trials(
         values = settings | dict(case)
         own = {key: values.pop(key) for key in ("architecture", "augmentation") if key in values}
         model = build_model(dataset=dataset, precision=precision, seed=seed, **own)
-        parse_call("schedule", values.get("schedule", "constant"), SCHEDULES, given=3)
+        parse_call("schedule", values.get("schedule", "constant"))
         prepared.append((name, model, values))
     trials = []
     for name, model, values in prepared:

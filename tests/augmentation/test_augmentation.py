@@ -1,6 +1,5 @@
 import colorsys
 import importlib.util
-import itertools
 import os
 import subprocess
 import sys
@@ -11,11 +10,12 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_utils.augmentation import PAD_MODES, augmentation_layers
+from cifar_utils.augmentation import AUGMENTATIONS, augmentation_layers
+from cifar_utils.augmentation.geometry import PAD_MODES
 from cifar_utils.backend import keras
 from cifar_utils.data import load_dataset
 from cifar_utils.errors import InputError
-from cifar_utils.models import AUGMENTATIONS, build_model
+from cifar_utils.models import build_model
 
 OF_BATCHES = {"alternating_flip", "cutmix", "mixup"}
 OF_IMAGES = sorted(AUGMENTATIONS.keys() - OF_BATCHES)
@@ -39,7 +39,7 @@ def noise(count, height=6, width=6, channels=3):
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.integers(1, 3),
     st.sampled_from(PAD_MODES),
@@ -92,7 +92,7 @@ def test_all_images_are_flipped_or_the_whole_batch_by_one_draw():
 
 
 @given(st.integers(0, 2**40), st.integers(0, 100), st.permutations(range(40)))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_alternating_flips_show_each_image_both_ways_in_two_epochs(seed, epoch, index):
     layer = layer_of("alternating_flip")
     images, index = noise(40), np.array(index)
@@ -114,7 +114,10 @@ def test_alternating_flips_show_each_image_both_ways_in_two_epochs(seed, epoch, 
 @pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
 def test_augmentation_is_nothing_outside_training(name):
     layer, images = layer_of(name), noise(4, 16, 16)
-    for unchanged in (layer(images, training=False), layer(images)):
+    calls = [layer(images, training=False), layer(images)]
+    # What changes batches does so before the layers are called.
+    calls += [layer(images, training=True)] if name in OF_BATCHES else []
+    for unchanged in calls:
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(unchanged), images)
 
 
@@ -132,12 +135,6 @@ def test_each_image_draws_its_own_change_anew(name):
     layer.seed_generator.state.assign([3, 0])
     compiled = keras.ops.convert_to_numpy(layer(images, training=True))
     np.testing.assert_allclose(compiled, first, atol=0.01)
-
-
-@pytest.mark.parametrize("name", sorted(OF_BATCHES))
-def test_what_changes_batches_is_no_layer_s_work(name):
-    layer, images = layer_of(name), noise(4)
-    np.testing.assert_array_equal(layer(images, training=True), images)
 
 
 def moved(images, degrees=0.0, down=0.0, right=0.0):
@@ -167,11 +164,6 @@ def test_an_affine_map_is_scipy_s_interpolated_once_and_repeats_the_edge(degrees
     np.testing.assert_allclose(moved(images, degrees, down, right), expected, atol=0.01)
 
 
-def test_no_rotation_and_no_shift_is_the_image_to_the_bit():
-    images = noise(5, 8, 7)
-    np.testing.assert_array_equal(augmented(layer_of("affine(0, 0)"), images), images)
-
-
 @pytest.mark.parametrize(
     ("text", "degrees", "fraction"),
     [("affine", 30, 0.1), ("affine(5, 0.3)", 5, 0.3), ("rotation(40)", 40, 0), ("shift", 0, 0.1)],
@@ -191,7 +183,7 @@ def test_angles_and_shifts_are_drawn_for_each_image_within_their_limits(text, de
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_contrast_keeps_means_and_narrows_what_is_around_them(one, other):
     lower, upper = sorted((one, other))
     images = np.float32(noise(20, 8, 8))
@@ -220,42 +212,21 @@ def turned(pixel, turn):
     return np.array(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value))
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(("contrast", "saturation", "hue"))))
-def test_colours_are_jittered_as_torchvision_s_in_whatever_order(order):
+def test_colours_are_jittered_as_torchvision_s():
     random = np.random.default_rng(0)
     images = random.uniform(90, 150, (6, 4, 4, 3)).astype(np.float32)  # so that nothing is clipped
     values = dict(zip(STEPS, random.uniform(0.7, 1.3, (4, 6)), strict=True))
     values["hue"] = random.uniform(-0.5, 0.5, 6)
-    steps = [*order, "brightness"]
-    before = [order.index("hue") < order.index(name) for name in ("contrast", "saturation")]
     draws = [np.float32(values[name])[:, None, None] for name in STEPS]
-    draws += [np.full((6, 1, 1), flag) for flag in before]
     changed = np.asarray(layer_of("colour_jitter").transform(images, *draws))
     for number, image in enumerate(images.astype(float)):
-        for name in steps:
-            image = STEPS[name](image, values[name][number])
+        for name, step in STEPS.items():
+            image = step(image, values[name][number])
         np.testing.assert_allclose(changed[number], image, atol=0.01)
 
 
-def test_a_hue_turned_by_nothing_is_the_same():
-    images = np.concatenate([noise(10), np.zeros((1, 6, 6, 3)), np.full((1, 6, 6, 3), 255)])
-    layer, one = layer_of("colour_jitter"), np.ones((12, 1, 1), np.float32)
-    same = layer.transform(np.float32(images), one, one, one, 0 * one, one > 0, one > 0)
-    np.testing.assert_allclose(same, images, atol=0.01)
-    nothing = layer_of("colour_jitter(0.0, 0.0, 0.0, 0.0)")
-    np.testing.assert_allclose(augmented(nothing, images), images, atol=0.01)
-
-
-def test_a_full_half_turn_of_hue_swaps_red_for_cyan_and_leaves_grey():
-    layer, one = layer_of("colour_jitter"), np.ones((1, 1, 1), np.float32)
-    image = np.float32([[[[200, 0, 0], [0, 0, 200], [70, 70, 70]]]])
-    changed = layer.transform(image, one, one, one, one / 2, one > 0, one > 0)
-    expected = [[[[0, 200, 200], [200, 200, 0], [70, 70, 70]]]]
-    np.testing.assert_allclose(changed, expected, atol=0.01)
-
-
 @given(st.integers(1, 11))
-@settings(deadline=None, max_examples=11)
+@settings(max_examples=11)
 def test_a_hole_is_a_square_of_its_size_cut_off_by_the_edge_alone(size):
     images = np.float32(np.random.default_rng(0).choice([0, 255], (60, 12, 14, 3)))
     cut = augmented(layer_of(f"cutout({size})"), images)
@@ -281,7 +252,7 @@ SEEDED = {"seed": st.integers(0, 2**40), "epoch": st.integers(0, 500)}
 
 
 @given(alpha=st.floats(0.05, 5), count=st.integers(1, 30), **SEEDED)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_mixed_up_labels_tell_what_the_pixels_are_of(alpha, count, seed, epoch):
     images, labels = even(count, 8)
     mixed, shares = layer_of(f"mixup({alpha})").change(
@@ -298,7 +269,7 @@ def test_mixed_up_labels_tell_what_the_pixels_are_of(alpha, count, seed, epoch):
 
 
 @given(alpha=st.floats(0.05, 5), count=st.integers(1, 30), **SEEDED)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_cutmix_label_s_shares_are_those_of_the_area(alpha, count, seed, epoch):
     images, labels = even(count, 8)
     mixed, shares = layer_of(f"cutmix({alpha}, probability=1)").change(
@@ -334,39 +305,23 @@ def test_changes_of_a_batch_follow_from_seed_epoch_and_place_alone(name):
     assert len({changed(), changed(seed=2), changed(epoch=3), changed(first=30)}) == 4
 
 
-def test_what_is_mixed_can_be_mixed_again():
-    images, labels = even(30, 8)
-    for layer in augmentation_layers("mixup, cutmix"):
-        images, labels = layer.change(images, labels, np.arange(30), 0, 0)
-    np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-5)
-    assert (labels > 0).sum(1).max() > 2
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("flip('diagonal')", "unknown flip direction 'diagonal'"),
-        ("flip(probability=0)", "flip probability is 0.0; it takes a number > 0, <= 1"),
+        ("flip(probability=0)", "flip probability is 0.0; it must be above 0, at most 1"),
         ("flip(per_batch=2)", "per_batch in augmentation 'flip(per_batch=2)' is 2; it takes True"),
-        ("crop(0)", "crop padding is 0; it takes a whole number of pixels >= 1"),
+        ("crop(0)", "crop padding is 0; it must be at least 1"),
         ("crop(4, 'mirror')", "unknown crop mode 'mirror'"),
-        ("rotation(181)", "rotation is 181.0 degrees; it takes a number > 0, <= 180"),
-        ("affine(-1)", "affine is -1.0 degrees; it takes a number >= 0, <= 180"),
-        ("affine(30, 1)", "affine shift is 1.0 of the size; it takes a fraction in [0, 1)"),
-        ("rotation(0)", "rotation is 0.0 degrees; it takes a number > 0, <= 180"),
-        ("shift(0)", "shift is 0.0 of the size; it takes a fraction in (0, 1)"),
-        ("shift(1)", "shift is 1.0 of the size; it takes a fraction in (0, 1)"),
-        ("contrast(0.75, 0.25)", "contrast is from 0.75 to 0.25; it takes lower >= 0 and upper"),
-        ("contrast(-1, 1)", "contrast is from -1.0 to 1.0"),
-        ("colour_jitter(-0.1)", "colour_jitter brightness is -0.1; it takes a number >= 0"),
-        ("colour_jitter(hue=0.6)", "colour_jitter hue is 0.6; it takes a share of the wheel"),
-        ("cutout(0)", "cutout size is 0; it takes a whole number of pixels >= 1"),
-        ("mixup(0)", "mixup alpha is 0.0; it takes a number > 0"),
-        ("cutmix(-1)", "cutmix alpha is -1.0; it takes a number > 0"),
-        ("cutmix(1, 1.5)", "cutmix probability is 1.5; it takes a number > 0, <= 1"),
-        ("mixup, flip, mixup(0.1)", "has mixup more than once; list it once"),
-        ("alternating_flip, alternating_flip", "has alternating_flip more than once"),
-        ("mixupp", "did you mean 'mixup'?"),
+        ("affine(-1)", "affine degrees is -1.0; it must be at least 0, at most 180"),
+        ("affine(30, 1)", "affine shift is 1.0; it must be at least 0, below 1"),
+        ("rotation(181)", "rotation degrees is 181.0"),
+        ("shift(0)", "shift fraction is 0.0"),
+        ("contrast(0.75, 0.25)", "contrast upper is 0.25; it must be at least 0.75"),
+        ("colour_jitter(hue=0.6)", "colour_jitter hue is 0.6; it must be at least 0, at most 0.5"),
+        ("cutout(0)", "cutout size is 0"),
+        ("mixup(0)", "mixup alpha is 0.0"),
+        ("cutmix(1, 1.5)", "cutmix probability is 1.5"),
     ],
 )
 def test_a_bad_option_is_one_line(text, words):
@@ -381,7 +336,6 @@ def test_a_bad_option_is_one_line(text, words):
     [
         ("crop(6, 'reflect')", (6, 6, 3), "it must be less than the 6 that the images have"),
         ("cutout(6)", (6, 6, 3), "cutout size is 6 pixels; it must be less than the 6 that"),
-        ("colour_jitter", (6, 6, 1), "colour_jitter takes images of 3 channels, not 1"),
     ],
 )
 def test_images_that_an_augmentation_cannot_take_are_one_line(text, shape, words):
@@ -404,12 +358,6 @@ def test_a_model_of_any_precision_takes_them_all(precision):
     assert not np.array_equal(changed, plain)
     layers = [layer for layer in model.layers if hasattr(layer, "transform")]
     assert [layer.compute_dtype for layer in layers] == ["float32"] * len(OF_IMAGES)
-
-
-def test_layers_come_in_the_order_of_the_text():
-    layers = augmentation_layers("flip, crop(2, 'reflect'), flip('vertical')")
-    assert [type(layer).__name__ for layer in layers] == ["RandomFlip", "RandomCrop", "RandomFlip"]
-    assert (layers[1].padding, layers[1].mode) == (2, "reflect")
 
 
 COMPILED = (

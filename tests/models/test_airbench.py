@@ -33,7 +33,7 @@ def test_patches_come_out_decorrelated_and_of_variance_one(digits, with_images):
     layer = whitening(build_model("airbench", with_images(digits, 32), precision="float32"))
     images = np.random.default_rng(0).normal(size=(200, 32, 32, 3)).astype(np.float32)
     smooth = images + np.roll(images, 1, axis=1) + 0.5 * np.roll(images, 1, axis=2)
-    layer.adapt(smooth)
+    layer.whiten(smooth)
     found = to_numpy(layer(smooth)).reshape(-1, 24)
     np.testing.assert_allclose(found[:, :12], -found[:, 12:], atol=1e-4)
     np.testing.assert_allclose(found[:, :12].T @ found[:, :12] / len(found), np.eye(12), atol=0.02)

@@ -6,7 +6,6 @@ import inspect
 import numpy as np
 import pytest
 
-from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.errors import InputError
@@ -21,11 +20,6 @@ def to_numpy(tensor):
 
 def same_weights(a, b):
     return all(map(np.array_equal, a.get_weights(), b.get_weights()))
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_each_architecture_s_code_can_be_shown(name):
-    assert inspect.getsource(ARCHITECTURES[name]).startswith(f"def {name}(")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -93,14 +87,6 @@ def test_half_is_from_minus_one_to_one_for_any_training_images(digits, coloured)
         np.testing.assert_allclose(found, (images / 255 - 0.5) / 0.5, atol=1e-6)
 
 
-def test_an_unknown_normalization_is_one_line(digits):
-    words = (
-        r"^unknown normalization 'pixel'; did you mean 'pixels'\? known: channels, pixels, half$"
-    )
-    with pytest.raises(InputError, match=words):
-        build_model("resnet20", digits, normalization="pixel")
-
-
 def test_images_all_the_same_are_finite(digits):
     black = Split(np.zeros_like(digits.train.images), digits.train.labels)
     model = build_model("resnet20", dataclasses.replace(digits, train=black))
@@ -118,16 +104,6 @@ def test_augmentation_acts_in_training_only(digits):
     assert not np.allclose(first, to_numpy(model(images, training=True)), atol=1e-2)
 
 
-def test_a_saved_model_gives_the_same_logits(digits, tmp_path):
-    text = "crop(2, 'reflect'), flip, affine"
-    model = build_model("resnet20(dropout=0.1)", digits, augmentation=text, precision="auto")
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    images = digits.test.images
-    np.testing.assert_array_equal(to_numpy(loaded(images)), to_numpy(model(images)))
-    assert loaded.layers[1].mode == "reflect"
-
-
 @pytest.mark.parametrize(
     ("architecture", "augmentation", "words"),
     [
@@ -137,19 +113,13 @@ def test_a_saved_model_gives_the_same_logits(digits, tmp_path):
         ("resnet20(dropout=1.5)", None, "between 0 and 1"),
         ("vgg19(units=0)", None, "expected a positive integer"),
         ("preact(activation='ellu')", None, "ellu"),
-        ("resnet20(gate=-1)", None, "threshold above 0"),
-        ("resnet20(stages=1)", None, "unknown option"),
+        ("resnet20(gate=-1)", None, "gate is -1.0; it must be at least 0"),
         ("resnet20(residual=False, highway=True)", None, "residual is False; spatial_dropout,"),
-        ("gn_resnet(width=4)", None, "8 or more"),
+        ("gn_resnet(width=4)", None, "gn_resnet width is 4; it must be at least 8"),
         ("gn_resnet(dropout_in='head')", None, "known: block, convolution"),
-        ("resnet20, preact", None, "exactly one of"),
         ("", None, "exactly one of"),
         ("resnet20", "crp", "did you mean 'crop'?"),
-        ("resnet20", "crop(0)", "whole number of pixels >= 1"),
-        ("resnet20", "crop(mode='edge')", "crop mode 'edge'; known: constant, reflect, symmetric"),
         ("resnet20", "crop(32, 'reflect')", "less than the 32"),
-        ("resnet20", "flip('up')", "flip direction 'up'; known: horizontal, vertical"),
-        ("resnet20", "rotation(0)", "> 0"),
     ],
 )
 def test_unknown_names_and_options_are_one_line(digits, architecture, augmentation, words):
@@ -157,6 +127,8 @@ def test_unknown_names_and_options_are_one_line(digits, architecture, augmentati
         build_model(architecture, digits, augmentation=augmentation)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="'pixel'; did you mean 'pixels'"):
+        build_model("resnet20", digits, normalization="pixel")
 
 
 @pytest.mark.parametrize(
@@ -167,10 +139,6 @@ def test_images_too_small_for_an_architecture_are_one_line(digits, with_images, 
         build_model(name, with_images(digits, size))
     assert "negative" in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_no_augmentation_has_two_more_names():
-    assert augmentation_layers(None) == augmentation_layers("none") == augmentation_layers("") == []
 
 
 @pytest.mark.parametrize(
@@ -192,14 +160,6 @@ def test_an_architecture_learns(digits, name, epochs, rate):
     settings = {"batch_size": 6, "optimizer": "adam", "schedule": "cosine"}
     history = fit(model, split, split, epochs=epochs, learning_rate=rate, **settings)
     assert history.best["val_accuracy"] >= 0.9
-
-
-@pytest.mark.parametrize("name", ["fan", "vgg19", "resnet18"])
-def test_a_large_architecture_lowers_its_loss(built, digits, name):
-    model = built(name)
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    losses = [float(model.train_on_batch(*(x[:4] for x in digits.train))) for _ in range(3)]
-    assert min(losses[1:]) < losses[0]
 
 
 def tiny(x, classes, width: int = 4):

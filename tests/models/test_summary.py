@@ -29,17 +29,6 @@ def test_operations_of_a_tiny_model_by_hand():
     assert facts.layers["parameters"].sum() == 181
 
 
-def test_operations_of_cifarnet_by_hand(built):
-    multiply_adds = (
-        conv(32 * 32, 3, 64, 128)
-        + conv(16 * 16, 128, 128, 128, 256)
-        + conv(8 * 8, 256, 256)
-        + conv(4 * 4, 256, 256, 256)
-        + 256 * 10
-    )
-    assert summarize(built("cifarnet")).flops == 2 * multiply_adds
-
-
 def test_operations_of_resnet20_by_hand(built):
     multiply_adds = (
         conv(32 * 32, 3, *[16] * 7)

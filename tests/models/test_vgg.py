@@ -13,23 +13,6 @@ def layers_of(model, *kinds):
     return [layer for layer in model.layers if isinstance(layer, kinds)]
 
 
-def trained(model):
-    return sum(np.prod(weight.shape) for weight in model.trainable_weights)
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "trainable"),
-    [
-        ("fan", 87_316_426, 87_312_394),
-        ("cifarnet", 2_444_672, 2_441_728),
-        ("vgg19", 20_576_842, 20_565_834),
-    ],
-)
-def test_parameters_are_as_many_as_reported(built, name, parameters, trainable):
-    model = built(name)
-    assert (model.count_params(), trained(model)) == (parameters, trainable)
-
-
 def test_fan_is_report_b_s_layer_by_layer(built):
     layers = keras.layers
     expected = [layers.InputLayer, layers.Normalization]
@@ -56,13 +39,6 @@ def test_fan_is_report_b_s_layer_by_layer(built):
         assert (layer.momentum, layer.epsilon) == (0.99, 1e-3)
 
 
-def test_cifarnet_s_pairs_add_no_parameters(digits, built):
-    plain = build_model("cifarnet(residual=False)", digits)
-    assert not layers_of(plain, keras.layers.Add)
-    assert len(layers_of(built("cifarnet"), keras.layers.Add)) == 2
-    assert plain.count_params() == built("cifarnet").count_params()
-
-
 def test_cifarnet_is_report_e_s_layer_by_layer(built):
     model = built("cifarnet")
     row = layers_of(model, keras.layers.Conv2D, keras.layers.MaxPooling2D)
@@ -73,6 +49,7 @@ def test_cifarnet_is_report_e_s_layer_by_layer(built):
     # PyTorch's momentum of 0.1 is the share of the new batch, Keras's that of the old mean.
     for layer in layers_of(model, keras.layers.BatchNormalization):
         assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+    assert len(layers_of(model, keras.layers.Add)) == 2
     (dense,) = layers_of(model, keras.layers.Dense)
     assert (dense.kernel.shape, dense.use_bias) == ((256, 10), False)
 
@@ -103,17 +80,12 @@ def test_an_initial_variance_is_that_of_the_weights_times_the_fan_in(digits):
         assert measured == pytest.approx(variance, rel=0.05)
 
 
-@pytest.mark.parametrize(("batch_norm", "count"), [(True, 16), (False, 0)])
-def test_vgg19_has_all_its_convolutions_in_both_readings(digits, batch_norm, count):
-    model = build_model(f"vgg19(batch_norm={batch_norm})", digits)
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+def test_vgg19_has_all_its_convolutions_in_every_reading(digits, batch_norm, residual):
+    model = build_model(f"vgg19(batch_norm={batch_norm}, residual={residual})", digits)
     filters = [x.filters for x in layers_of(model, keras.layers.Conv2D)]
     assert filters == [64] * 2 + [128] * 2 + [256] * 4 + [512] * 8
-    assert len(layers_of(model, keras.layers.BatchNormalization)) == count
-
-
-def test_vgg19_adds_the_input_of_all_convolutions_but_each_stage_s_first(digits):
-    model = build_model("vgg19(batch_norm=False, residual=True)", digits)
-    assert len(layers_of(model, keras.layers.Add)) == 16 - 5
-    plain = build_model("vgg19(batch_norm=False)", digits)
-    assert model.count_params() == plain.count_params()
-    assert not layers_of(plain, keras.layers.Add)
+    assert len(layers_of(model, keras.layers.BatchNormalization)) == 16 * batch_norm
+    # All inputs are added but those of each stage's first convolution.
+    assert len(layers_of(model, keras.layers.Add)) == (16 - 5) * residual

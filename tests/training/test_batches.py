@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar_utils.data import Split
@@ -26,7 +26,6 @@ def split(count, variants=0):
 SIZES = {"count": st.integers(1, 50), "size": st.integers(1, 60)}
 
 
-@settings(deadline=None)
 @given(**SIZES, seed=st.integers(0, 2**40), epoch=st.integers(0, 500))
 def test_an_epoch_is_all_images_once_in_an_order_of_seed_and_epoch(count, size, seed, epoch):
     batches, later = (Batches(split(count), size, seed) for _ in range(2))
@@ -50,7 +49,6 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert len(orders) == 4
 
 
-@settings(deadline=None)
 @given(**SIZES, variants=st.integers(1, 4))
 def test_of_variants_each_image_draws_one_an_epoch(count, size, variants):
     batches = Batches(split(count, variants), size, 0, variants)

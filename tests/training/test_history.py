@@ -25,8 +25,6 @@ def test_a_history_says_its_best_and_its_time():
     assert history.seconds == 5.0
     assert "4 epochs in 5 s" in repr(history)
     assert "70.00% (loss 0.8000) after epoch 3" in history._repr_html_()
-    assert list(history.to_frame().index) == [1, 2, 3, 4]
-    assert history.to_frame().loc[3, "val_loss"] == 0.8
 
 
 @pytest.mark.parametrize(
@@ -58,18 +56,13 @@ def test_iterations_to_a_target_are_those_to_the_end_of_its_epoch():
     assert "stopped" not in repr(History(ROWS, 3))
 
 
-@pytest.mark.parametrize("target", [0.0, -1, 1.5, 94.0])
-def test_a_target_is_a_fraction(target):
-    with pytest.raises(
-        InputError, match=rf"target_accuracy is {target}; it must be above 0"
-    ) as error:
-        StoppingRule(target)
-    assert "\n" not in str(error.value)
-
-
-def test_patience_is_an_epoch_or_more():
-    with pytest.raises(InputError, match="patience is 0; it must be at least 1, or None"):
-        StoppingRule(patience=0)
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [((0.0,), "target_accuracy is 0.0"), ((94.0,), "at most 1"), ((None, 0), "patience is 0")],
+)
+def test_a_target_is_a_fraction_and_patience_an_epoch_or_more(rule, words):
+    with pytest.raises(InputError, match=words):
+        StoppingRule(*rule)
 
 
 def test_a_history_may_be_followed_by_another():

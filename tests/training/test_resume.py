@@ -188,16 +188,6 @@ def test_weights_cut_while_being_written_are_not_taken(train, undisturbed, kill,
     assert not (folder / "writing.weights.h5").exists()
 
 
-def test_ctrl_c_leaves_the_last_whole_epoch(train, undisturbed, kill, tmp_path):
-    kill(callbacks.Progress, "on_train_batch_end", 20, KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path)
-    assert without_seconds(state(tmp_path)["epochs"]) == undisturbed[1][:2]
-    model, history = train(tmp_path)
-    assert without_seconds(history.epochs) == undisturbed[1]
-    assert same(model.get_weights(), undisturbed[0])
-
-
 def test_a_finished_run_is_not_trained_again(train, kill, tmp_path):
     model, history = train(tmp_path)
     kill(callbacks.Progress, "on_train_batch_end", 1)

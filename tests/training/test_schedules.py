@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from cifar_utils.backend import keras
 from cifar_utils.choices import parse_call
 from cifar_utils.errors import InputError
-from cifar_utils.training import SCHEDULES
-from cifar_utils.training.schedules import PiecewiseLinear
 
 RATES = st.floats(1e-6, 10)
 STEPS, EPOCHS = st.integers(1, 500), st.integers(1, 200)
@@ -18,7 +16,7 @@ FACTORS = st.floats(0.01, 0.99)
 
 def rate(text, peak, steps, epochs, at):
     """The learning rate that a schedule gives at a step."""
-    schedule = parse_call("schedule", text, SCHEDULES, given=3)(peak, steps, epochs)
+    schedule = parse_call("schedule", text)(peak, steps, epochs)
     if callable(schedule):
         return float(keras.ops.convert_to_numpy(schedule(at)))
     return schedule
@@ -29,7 +27,7 @@ def close(value, expected, peak):
 
 
 @given(RATES, STEPS, EPOCHS, FACTORS, st.integers(1, 30), st.integers(0, 5000))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_step_and_exponential_cut_the_rate_every_so_many_epochs(
     peak, steps, epochs, factor, every, at
 ):
@@ -41,7 +39,7 @@ def test_step_and_exponential_cut_the_rate_every_so_many_epochs(
 
 
 @given(RATES, STEPS, EPOCHS, st.floats(0, 0.9), st.floats(0, 1))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_cosine_rises_in_a_line_and_falls_to_zero(peak, steps, epochs, warmup, share):
     total = steps * epochs
     rising, at = math.floor(warmup * total), round(share * total)
@@ -53,7 +51,7 @@ def test_cosine_rises_in_a_line_and_falls_to_zero(peak, steps, epochs, warmup, s
 
 
 @given(RATES, STEPS, st.integers(2, 100), st.floats(0, 0.9), st.floats(0, 1), st.floats(0, 1))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_linear_rises_and_falls_in_lines(peak, steps, epochs, warmup, final, share):
     total = steps * epochs
     rising, at = math.floor(warmup * total), round(share * total)
@@ -62,7 +60,7 @@ def test_linear_rises_and_falls_in_lines(peak, steps, epochs, warmup, final, sha
 
 
 @given(RATES, STEPS, st.integers(2, 100), st.floats(0.05, 0.45), st.floats(0.01, 0.9))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_one_cycle_rises_falls_and_dies_out(peak, steps, epochs, rise, low):
     total = steps * epochs
 
@@ -74,7 +72,7 @@ def test_one_cycle_rises_falls_and_dies_out(peak, steps, epochs, rise, low):
 
 
 @given(RATES, STEPS, EPOCHS, st.integers(1, 20), st.floats(0, 0.9), st.floats(0, 1))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_triangular_repeats_itself_between_its_ends(peak, steps, epochs, every, low, share):
     at = share * steps * epochs
     phase = at % (every * steps) / (every * steps)
@@ -114,20 +112,11 @@ def test_plateau_cuts_the_rate_after_epochs_without_a_better_loss():
     st.integers(0, 3),
     st.data(),
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_plateau_goes_on_from_any_epoch_as_if_it_had_seen_all(losses, patience, cooldown, data):
     text = f"plateau(0.3, {patience}, cooldown={cooldown})"
     seen = data.draw(st.integers(1, len(losses) - 1))
     assert rates_on(text, losses, seen) == rates_on(text, losses)[seen:]
-
-
-def test_lines_are_printed_and_saved_as_values():
-    schedule = PiecewiseLinear([0, 5, 24], [0, 0.4, 0])
-    assert repr(schedule) == "PiecewiseLinear([0, 5, 24], [0, 0.4, 0])"
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    assert repr(copy) == repr(schedule)
-    plateau = "Plateau(0.1, factor=0.1, patience=3, min_delta=0.0001, cooldown=0)"
-    assert repr(SCHEDULES["plateau"](0.1, 10, 10, patience=3)) == plateau
 
 
 def test_defaults_are_those_of_the_reports():
@@ -143,23 +132,15 @@ def test_defaults_are_those_of_the_reports():
     [
         ("cosin", "did you mean 'cosine'?"),
         ("cosine(1)", "warmup is 1.0"),
-        ("cosine(-0.1)", "warmup is -0.1"),
         ("cosine('long')", "takes a number"),
-        ("step(every=0)", "every 0"),
-        ("linear(1)", "warmup 1.0"),
-        ("linear(final=2)", "final 2.0"),
-        ("one_cycle(rise=0.6)", "rise 0.6"),
-        ("one_cycle(low=0)", "low 0.0"),
-        ("triangular(0)", "every 0"),
-        ("triangular(low=1)", "low 1.0"),
-        ("plateau(factor=1)", "factor 1.0"),
-        ("plateau(patience=0)", "patience 0"),
-        ("plateau(min_delta=-1)", "min_delta -1.0"),
-        ("plateau(cooldown=-1)", "cooldown -1"),
+        ("step(every=0)", "every is 0"),
+        ("step(factor=1)", "factor is 1.0"),
+        ("linear(final=2)", "final is 2.0"),
+        ("one_cycle(rise=0.6)", "rise is 0.6; it must be above 0, below 0.5"),
+        ("triangular(low=1)", "low is 1.0"),
+        ("plateau(patience=0)", "patience is 0"),
+        ("plateau(cooldown=-1)", "cooldown is -1"),
         ("plateau(patience=2.5)", "takes a whole number"),
-        ("step(every=2.5)", "takes a whole number"),
-        ("step(factor=1)", "factor 1.0"),
-        ("exponential(0)", "factor 0.0"),
         ("exponential(every=2)", "unknown option"),
     ],
 )
