@@ -1,6 +1,7 @@
 """Datasets: ``load_dataset("cifar10")`` gives images and labels, split for a model.
 
-``load_dataset("folder:/path")`` reads pictures of one's own.
+``load_dataset("folder:/path")`` reads pictures of one's own. The readers are imported when one is
+needed.
 """
 
 import hashlib
@@ -10,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from cifar_utils.data import digits
-from cifar_utils.data.archive import Archive
-from cifar_utils.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE
-from cifar_utils.data.dataset import Dataset, Split
-from cifar_utils.data.download import download, find, keras_datasets
-from cifar_utils.data.folder import PREFIX, SIZE, decode_pictures, folder_of, read_folder
-from cifar_utils.data.pictures import resize
+from cifar_utils.data.archive import (
+    CIFAR10,
+    CIFAR100,
+    CIFAR100_COARSE,
+    TINY_IMAGENET,
+    Archive,
+    Contents,
+)
+from cifar_utils.data.dataset import PREFIX, Dataset, Split
 from cifar_utils.data.splits import held_out, limited
-from cifar_utils.data.tiny_imagenet import TINY_IMAGENET
-from cifar_utils.errors import InputError, known_name
+from cifar_utils.errors import InputError, check_bounds, known_name
 
 __all__ = ["DATASETS", "Dataset", "Split", "describe_dataset", "fetch", "load_dataset"]
 
@@ -40,14 +43,13 @@ def load_dataset(
     train_limit: int | None = None,
     test_limit: int | None = None,
     image_size: int | None = None,
-    folder: Path | str | None = None,
     offline: bool = False,
 ) -> Dataset:
     """Read a named dataset into memory, and hold out a stratified validation split.
 
-    An archive, or its extracted folder, is looked for in ``folder``, else in ``CIFAR_DATA_DIR``,
-    else in Keras's cache (``~/.keras/datasets``, or below ``KERAS_HOME``). Only what is missing
-    from the cache is downloaded.
+    An archive, or its extracted folder, is looked for in ``CIFAR_DATA_DIR``, else in Keras's cache
+    (``~/.keras/datasets``, or below ``KERAS_HOME``). Only what is missing from the cache is
+    downloaded.
 
     Parameters
     ----------
@@ -65,8 +67,6 @@ def load_dataset(
         Test images to use, in the same proportions, whatever the seed; None for all.
     image_size
         Height and width to resize images to, in pixels; None for their own, and for 32 of a folder.
-    folder
-        Where to look instead of ``CIFAR_DATA_DIR``; nothing is downloaded then.
     offline
         Whether to raise rather than download.
 
@@ -81,20 +81,20 @@ def load_dataset(
         Where an argument is none of the above or leaves a class without images; where the data
         are not there, not whole, not what they should be, or can't be downloaded.
     """
-    if not 0 <= validation_fraction < 1:
-        raise InputError(f"validation_fraction is {validation_fraction}; it must be >= 0, < 1")
-    if seed < 0:
-        raise InputError(f"seed is {seed}; it must be >= 0")
-    if image_size is not None and image_size < 1:
-        raise InputError(f"image_size is {image_size}; it must be >= 1, or None")
-    archive, path = _found(name, folder)
+    check_bounds("validation_fraction", validation_fraction, "at least 0, below 1")
+    check_bounds("seed", seed, "at least 0")
+    if image_size is not None:
+        check_bounds("image_size", image_size, "at least 1")
+    archive, path = _found(name)
     if path is None and offline:
         raise InputError(f"{name} is not on this machine; run 'cifar-reports data fetch {name}'")
     source = "download" if path is None else "folder" if path.is_dir() else "archive"
-    if archive:
-        names, train, test, note = archive.read(path or download(archive))
-    elif name.startswith(PREFIX):
+    if name.startswith(PREFIX):
+        from cifar_utils.data.folder import SIZE, decode_pictures, read_folder
+
         names, train, test, note = read_folder(path)
+    elif archive:
+        names, train, test, note = _read(archive, path)
     else:
         names, train, test, source, note = *digits.read_digits(), "embedded", ""
     sizes = [np.bincount(split.labels, minlength=len(names)) for split in (train, test)]
@@ -106,16 +106,39 @@ def load_dataset(
         size = image_size or SIZE
         splits = [Split(decode_pictures(path, files, size), labels) for files, labels in splits]
     elif image_size is not None:
+        from cifar_utils.data.pictures import resize
+
         splits = [Split(resize(images, image_size), labels) for images, labels in splits]
     return Dataset(name, names, *splits, source, _fingerprint(names, splits), note)
 
 
-def _found(name: str, folder: Path | str | None = None) -> tuple[Archive | None, Path | None]:
+def _found(name: str) -> tuple[Archive | None, Path | None]:
     """The archive that a dataset is read from, if from one, and where its data are, if here."""
     if name.startswith(PREFIX):
+        from cifar_utils.data.folder import folder_of
+
         return None, folder_of(name)
     archive = DATASETS[known_name("dataset", name, [*DATASETS, f"{PREFIX}/path"])]
-    return archive, find(archive, folder) if archive else digits.location()
+    if archive is None:
+        return None, digits.location()
+    from cifar_utils.data.download import find
+
+    return archive, find(archive)
+
+
+def _read(archive: Archive, path: Path | None) -> Contents:
+    """What an archive holds; it is downloaded where it is at no path."""
+    if path is None:
+        from cifar_utils.data.download import download
+
+        path = download(archive)
+    if archive.file == TINY_IMAGENET.file:
+        from cifar_utils.data.tiny_imagenet import read_tiny_imagenet
+
+        return read_tiny_imagenet(path, archive)
+    from cifar_utils.data.cifar import read_cifar
+
+    return read_cifar(path, archive)
 
 
 def _take(split: Split, chosen: np.ndarray) -> Split:
@@ -158,6 +181,8 @@ def describe_dataset(name: str) -> dict[str, Any]:
     InputError
         As :func:`load_dataset`, but for what concerns a download.
     """
+    from cifar_utils.data.download import keras_datasets
+
     archive, path = _found(name)
     where = str(path or keras_datasets() / archive.file)
     known = {"name": name, "present": path is not None, "path": where}

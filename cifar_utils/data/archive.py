@@ -1,31 +1,11 @@
-"""Official archives: where one comes from, which files it has, and how these are read."""
+"""Official archives: where each comes from, and what it holds."""
 
-import glob
-import gzip
-import os
-import re
-import stat
-import tarfile
-import textwrap
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import InputError
 
 NOTE_FILE = "SOURCE.txt"
-LARGEST = 300_000_000  # bytes in all; the largest official archive unpacks to 250 million
-# Members of a tar that are passed over: folders, and what says more of the next member. tarfile
-# would read that whole into memory and believe it; no member of an official archive needs it.
-PASSED_OVER = {
-    tarfile.DIRTYPE,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-}
 
 
 class Contents(NamedTuple):
@@ -39,7 +19,7 @@ class Contents(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """One official archive. A subclass has a ``read`` that gives its :class:`Contents`.
+    """One official archive.
 
     Attributes
     ----------
@@ -71,80 +51,44 @@ class Archive:
     files: tuple[str, ...]
 
 
-def wrong(where: Path | str, reason: str) -> InputError:
-    """The error that something on the disk is not what it should be."""
-    reason = textwrap.shorten(reason, 150, placeholder=" ...")  # one line, whatever the file says
-    return InputError(f"{where} is not what it should be: {reason}; replace it with a whole copy")
+def _cifar(number: int, md5: str, *members: str) -> Archive:
+    file = f"cifar-{number}-python.tar.gz"
+    return Archive(
+        url=f"https://www.cs.toronto.edu/~kriz/{file}", file=file, md5=md5,
+        folder=f"cifar-{number}-{'batches-py' if number == 10 else 'python'}",
+        classes=number, train_images=50_000, test_images=10_000, image_shape=(32, 32, 3),
+        members=members, files=(*members, NOTE_FILE),
+        citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, "
+        "https://www.cs.toronto.edu/~kriz/cifar.html (no licence given; it asks to be cited)",
+    )  # fmt: skip
 
 
-def first_line(text: bytes) -> str:
-    """The first line of a note, which may be of any length and encoding."""
-    return text.partition(b"\n")[0][:1000].decode("utf-8", "replace").strip()
+# Of members the first has the class names, the last has the test images.
+CIFAR10 = _cifar(
+    10, "c58f30108f718f92721af3b95e74349a",
+    "batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch",
+)  # fmt: skip
+CIFAR100 = _cifar(100, "eb9058c3a382ffc7106e4002c42a8d85", "meta", "train", "test")
+CIFAR100_COARSE = replace(CIFAR100, classes=20)
 
-
-def read_files(path: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file of an extracted folder, or of an archive, in memory.
-
-    A damaged archive raises whatever :mod:`gzip`, :mod:`tarfile` or :mod:`zipfile` do. A member
-    that leads out of the archive, or is too large for it, is a ValueError.
-    """
-    if path.is_dir():
-        yield from _folder_files(path, archive)
-        return
-    patterns = (re.escape(pattern).replace(r"\*", "[^/]*") for pattern in archive.files)
-    known = re.compile(rf"(?:.*/)?({'|'.join(patterns)})")
-    yield from (_zip_files if archive.file.endswith(".zip") else _tar_files)(path, known)
-
-
-def _room_after(room: int, name: str, size: int, plain: bool) -> int:
-    """The bytes that may still follow a member; one that is no plain file or folder is refused."""
-    if name.startswith("/") or ".." in name.split("/") or not plain:
-        raise ValueError(f"its member {name!r} is no plain file, or leads elsewhere")
-    if not 0 <= size <= room:
-        raise ValueError(f"its member {name!r} of {size:,} bytes is too much for it")
-    return room - size
-
-
-def _folder_files(path: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
-    room = LARGEST
-    for pattern in archive.files:
-        for name in glob.iglob(pattern, root_dir=path):  # noqa: PTH207 (names, not paths)
-            try:
-                known = (path / name).stat()
-                room = _room_after(room, name, known.st_size, stat.S_ISREG(known.st_mode))
-                content = (path / name).read_bytes()
-            except OSError as error:
-                raise ValueError(f"{name} can't be read ({error.strerror})") from error
-            yield name, content
-
-
-def _tar_files(path: Path, known: re.Pattern) -> Iterator[tuple[str, bytes]]:
-    room = LARGEST
-    with gzip.open(path) as stream:
-        while any(block := stream.read(tarfile.BLOCKSIZE)):
-            member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-            plain = member.isfile() or member.type in PASSED_OVER
-            # A header counts for more than its 512 bytes, as a million of them take their time.
-            room = _room_after(room - 2**14, member.name, member.size, plain)
-            padding = -member.size % tarfile.BLOCKSIZE
-            if member.isfile() and (found := known.fullmatch(member.name)):
-                yield found[1], stream.read(member.size)
-                stream.seek(padding, os.SEEK_CUR)
-            else:
-                stream.seek(member.size + padding, os.SEEK_CUR)
-        while chunk := stream.read(2**20):  # gzip's checksum stands at the very end
-            room = _room_after(room, "after the end", len(chunk), True)
-
-
-def _zip_files(path: Path, known: re.Pattern) -> Iterator[tuple[str, bytes]]:
-    room = LARGEST
-    with zipfile.ZipFile(path) as packed:
-        for member in packed.infolist():
-            mode = stat.S_IFMT(member.external_attr >> 16)  # 0 where no Unix has written it
-            # Other methods unpack without a limit, whatever the size that the member has by name.
-            plain = mode in (0, stat.S_IFREG, stat.S_IFDIR)
-            plain &= member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            room = _room_after(room, member.filename, member.file_size, plain)
-            if found := known.fullmatch(member.filename):
-                with packed.open(member) as file:
-                    yield found[1], file.read(member.file_size)  # all of it at most: sizes may lie
+CLASSES, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
+TINY_IMAGENET = Archive(
+    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    file="tiny-imagenet-200.zip",
+    folder="tiny-imagenet-200",
+    md5="90528d7ca1a48142e341f4ef8d21d0de",
+    classes=200,
+    train_images=100_000,
+    test_images=10_000,
+    image_shape=(64, 64, 3),
+    members=(CLASSES, WORDS, ANNOTATIONS),
+    # The images in test/ have no labels: those in val/ take their place.
+    files=(
+        CLASSES, WORDS, ANNOTATIONS, NOTE_FILE,
+        "train/*/*_boxes.txt", "train/*/images/*.JPEG", "val/images/*.JPEG",
+    ),
+    citation=(
+        "Y. Le, X. Yang, Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N, 2015, "
+        "http://cs231n.stanford.edu/tiny-imagenet-200.zip (images of ImageNet, for research)"
+    ),
+)  # fmt: skip

@@ -1,21 +1,17 @@
-"""The official archives of CIFAR-10 and CIFAR-100: layout, and a reader that trusts nothing."""
+"""A reader of CIFAR's official archives, which trusts nothing."""
 
 import io
 import pickle
 import pickletools
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cifar_utils.data.archive import NOTE_FILE, Archive, Contents, first_line, read_files, wrong
+from cifar_utils.data.archive import NOTE_FILE, Archive, Contents
 from cifar_utils.data.dataset import Split
+from cifar_utils.data.unpack import first_line, read_files, wrong
 
-CITATION = (
-    "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, "
-    "https://www.cs.toronto.edu/~kriz/cifar.html (no licence given; it asks to be cited)"
-)
 MOST_OPCODES = 2**20  # of a pickle; CIFAR-100's training images take 0.4 million
 LONGEST_NAME = 100  # bytes
 MOST_AGAIN = 2**24  # characters of text used a second time
@@ -26,55 +22,8 @@ USED_AGAIN = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class CifarArchive(Archive):
-    """An archive of CIFAR, and which of its labels to read: the fine or the coarse ones, say."""
-
-    train: tuple[str, ...]
-    test: str
-    meta: str
-    labels: bytes
-    names: bytes
-
-    def read(self, path: Path) -> Contents:
-        """See :func:`read_cifar`."""
-        return read_cifar(path, self)
-
-
-def _cifar(file: str, folder: str, train: tuple[str, ...], test: str, meta: str, **facts):
-    members = (meta, *train, test)
-    return CifarArchive(
-        url=f"https://www.cs.toronto.edu/~kriz/{file}", file=file, folder=folder, train=train,
-        test=test, meta=meta, members=members, files=(*members, NOTE_FILE), train_images=50_000,
-        test_images=10_000, image_shape=(32, 32, 3), citation=CITATION, **facts,
-    )  # fmt: skip
-
-
-CIFAR10 = _cifar(
-    "cifar-10-python.tar.gz",
-    "cifar-10-batches-py",
-    tuple(f"data_batch_{i}" for i in range(1, 6)),
-    "test_batch",
-    "batches.meta",
-    md5="c58f30108f718f92721af3b95e74349a",
-    labels=b"labels",
-    names=b"label_names",
-    classes=10,
-)
-CIFAR100 = _cifar(
-    "cifar-100-python.tar.gz",
-    "cifar-100-python",
-    ("train",),
-    "test",
-    "meta",
-    md5="eb9058c3a382ffc7106e4002c42a8d85",
-    labels=b"fine_labels",
-    names=b"fine_label_names",
-    classes=100,
-)
-CIFAR100_COARSE = replace(
-    CIFAR100, labels=b"coarse_labels", names=b"coarse_label_names", classes=20
-)
+# Which labels an archive is of, by the number of their classes.
+LABELS = {10: b"label", 100: b"fine_label", 20: b"coarse_label"}
 
 
 class _Parts:
@@ -161,8 +110,8 @@ def _pixels(parts: Any) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
-def _batch(content: dict[bytes, Any], archive: CifarArchive) -> Split:
-    planes, labels = _pixels(content[b"data"]), content[archive.labels]
+def _batch(content: dict[bytes, Any], archive: Archive) -> Split:
+    planes, labels = _pixels(content[b"data"]), content[LABELS[archive.classes] + b"s"]
     if not isinstance(labels, list) or [type(label) for label in labels] != [int] * len(planes):
         raise ValueError(f"{len(planes):,} images, but labels that are not as many whole numbers")
     if min(labels) < 0 or max(labels) >= archive.classes:
@@ -173,8 +122,8 @@ def _batch(content: dict[bytes, Any], archive: CifarArchive) -> Split:
     return Split(images, np.array(labels, np.int64))
 
 
-def _names(content: dict[bytes, Any], archive: CifarArchive) -> tuple[str, ...]:
-    names = content[archive.names]
+def _names(content: dict[bytes, Any], archive: Archive) -> tuple[str, ...]:
+    names = content[LABELS[archive.classes] + b"_names"]
     if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
         raise ValueError("class names that are no list of bytes")
     if len(set(names)) != len(names) or len(names) != archive.classes:
@@ -184,7 +133,7 @@ def _names(content: dict[bytes, Any], archive: CifarArchive) -> tuple[str, ...]:
     return tuple(name.decode() for name in names)
 
 
-def read_cifar(path: Path, archive: CifarArchive) -> Contents:
+def read_cifar(path: Path, archive: Archive) -> Contents:
     """Read an archive or its extracted folder into memory.
 
     Nothing in a file is run or believed. A pickle may name only what a CIFAR batch is made of.
@@ -195,6 +144,7 @@ def read_cifar(path: Path, archive: CifarArchive) -> Contents:
     InputError
         Where a file is missing, truncated, corrupt, hostile or of another content.
     """
+    meta, *train, test = archive.members
     found: dict[str, Any] = {NOTE_FILE: ""}
     where = str(path)
     try:
@@ -204,7 +154,7 @@ def read_cifar(path: Path, archive: CifarArchive) -> Contents:
                 found[name] = first_line(data)
             else:
                 content = _unpickle(data)
-                found[name] = (_names if name == archive.meta else _batch)(content, archive)
+                found[name] = (_names if name == meta else _batch)(content, archive)
             where = str(path)
     except KeyError as error:
         raise wrong(where, f"it has no {error.args[0]!r}") from error
@@ -212,6 +162,5 @@ def read_cifar(path: Path, archive: CifarArchive) -> Contents:
         raise wrong(where, str(error) or type(error).__name__) from error
     if missing := [name for name in archive.members if name not in found]:
         raise wrong(where, f"{', '.join(missing)} missing")
-    parts = [found[name] for name in archive.train]
-    train = Split(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    return Contents(found[archive.meta], train, found[archive.test], found[NOTE_FILE])
+    parts = zip(*(found[name] for name in train), strict=True)
+    return Contents(found[meta], Split(*map(np.concatenate, parts)), found[test], found[NOTE_FILE])

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+PREFIX = "folder:"  # of the name of a dataset that is a folder of pictures
+
 
 class Split(NamedTuple):
     """Images and their labels: uint8 ``(N, H, W, 3)`` and integers ``(N,)``."""

@@ -29,21 +29,19 @@ def keras_datasets() -> Path:
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets"
 
 
-def find(archive: Archive, folder: Path | str | None = None) -> Path | None:
+def find(archive: Archive) -> Path | None:
     """The archive or its extracted folder; None where it is not there and may be downloaded.
 
-    It is looked for in ``folder``, else in ``CIFAR_DATA_DIR``, else in Keras's cache, under each
-    name that a version of Keras has given it. ``folder`` and ``CIFAR_DATA_DIR`` may also name the
-    archive itself. A whole folder goes before an archive, and that before an incomplete folder.
+    It is looked for in ``CIFAR_DATA_DIR``, else in Keras's cache, under each name that a version of
+    Keras has given it. ``CIFAR_DATA_DIR`` may also name the archive itself. A whole folder goes
+    before an archive, and that before an incomplete folder.
 
     Raises
     ------
     InputError
-        Where ``folder`` or ``CIFAR_DATA_DIR`` is given and does not hold it; the line says what
-        is there instead.
+        Where ``CIFAR_DATA_DIR`` is set and does not hold it; the line says what is there instead.
     """
-    given = folder or os.environ.get("CIFAR_DATA_DIR")
-    label = "the data folder" if folder else "CIFAR_DATA_DIR"
+    given = os.environ.get("CIFAR_DATA_DIR")
     inner = archive.folder
     packed = f"{inner}{archive.file[archive.file.index('.') :]}"
     archives = [archive.file, packed, f"{inner}_archive", f"{inner}-target_archive"]
@@ -58,12 +56,12 @@ def find(archive: Archive, folder: Path | str | None = None) -> Path | None:
         found += [f for f in folders[:-1] if any(there[f])]
         if given and not found:
             raise InputError(
-                f"{label} is {str(given)!r}, which {what_is_at(base)}; put {archive.file} or "
+                f"CIFAR_DATA_DIR is {given!r}, which {what_is_at(base)}; put {archive.file} or "
                 f"{inner}/ there, or leave it unset to download {archive.url}"
             )
     except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{label} {str(given)!r} can't be read ({reason})") from error
+        raise InputError(f"CIFAR_DATA_DIR {given!r} can't be read ({reason})") from error
     return found[0] if found else None
 
 

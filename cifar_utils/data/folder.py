@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_utils.data.archive import NOTE_FILE, Contents, first_line
-from cifar_utils.data.dataset import Split
+from cifar_utils.data.archive import NOTE_FILE, Contents
+from cifar_utils.data.dataset import PREFIX, Split
 from cifar_utils.data.download import what_is_at
 from cifar_utils.data.pictures import decoded, read_picture
 from cifar_utils.data.splits import stratified
+from cifar_utils.data.unpack import first_line
 from cifar_utils.errors import InputError
 
-PREFIX = "folder:"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 SIZE = 32  # pixels, unless asked for another
 TEST_SHARE = 6  # one in six is to test on, as of CIFAR, where there is no test/

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cifar_utils.errors import InputError
+from cifar_utils.errors import InputError, check_bounds
 
 
 def shares(sizes: np.ndarray, count: int) -> np.ndarray:
@@ -53,8 +53,7 @@ def limited(
     """
     if limit is None:
         return np.ones(len(labels), bool)
-    if not 1 <= limit <= len(labels):
-        raise InputError(f"{name} is {limit}; it takes 1 to {len(labels)}, which is all there are")
+    check_bounds(name, limit, f"at least 1, at most {len(labels)}")
     if not works(shares(sizes, limit)) and works(sizes):
         smallest = next(n for n in range(1, len(labels) + 1) if works(shares(sizes, n)))
         raise InputError(

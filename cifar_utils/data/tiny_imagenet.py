@@ -1,53 +1,22 @@
-"""Tiny ImageNet's official archive: layout, and a reader that trusts nothing (report E)."""
+"""A reader of Tiny ImageNet's official archive, which trusts nothing (report E)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from cifar_utils.data.archive import NOTE_FILE, Archive, Contents, first_line, read_files, wrong
+from cifar_utils.data.archive import ANNOTATIONS, CLASSES, NOTE_FILE, WORDS, Archive, Contents
 from cifar_utils.data.dataset import Split
 from cifar_utils.data.pictures import decoded
+from cifar_utils.data.unpack import first_line, read_files, wrong
 from cifar_utils.events import progress_bar
-
-CLASSES, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TinyImageNetArchive(Archive):
-    """110,000 small files. Decoding them takes half a minute on two cores, each time."""
-
-    def read(self, path: Path) -> Contents:
-        """See :func:`read_tiny_imagenet`."""
-        return read_tiny_imagenet(path, self)
-
-
-TINY_IMAGENET = TinyImageNetArchive(
-    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-    file="tiny-imagenet-200.zip",
-    folder="tiny-imagenet-200",
-    md5="90528d7ca1a48142e341f4ef8d21d0de",
-    classes=200,
-    train_images=100_000,
-    test_images=10_000,
-    image_shape=(64, 64, 3),
-    members=(CLASSES, WORDS, ANNOTATIONS),
-    # The images in test/ have no labels: those in val/ take their place.
-    files=(
-        CLASSES, WORDS, ANNOTATIONS, NOTE_FILE,
-        "train/*/*_boxes.txt", "train/*/images/*.JPEG", "val/images/*.JPEG",
-    ),
-    citation=(
-        "Y. Le, X. Yang, Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N, 2015, "
-        "http://cs231n.stanford.edu/tiny-imagenet-200.zip (images of ImageNet, for research)"
-    ),
-)  # fmt: skip
 
 
 def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
     """Decode an archive or its extracted folder; the classes are in the order of ``wnids.txt``.
+
+    There are 110,000 small files. Decoding them takes half a minute on two cores, each time.
 
     Raises
     ------

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_utils.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE, read_cifar
+from cifar_utils.data.archive import CIFAR10, CIFAR100, CIFAR100_COARSE
+from cifar_utils.data.cifar import read_cifar
 from cifar_utils.errors import InputError
 
 
@@ -46,7 +47,7 @@ def test_every_official_layout_gives_the_images_as_they_were(official, dialect, 
     names, train, test, note = read_cifar(path, CIFAR10)
     assert names == tuple(f"class {i}" for i in range(10))
     assert train.images.dtype == np.uint8
-    for part, members in ((train, CIFAR10.train), (test, (CIFAR10.test,))):
+    for part, members in ((train, CIFAR10.members[1:-1]), (test, CIFAR10.members[-1:])):
         np.testing.assert_array_equal(part.images, np.concatenate([made[m][0] for m in members]))
         np.testing.assert_array_equal(part.labels, np.concatenate([made[m][1] for m in members]))
     assert note == ""
@@ -73,9 +74,10 @@ def test_source_txt_is_the_note(official, pack):
     assert read_cifar(path, CIFAR10)[3] == "A re-packed copy."
 
 
-@pytest.mark.parametrize("pack", [False, True])
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-@pytest.mark.parametrize("member", ["data_batch_3", "batches.meta"])
+@pytest.mark.parametrize(
+    ("member", "protocol", "pack"),
+    [("data_batch_3", 0, False), ("data_batch_3", 2, True), ("batches.meta", 4, False)],
+)
 def test_a_pickle_that_would_execute_does_not(official, refused, tmp_path, member, protocol, pack):
     marker = tmp_path / "executed"
     trap = pickle.dumps({b"data": Trap(marker)}, protocol=protocol)
@@ -118,7 +120,7 @@ def test_a_member_too_large_is_not_read(official, refused):
         read_cifar(path, CIFAR10)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 300, 0.3, 0.9, -9, -1])
+@pytest.mark.parametrize("kept", [0, 300, 0.9, -1])
 def test_a_truncated_archive(official, refused, kept):
     path, _ = official(pack=True)
     data = path.read_bytes()
@@ -136,11 +138,7 @@ def test_a_flipped_bit_in_an_archive_is_found_by_its_checksum(official, refused)
         read_cifar(path, CIFAR10)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"not an archive", gzip.compress(b"not a tar" * 200)],
-    ids=["empty", "no gzip", "no tar"],
-)
+@pytest.mark.parametrize("content", [b"not an archive", gzip.compress(b"not a tar" * 200)])
 def test_another_file_under_the_name_of_an_archive(tmp_path, refused, content):
     path = tmp_path / CIFAR10.file
     path.write_bytes(content)
@@ -180,10 +178,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize(("change", "words"), WRONG.values(), ids=WRONG)
-def test_a_batch_that_is_not_what_it_should_be(official, refused, change, words, pack):
-    path, _ = official(changes={"data_batch_2": change}, pack=pack, dump=python3_pickle(4))
+def test_a_batch_that_is_not_what_it_should_be(official, refused, change, words):
+    path, _ = official(changes={"data_batch_2": change}, dump=python3_pickle(4))
     with refused(path, "data_batch_2", words):
         read_cifar(path, CIFAR10)
 
@@ -272,13 +269,14 @@ def test_what_expands_is_refused_in_little_memory_and_time(tmp_path):
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
     code = """\
-import resource, sys
+import os, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 from cifar_utils.data import load_dataset
 for folder in sys.argv[1:]:
     try:
-        load_dataset("cifar10", folder=folder)
+        os.environ["CIFAR_DATA_DIR"] = folder
+        load_dataset("cifar10")
     except ValueError as error:
         print(error)
 """
@@ -303,7 +301,7 @@ def test_a_damaged_batch_is_read_or_refused_and_nothing_else(tmp_path_factory, d
     folder = tmp_path_factory.mktemp("damaged")
     for member in CIFAR10.members:
         (folder / member).write_bytes(bytes(content))
-    (folder / CIFAR10.meta).write_bytes(
+    (folder / "batches.meta").write_bytes(
         pickle.dumps({b"label_names": [b"%d" % i for i in range(10)]}, protocol=2)
     )
     train = None

@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cifar_utils.data.cifar import CIFAR10, read_cifar
+from cifar_utils.data.archive import CIFAR10
+from cifar_utils.data.cifar import read_cifar
 from cifar_utils.data.download import download, find, keras_datasets
 
 
@@ -47,40 +48,36 @@ def assert_published(archive, made):
         "cifar-10-batches-py-target_archive",  # Keras 3.8
     ],
 )
-@pytest.mark.parametrize("given", ["folder", "CIFAR_DATA_DIR", "cache"])
-def test_found_under_every_name_it_has(official, tmp_path, monkeypatch, place, given):
-    base = keras_datasets() if given == "cache" else tmp_path / "given"
+@pytest.mark.parametrize("cached", [True, False])
+def test_found_under_every_name_it_has(official, tmp_path, monkeypatch, place, cached):
+    assert find(CIFAR10) is None
+    base = keras_datasets() if cached else tmp_path / "given"
     (base / place).parent.mkdir(parents=True)
     made, _ = official(pack=not place.endswith("-py"))
     shutil.move(made, base / place)
-    if given == "CIFAR_DATA_DIR":
+    if not cached:
         monkeypatch.setenv("CIFAR_DATA_DIR", str(base))
-    assert find(CIFAR10, base if given == "folder" else None) == base / place
+    assert find(CIFAR10) == base / place
 
 
-def test_a_whole_folder_goes_before_an_archive_and_that_before_a_part(official, tmp_path):
-    archive, _ = official(pack=True)
-    folder, _ = official()
-    assert find(CIFAR10, tmp_path / "data") == folder
-    (folder / "data_batch_4").unlink()
-    assert find(CIFAR10, tmp_path / "data") == archive
-    archive.unlink()
-    assert find(CIFAR10, tmp_path / "data") == folder
-
-
-@pytest.mark.parametrize("variable", [True, False])
-@pytest.mark.parametrize("pack", [True, False])
-def test_the_archive_or_folder_itself_may_be_given(official, monkeypatch, variable, pack):
-    assert find(CIFAR10) is None, "not in the cache"
-    path, _ = official(pack=pack)
-    monkeypatch.setenv("CIFAR_DATA_DIR", str(path) if variable else "nowhere")
-    assert find(CIFAR10, None if variable else path) == path
-
-
-def test_a_tilde_is_the_home_folder(official, tmp_path, monkeypatch):
-    path, _ = official()
+def test_a_whole_folder_goes_before_an_archive_and_that_before_a_part(
+    official, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CIFAR_DATA_DIR", "~/data")
+    archive, _ = official(pack=True)
+    folder, _ = official()
+    assert find(CIFAR10) == folder
+    (folder / "data_batch_4").unlink()
+    assert find(CIFAR10) == archive
+    archive.unlink()
+    assert find(CIFAR10) == folder
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_the_variable_may_name_the_archive_or_folder_itself(official, monkeypatch, pack):
+    path, _ = official(pack=pack)
+    monkeypatch.setenv("CIFAR_DATA_DIR", str(path))
     assert find(CIFAR10) == path
 
 
@@ -90,9 +87,7 @@ def test_a_tilde_is_the_home_folder(official, tmp_path, monkeypatch):
         (None, "does not exist"),
         ([], "is an empty folder"),
         (["cifar-10-batches-mat/data_batch_1.mat"], "holds the MATLAB version"),
-        (["cifar-10-matlab.tar.gz"], "holds the MATLAB version"),
         (["data_batch_1.bin", "batches.meta.txt"], "holds the binary version (data_batch_1.bin)"),
-        (["cifar-10-binary.tar.gz"], "holds the binary version"),
         (["plain_text/train-00000-of-00001.parquet"], "holds parquet files"),
         (["train.7z", "trainLabels.csv"], "holds Kaggle's copy (train.7z)"),
         (["train/cat/1.png", "train/dog/2.png"], "holds pictures by class (train/cat/1.png)"),
@@ -121,30 +116,42 @@ def test_the_line_says_what_is_there_and_what_would_do(
         find(CIFAR10)
 
 
-def test_a_home_that_is_nobodys(refused):
+def test_a_home_that_is_nobodys(refused, monkeypatch):
+    monkeypatch.setenv("CIFAR_DATA_DIR", "~nobody-of-this-name/data")
     with refused("'~nobody-of-this-name/data' can't be read"):
-        find(CIFAR10, "~nobody-of-this-name/data")
+        find(CIFAR10)
 
 
-def test_downloaded_checked_and_published(published, site, capsys):
+def test_downloaded_once_checked_and_published(published, site, capsys):
     archive, made = published
-    assert download(archive) == keras_datasets() / archive.file
+    with ThreadPoolExecutor(4) as threads:
+        paths = set(threads.map(download, [archive] * 4))
+    assert paths == {find(archive)} == {keras_datasets() / archive.file}
+    assert site.asked == 1
     assert_published(archive, made)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert archive.url in printed.err
-    download(archive)
-    assert site.asked == 1
-    assert find(archive) == keras_datasets() / archive.file
 
 
-def test_a_connection_that_is_cut_leaves_nothing(published, site, refused):
-    archive, made = published
-    site.cut = 7000
-    with refused(site.url, "try again", keras_datasets(), "CIFAR_DATA_DIR"):
+FAILURES = {
+    "the connection is cut": ("cut", lambda content: 7000, "try again"),
+    "a bit is flipped": ("content", lambda content: bytes([content[0] ^ 1]) + content[1:], "md5"),
+    "another page": ("content", lambda content: b"<html>Please log in</html>", "md5"),
+    "it is lost": ("status", lambda content: 404, "404"),
+}
+
+
+@pytest.mark.parametrize(("what", "make", "words"), FAILURES.values(), ids=FAILURES)
+def test_a_download_that_fails_leaves_nothing_and_can_be_repeated(
+    published, site, refused, what, make, words
+):
+    (archive, made), right = published, getattr(site, what)
+    setattr(site, what, make(site.content))
+    with refused(site.url, archive.md5 if words == "md5" else words, "CIFAR_DATA_DIR"):
         download(archive)
     assert in_cache() == []
-    site.cut = None
+    setattr(site, what, right)
     download(archive)
     assert_published(archive, made)
 
@@ -165,7 +172,7 @@ def test_a_download_that_is_stopped_is_never_taken_for_whole(published, site, ho
     site.go_on.clear()
     code = f"""\
 from dataclasses import replace
-from cifar_utils.data.cifar import CIFAR10
+from cifar_utils.data.archive import CIFAR10
 from cifar_utils.data.download import download
 download(replace(CIFAR10, url={archive.url!r}, md5={archive.md5!r}))
 """
@@ -181,39 +188,10 @@ download(replace(CIFAR10, url={archive.url!r}, md5={archive.md5!r}))
     assert_published(archive, made)
 
 
-@pytest.mark.parametrize("instead", ["a bit", "a page"])
-def test_a_wrong_checksum_leaves_nothing(published, site, refused, instead):
-    archive, made = published
-    right = site.content
-    flipped = bytes([right[0] ^ 1]) + right[1:]
-    site.content = flipped if instead == "a bit" else b"<html>Please log in</html>"
-    with refused(archive.md5, "CIFAR_DATA_DIR"):
-        download(archive)
-    assert in_cache() == []
-    site.content = right
-    download(archive)
-    assert_published(archive, made)
-
-
 def test_no_network(refused):
     archive = replace(CIFAR10, url="http://127.0.0.1:9/cifar-10-python.tar.gz")
     with refused(archive.url, "refused", "CIFAR_DATA_DIR", archive.file):
         download(archive)
-
-
-def test_a_site_that_has_lost_it(published, site, refused):
-    site.status = 404
-    with refused(site.url, "404", "CIFAR_DATA_DIR"):
-        download(published[0])
-
-
-def test_two_at_once_download_once(published, site):
-    archive, made = published
-    with ThreadPoolExecutor(4) as threads:
-        paths = list(threads.map(download, [archive] * 4))
-    assert set(paths) == {keras_datasets() / archive.file}
-    assert site.asked == 1
-    assert_published(archive, made)
 
 
 def test_a_cache_that_can_not_be_written(published, refused, tmp_path, monkeypatch):

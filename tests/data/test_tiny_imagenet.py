@@ -11,8 +11,8 @@ from PIL import Image
 
 from cifar_utils import events
 from cifar_utils.data import DATASETS, describe_dataset, fetch, load_dataset
+from cifar_utils.data.archive import TINY_IMAGENET
 from cifar_utils.data.download import keras_datasets
-from cifar_utils.data.tiny_imagenet import TINY_IMAGENET
 
 WNIDS = ("n03126707", "n01443537", "n02012849")
 WORDS = {
@@ -74,6 +74,7 @@ def write(tmp_path, monkeypatch):
         files = {name: content for name, content in files.items() if content is not None}
         data = tmp_path / "data"
         data.mkdir(exist_ok=True)
+        monkeypatch.setenv("CIFAR_DATA_DIR", str(data))
         if pack:
             (data / "tiny-imagenet-200.zip").write_bytes(packed(files, top))
             return data / "tiny-imagenet-200.zip"
@@ -86,18 +87,16 @@ def write(tmp_path, monkeypatch):
     return write
 
 
-def load(tmp_path, **options):
-    return load_dataset(
-        "tiny_imagenet", folder=tmp_path / "data", **{"validation_fraction": 0.0} | options
-    )
+def load():
+    return load_dataset("tiny_imagenet", validation_fraction=0.0)
 
 
 @pytest.mark.parametrize(
     ("pack", "top"), [(False, ""), (True, "tiny-imagenet-200/"), (True, ""), (True, "copy/of/it/")]
 )
-def test_the_official_layout_gives_images_and_labels_in_its_order(write, tmp_path, pack, top):
+def test_the_official_layout_gives_images_and_labels_in_its_order(write, pack, top):
     write({"SOURCE.txt": "A re-packed copy.\nMore.\n"}, pack=pack, top=top)
-    dataset = load(tmp_path)
+    dataset = load()
     assert dataset.note == "A re-packed copy."
     assert dataset.source == ("archive" if pack else "folder")
     assert dataset.image_shape == (64, 64, 3)
@@ -163,21 +162,19 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize(("changes", "words"), WRONG.values(), ids=WRONG)
-def test_what_is_not_as_it_should_be_is_one_line(write, refused, tmp_path, changes, words, pack):
-    path = write(changes, pack=pack)
-    with refused(path, *words):
-        load(tmp_path)
+def test_what_is_not_as_it_should_be_is_one_line(write, refused, changes, words):
+    with refused(write(changes), *words):
+        load()
 
 
-@pytest.mark.parametrize("kept", [0, 1, 300, 0.3, 0.9, -30, -1])
-def test_a_truncated_zip(write, refused, tmp_path, kept):
+@pytest.mark.parametrize("kept", [0, 300, 0.9, -1])
+def test_a_truncated_zip(write, refused, kept):
     path = write(pack=True)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
     with refused(path, "replace it"):
-        load(tmp_path)
+        load()
 
 
 @pytest.mark.parametrize(
@@ -185,18 +182,16 @@ def test_a_truncated_zip(write, refused, tmp_path, kept):
     [
         (b"not a zip", "not a zip file"),
         (packed({"other.txt": "of another data set"}), "wnids.txt missing"),
-        (packed({}), "wnids.txt missing"),
     ],
-    ids=["no zip", "another zip", "an empty zip"],
 )
-def test_a_wrong_zip(write, refused, tmp_path, content, words):
+def test_a_wrong_zip(write, refused, content, words):
     path = write(pack=True)
     path.write_bytes(content)
     with refused(path, words):
-        load(tmp_path)
+        load()
 
 
-def test_a_flipped_bit_in_a_zip_is_found_by_its_checksum(write, refused, tmp_path):
+def test_a_flipped_bit_in_a_zip_is_found_by_its_checksum(write, refused):
     path = write(pack=True)
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo(f"tiny-imagenet-200/{SOME}")
@@ -204,7 +199,7 @@ def test_a_flipped_bit_in_a_zip_is_found_by_its_checksum(write, refused, tmp_pat
     data[member.header_offset + 30 + len(member.filename) + member.compress_size // 2] ^= 1
     path.write_bytes(data)
     with refused(path):
-        load(tmp_path)
+        load()
 
 
 @pytest.mark.parametrize("kind", ["../up", "absolute", "link"])
@@ -215,74 +210,64 @@ def test_a_zip_member_that_would_escape_is_refused(write, refused, tmp_path, kin
         member.external_attr = (stat.S_IFLNK | 0o777) << 16
     path = write({member: "/etc/passwd"}, pack=True)
     with refused(path, "leads elsewhere"):
-        load(tmp_path)
+        load()
 
 
-def test_a_zip_that_unpacks_to_far_too_much_is_not_read(write, refused, tmp_path):
+def test_a_zip_that_unpacks_to_far_too_much_is_not_read(write, refused):
     path = write({"words.txt": bytes(2**29)}, pack=True)
     assert path.stat().st_size < 2**21
     with refused(path, "words.txt", "536,870,912 bytes is too much"):
-        load(tmp_path)
+        load()
 
 
 def test_a_link_to_nowhere_is_one_line(write, refused, tmp_path):
     path = write({SOME: None})
     (path / SOME).symlink_to(tmp_path / "nowhere")
     with refused(path, SOME, "No such file"):
-        load(tmp_path)
+        load()
 
 
 @pytest.mark.parametrize("pack", [False, True])
 def test_the_data_are_left_as_they_were_and_nothing_is_written(write, tmp_path, pack):
     write(pack=pack)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert len(load(tmp_path).train.labels) == 30
+    assert len(load().train.labels) == 30
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_progress_is_shown_where_it_takes_long(write, tmp_path, monkeypatch):
+def test_progress_is_shown_where_it_takes_long(write, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     write()
-    load(tmp_path)
+    load()
     assert terminal.getvalue() == ""
     monkeypatch.setattr(events, "PATIENCE", 0)
     write({SOME: jpeg(255)})
-    load(tmp_path)
+    load()
     assert "decoding tiny-imagenet-200" in terminal.getvalue()
 
 
-def test_it_is_found_described_and_fetched_like_the_others(write, monkeypatch, refused):
+def test_it_is_found_described_and_fetched_like_the_others(write):
     absent = describe_dataset("tiny_imagenet")
     sizes = [absent[key] for key in ("present", "train", "test", "classes", "image_shape")]
     assert sizes == [False, 30, 6, 3, (64, 64, 3)]
     assert absent["path"] == str(keras_datasets() / "tiny-imagenet-200.zip")
     assert "Stanford" in absent["citation"]
     path = write()
-    with refused("CIFAR_DATA_DIR", "tiny-imagenet-200.zip", "val_0.JPEG"):
-        monkeypatch.setenv("CIFAR_DATA_DIR", str(path / "val"))
-        fetch("tiny_imagenet")
-    monkeypatch.setenv("CIFAR_DATA_DIR", str(path.parent))
     assert fetch("tiny_imagenet") == path
     described = describe_dataset("tiny_imagenet")
     assert (described["present"], described["path"]) == (True, str(path))
     assert (described["train"], described["test"], described["classes"]) == (30, 6, 3)
     assert described["class_names"][1] == "goldfish"
-    monkeypatch.setenv("CIFAR_DATA_DIR", str(path))
-    assert fetch("tiny_imagenet") == path
 
 
-def test_a_download_leaves_the_zip_as_it_is(write, site, tmp_path, monkeypatch, refused):
-    path = write(pack=True)
-    site.content = path.read_bytes()
+def test_a_download_leaves_the_zip_as_it_is(write, site, monkeypatch):
+    site.content = write(pack=True).read_bytes()
+    monkeypatch.delenv("CIFAR_DATA_DIR")
     md5 = hashlib.md5(site.content).hexdigest()
     known = replace(DATASETS["tiny_imagenet"], url=site.url, md5=md5)
-    monkeypatch.setitem(DATASETS, "tiny_imagenet", replace(known, md5="0" * 32))
-    with refused(site.url, "0" * 32):
-        load_dataset("tiny_imagenet", validation_fraction=0.0)
     monkeypatch.setitem(DATASETS, "tiny_imagenet", known)
-    sources = [load_dataset("tiny_imagenet", validation_fraction=0.0).source for _ in range(2)]
-    assert sources == ["download", "archive"]
-    assert site.asked == 2
+    assert [load().source for _ in range(2)] == ["download", "archive"]
+    assert site.asked == 1
     assert (keras_datasets() / "tiny-imagenet-200.zip").read_bytes() == site.content

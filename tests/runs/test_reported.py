@@ -93,7 +93,7 @@ def test_an_architecture_is_found_with_its_options():
 
 @pytest.mark.parametrize("name", ["cifarnet", "cifarnet_worst"])
 def test_accuracy_by_class_averages_to_the_whole(name):
-    from cifar_utils.data.cifar import CIFAR10
+    from cifar_utils.data.archive import CIFAR10
 
     shares = reported_per_class(name, "cifar10")
     assert len(shares) == CIFAR10.classes == 10
