@@ -310,17 +310,12 @@ def test_changes_of_a_batch_follow_from_seed_epoch_and_place_alone(name):
     [
         ("flip('diagonal')", "unknown flip direction 'diagonal'"),
         ("flip(probability=0)", "flip probability is 0.0; it must be above 0, at most 1"),
-        ("flip(per_batch=2)", "per_batch in augmentation 'flip(per_batch=2)' is 2; it takes True"),
         ("crop(0)", "crop padding is 0; it must be at least 1"),
         ("crop(4, 'mirror')", "unknown crop mode 'mirror'"),
         ("affine(-1)", "affine degrees is -1.0; it must be at least 0, at most 180"),
-        ("affine(30, 1)", "affine shift is 1.0; it must be at least 0, below 1"),
-        ("rotation(181)", "rotation degrees is 181.0"),
-        ("shift(0)", "shift fraction is 0.0"),
         ("contrast(0.75, 0.25)", "contrast upper is 0.25; it must be at least 0.75"),
         ("colour_jitter(hue=0.6)", "colour_jitter hue is 0.6; it must be at least 0, at most 0.5"),
         ("cutout(0)", "cutout size is 0"),
-        ("mixup(0)", "mixup alpha is 0.0"),
         ("cutmix(1, 1.5)", "cutmix probability is 1.5"),
     ],
 )

@@ -58,13 +58,9 @@ def test_adamw_decays_where_adam_is_not_told_to():
     ("text", "words"),
     [
         ("sdg", "did you mean 'sgd'?"),
-        ("sgd(momentun=0.9)", "did you mean 'momentum'?"),
         ("sgd(momentum=2)", "momentum"),
-        ("sgd(momentum='high')", "takes a number"),
-        ("sgd(nesterov=1)", "takes True or False"),
         ("adamw(default_decay=-1)", "default_decay is -1.0; it must be at least 0"),
         ("muon(steps=-1)", "steps is -1; it must be >= 0"),
-        ("sgd, adam", "exactly one of: sgd, adam"),
     ],
 )
 def test_bad_optimizers_are_one_line(text, words):

@@ -132,16 +132,9 @@ def test_defaults_are_those_of_the_reports():
     [
         ("cosin", "did you mean 'cosine'?"),
         ("cosine(1)", "warmup is 1.0"),
-        ("cosine('long')", "takes a number"),
         ("step(every=0)", "every is 0"),
-        ("step(factor=1)", "factor is 1.0"),
-        ("linear(final=2)", "final is 2.0"),
         ("one_cycle(rise=0.6)", "rise is 0.6; it must be above 0, below 0.5"),
-        ("triangular(low=1)", "low is 1.0"),
         ("plateau(patience=0)", "patience is 0"),
-        ("plateau(cooldown=-1)", "cooldown is -1"),
-        ("plateau(patience=2.5)", "takes a whole number"),
-        ("exponential(every=2)", "unknown option"),
     ],
 )
 def test_bad_schedules_are_one_line(text, words):
