@@ -6,7 +6,6 @@ needed.
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from cifar_utils.data.dataset import PREFIX, Dataset, Split
 from cifar_utils.data.splits import held_out, limited
 from cifar_utils.errors import InputError, check_bounds, known_name
 
-__all__ = ["DATASETS", "Dataset", "Split", "describe_dataset", "fetch", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Split", "fetch", "load_dataset"]
 
 # Each name with the archive that it is read from; None for what comes with a package.
 DATASETS: dict[str, Archive | None] = {
@@ -164,41 +163,3 @@ def fetch(name: str) -> Path:
     """
     load_dataset(name, validation_fraction=0.0)
     return _found(name)[1]
-
-
-def describe_dataset(name: str) -> dict[str, Any]:
-    """Say what is known of a named dataset, without downloading it.
-
-    Returns
-    -------
-    dict
-        ``name``, ``present``, ``path`` (where it is, or where a download would put it), ``train``
-        (images, those to hold out included), ``test``, ``classes``, ``image_shape``, ``citation``;
-        of one that is present ``class_names``, ``fingerprint`` (of the default splits), ``note``.
-
-    Raises
-    ------
-    InputError
-        As :func:`load_dataset`, but for what concerns a download.
-    """
-    from cifar_utils.data.download import keras_datasets
-
-    archive, path = _found(name)
-    where = str(path or keras_datasets() / archive.file)
-    known = {"name": name, "present": path is not None, "path": where}
-    if not name.startswith(PREFIX):
-        known["citation"] = archive.citation if archive else digits.CITATION
-    if path is None:
-        known |= {"train": archive.train_images, "test": archive.test_images}
-        return known | {"classes": archive.classes, "image_shape": archive.image_shape}
-    dataset = load_dataset(name)
-    return known | {
-        "name": dataset.name,
-        "train": len(dataset.train.labels) + len(dataset.validation.labels),
-        "test": len(dataset.test.labels),
-        "classes": len(dataset.class_names),
-        "image_shape": dataset.image_shape,
-        "class_names": dataset.class_names,
-        "fingerprint": dataset.fingerprint,
-        "note": dataset.note,
-    }

@@ -27,10 +27,8 @@ class Archive:
         Where it comes from, its name there and its checksum.
     folder
         The folder in it.
-    classes, train_images, test_images, image_shape
-        What it holds.
-    citation
-        Whose it is.
+    classes, train_images, test_images
+        How many it holds.
     members
         The files by which a folder is known to be it.
     files
@@ -45,8 +43,6 @@ class Archive:
     classes: int
     train_images: int
     test_images: int
-    image_shape: tuple[int, int, int]
-    citation: str
     members: tuple[str, ...]
     files: tuple[str, ...]
 
@@ -56,13 +52,13 @@ def _cifar(number: int, md5: str, *members: str) -> Archive:
     return Archive(
         url=f"https://www.cs.toronto.edu/~kriz/{file}", file=file, md5=md5,
         folder=f"cifar-{number}-{'batches-py' if number == 10 else 'python'}",
-        classes=number, train_images=50_000, test_images=10_000, image_shape=(32, 32, 3),
+        classes=number, train_images=50_000, test_images=10_000,
         members=members, files=(*members, NOTE_FILE),
-        citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, "
-        "https://www.cs.toronto.edu/~kriz/cifar.html (no licence given; it asks to be cited)",
     )  # fmt: skip
 
 
+# A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
+# https://www.cs.toronto.edu/~kriz/cifar.html (no licence given; it asks to be cited).
 # Of members the first has the class names, the last has the test images.
 CIFAR10 = _cifar(
     10, "c58f30108f718f92721af3b95e74349a",
@@ -71,6 +67,8 @@ CIFAR10 = _cifar(
 CIFAR100 = _cifar(100, "eb9058c3a382ffc7106e4002c42a8d85", "meta", "train", "test")
 CIFAR100_COARSE = replace(CIFAR100, classes=20)
 
+# Y. Le, X. Yang, Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N, 2015 (images of
+# ImageNet, for research).
 CLASSES, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
 TINY_IMAGENET = Archive(
     url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
@@ -80,15 +78,10 @@ TINY_IMAGENET = Archive(
     classes=200,
     train_images=100_000,
     test_images=10_000,
-    image_shape=(64, 64, 3),
     members=(CLASSES, WORDS, ANNOTATIONS),
     # The images in test/ have no labels: those in val/ take their place.
     files=(
         CLASSES, WORDS, ANNOTATIONS, NOTE_FILE,
         "train/*/*_boxes.txt", "train/*/images/*.JPEG", "val/images/*.JPEG",
-    ),
-    citation=(
-        "Y. Le, X. Yang, Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N, 2015, "
-        "http://cs231n.stanford.edu/tiny-imagenet-200.zip (images of ImageNet, for research)"
     ),
 )  # fmt: skip

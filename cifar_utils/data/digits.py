@@ -1,4 +1,8 @@
-"""The embedded dataset: scikit-learn's handwritten digits, in the shape of CIFAR's images."""
+"""The embedded dataset: scikit-learn's handwritten digits, in the shape of CIFAR's images.
+
+E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository,
+1998, https://archive.ics.uci.edu/dataset/80 (CC BY 4.0); its test part, as scikit-learn carries it.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,11 +12,6 @@ import numpy as np
 from cifar_utils.data.dataset import Split
 from cifar_utils.data.splits import stratified
 
-CITATION = (
-    "E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning "
-    "Repository, 1998, https://archive.ics.uci.edu/dataset/80 (CC BY 4.0); its test part, as "
-    "scikit-learn carries it"
-)
 TEST_IMAGES = 360  # of 1,797: a fifth
 
 

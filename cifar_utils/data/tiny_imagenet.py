@@ -12,6 +12,8 @@ from cifar_utils.data.pictures import decoded
 from cifar_utils.data.unpack import first_line, read_files, wrong
 from cifar_utils.events import progress_bar
 
+SIZE = 64  # pixels of an image's height and width
+
 
 def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
     """Decode an archive or its extracted folder; the classes are in the order of ``wnids.txt``.
@@ -66,30 +68,26 @@ def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
     if counts != expected:
         raise wrong(path, "{:,} and {:,} images, not {:,} and {:,}".format(*counts, *expected))
     labels = [*train.values(), *(wnids.index(wnid) for wnid in test.values())]
-    images = _decode(found, [*train, *test], archive, path)
+    images = _decode(found, [*train, *test], path)
     splits = map(Split, np.split(images, [len(train)]), np.split(np.array(labels), [len(train)]))
     return Contents(_class_names(wnids, words), *splits, first_line(found.get(NOTE_FILE, b"")))
 
 
-def _decode(
-    found: Mapping[str, bytes], names: list[str], archive: Archive, path: Path
-) -> np.ndarray:
+def _decode(found: Mapping[str, bytes], names: list[str], path: Path) -> np.ndarray:
     """The images of these names, uint8 ``(N, H, W, 3)``: those in grey get three channels too."""
     from PIL import Image, UnidentifiedImageError
-
-    height, width, _ = archive.image_shape
 
     def decode(name: str) -> np.ndarray:
         try:
             with Image.open(BytesIO(found[name]), formats=["JPEG"]) as opened:
-                if opened.size != (width, height):
-                    raise ValueError("{}x{} pixels, not {}x{}".format(*opened.size, width, height))
+                if opened.size != (SIZE, SIZE):
+                    raise ValueError("{}x{} pixels, not {}x{}".format(*opened.size, SIZE, SIZE))
                 return np.asarray(opened.convert("RGB"))
         except Exception as error:  # a damaged image may raise nearly anything
             known = not isinstance(error, UnidentifiedImageError)
             raise wrong(f"{path}: {name}", str(error) if known else "no JPEG image") from error
 
-    return decoded(f"decoding {archive.folder}", names, decode, archive.image_shape)
+    return decoded(f"decoding {path.name}", names, decode, (SIZE, SIZE, 3))
 
 
 def _class_names(wnids: list[str], words: Mapping[str, str]) -> tuple[str, ...]:

@@ -400,7 +400,7 @@ def publish_command(runs: tuple[Path, ...], anyway: bool) -> None:
 
 @commands.group()
 def data() -> None:
-    """Fetch datasets, or tell about them."""
+    """Fetch datasets."""
 
 
 @data.command()
@@ -410,17 +410,6 @@ def fetch(name: str) -> None:
     from cifar_utils.data import fetch as fetch_dataset
 
     click.echo(f"{name}: {_short(fetch_dataset(name))}")
-
-
-@data.command()
-@click.argument("name")
-def info(name: str) -> None:
-    """Tell about dataset NAME, downloading nothing: where it is, images, classes, fingerprint."""
-    from cifar_utils.data import describe_dataset
-
-    for key, value in describe_dataset(name).items():
-        text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        click.echo(f"{key.replace('_', ' '):13}{text}".rstrip())
 
 
 def main(arguments: list[str] | None = None) -> int:

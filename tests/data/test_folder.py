@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_utils.data import describe_dataset, fetch, load_dataset
+from cifar_utils.data import fetch, load_dataset
 
 COLOURS = {"cat": (200, 30, 40), "dog": (20, 180, 60), "eel": (10, 40, 220)}
 
@@ -223,9 +223,5 @@ def test_a_folder_that_can_not_be_read(pets, refused):
         load(pets)
 
 
-def test_it_is_described_and_fetched_like_the_others(pets):
-    described = describe_dataset(f"folder:{pets}")
-    assert (described["name"], described["present"]) == ("folder:pets", True)
-    assert (described["train"], described["test"], described["classes"]) == (30, 6, 3)
-    assert described["fingerprint"] == load_dataset(f"folder:{pets}").fingerprint
-    assert described["path"] == str(fetch(f"folder:{pets}")) == str(pets)
+def test_it_is_fetched_like_the_others(pets):
+    assert fetch(f"folder:{pets}") == pets
