@@ -381,7 +381,7 @@ def test_what_is_refused_without_keras_is_refused_with_it(kind):
         ("schedule", "cosine(warmup=2.0", "is not of the form"),
         ("schedules", "linear; cosine(warmup=2.0)", "cosine warmup is 2.0; it must be at least 0"),
         ("schedule", "linear, step", "exactly one"),
-        ("optimizer", "adamw(default_decay=-1.0)", "default_decay is -1.0"),
+        ("optimizer", "sgd(momentun=0.9)", "did you mean 'momentum'?"),
         ("space", "width(8)", "missing a required argument: 'high'"),
     ],
 )

@@ -3,7 +3,7 @@
 import keras
 
 from cifar_utils.choices import parse_call
-from cifar_utils.errors import InputError, check_bounds
+from cifar_utils.errors import InputError
 
 
 def sgd(learning_rate, weight_decay, batch_size, momentum: float = 0.9, nesterov: bool = False):
@@ -16,21 +16,12 @@ def adam(learning_rate, weight_decay, batch_size, beta_1: float = 0.9, beta_2: f
     return keras.optimizers.Adam(learning_rate, beta_1, beta_2, weight_decay=weight_decay)
 
 
-def adamw(
-    learning_rate,
-    weight_decay,
-    batch_size,
-    beta_1: float = 0.9,
-    beta_2: float = 0.999,
-    default_decay: float = 0.01,
-):
+def adamw(learning_rate, weight_decay, batch_size, beta_1: float = 0.9, beta_2: float = 0.999):
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101): Adam that always has a weight decay.
 
-    Where ``weight_decay`` is 0, it is ``default_decay``.
+    Where ``weight_decay`` is 0, it is 0.01.
     """
-    check_bounds("adamw default_decay", default_decay, "at least 0")
-    decay = weight_decay or default_decay
-    return keras.optimizers.AdamW(learning_rate, decay, beta_1, beta_2)
+    return keras.optimizers.AdamW(learning_rate, weight_decay or 0.01, beta_1, beta_2)
 
 
 def muon(
