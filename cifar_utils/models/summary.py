@@ -89,7 +89,7 @@ def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, .
     """Each layer and the shape of its input, as often as the model uses it."""
     named = {layer.name: layer for layer in model.layers}
     for row in model.get_config()["layers"]:
-        layer = named.get(row["config"]["name"])  # a Sequential model leaves its input out
+        layer = named.get(row["config"].get("name"))  # a Sequential model leaves its input out
         for node in row.get("inbound_nodes", [{}]):  # and has none of these: it uses each once
             if isinstance(layer, keras.Model):
                 yield from _uses(layer)
