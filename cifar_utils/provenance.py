@@ -18,8 +18,6 @@ from cifar_utils.choices import source_file
 PACKAGE = "cifar_utils"
 # What is in other parts of the package shows a run, and changes nothing of its result.
 COMPUTING = ("augmentation", "backend", "data", "models", "training", "tuning")
-# Of these tables, the entry that a run chose takes part, and the others do not.
-TABLES = {"ARCHITECTURES", "AUGMENTATIONS", "DATASETS", "OPTIMIZERS", "SCHEDULES"}
 
 
 def describe_environment(precision: str) -> dict[str, Any]:
@@ -89,9 +87,8 @@ def code_of(functions: Iterable[Callable]) -> dict[str, str]:
     """A fingerprint of the code that each function of this package runs, by the function's name.
 
     It covers the statements of the function and of all that it reaches by name in the modules that
-    compute (:data:`COMPUTING`). Comments and docstrings don't count. Of a table such as
-    ``SCHEDULES`` only the chosen entry takes part, so pass that too. Functions of other packages
-    are left out.
+    compute (:data:`COMPUTING`). Comments and docstrings don't count. What a run names in text, such
+    as its schedule, is not reached, so pass that too. Functions of other packages are left out.
     """
     names = {f"{function.__module__}.{function.__qualname__}" for function in functions}
     return {name: _fingerprint(name) for name in sorted(names) if name.partition(".")[0] == PACKAGE}
@@ -113,7 +110,7 @@ def _fingerprint(name: str) -> str:
 def _reach(module: str, name: str, reached: dict[tuple[str, str], str]) -> None:
     """Add the code of a module's definition, and of all that it names, to ``reached``."""
     part = module.partition(".")[2].partition(".")[0]
-    if (module, name) in reached or name in TABLES or part not in COMPUTING:
+    if (module, name) in reached or part not in COMPUTING:
         return
     definitions, imported = _read_module(module)
     if name in imported:
