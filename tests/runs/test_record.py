@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,31 +70,6 @@ def test_file_is_strict_json_of_the_promised_keys(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_a_search_keeps_its_trials_and_others_have_none(tmp_path):
-    trials = [{"name": "0", "values": {"width": 8}, "val_accuracy": None}]
-    searched = RunRecord(**FACTS, trials=trials)
-    assert RunRecord(**FACTS).trials == []
-    assert read_record(searched.write(tmp_path)).trials == trials
-    content = json.loads((tmp_path / "record.json").read_text()) | {"trials": "2"}
-    (tmp_path / "record.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"has no trials \(list\)"):
-        read_record(tmp_path)
-
-
-def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
-    old = RunRecord(**FACTS)
-    old.write(tmp_path)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        RunRecord(**FACTS | {"run": "other"}).write(tmp_path)
-    assert read_record(tmp_path) == old
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 def test_what_json_cannot_hold_is_refused():
     with pytest.raises(TypeError, match="a record holds"):
         RunRecord(**FACTS | {"parameters": {"model": object()}})
@@ -102,17 +78,20 @@ def test_what_json_cannot_hold_is_refused():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (None, "can't be read"),
         ('{"schema": 1, "run"', "is broken"),
-        ("[]", "schema None, not 1"),
-        (json.dumps(FACTS | {"schema": 2}), "schema 2, not 1"),
-        (json.dumps({"schema": 1, "run": "x"}), r"has no notebook \(str\)"),
-        (json.dumps(FACTS | {"schema": 1, "history": {}}), r"has no history \(list\)"),
-        (json.dumps(FACTS | {"schema": 1, "colour": 1}), "unknown key 'colour'"),
+        ("[]", "is broken"),
+        (json.dumps(FACTS | {"schema": 2}), "its schema is 2, not 1"),
+        (json.dumps({"schema": 1, "run": "x"}), "'notebook'"),
+        (json.dumps(FACTS | {"history": {}}), "its history is {}, not of type list"),
+        (json.dumps(FACTS | {"stopped": 3}), "its stopped is 3, not of type str"),
+        (json.dumps(FACTS | {"colour": 1}), "'colour'"),
     ],
 )
 def test_broken_records_are_one_line(tmp_path, content, message):
     path = tmp_path / "record.json"
-    path.write_text(content)
+    if content is not None:
+        path.write_text(content)
     with pytest.raises(InputError, match=message) as error:
         read_record(path)
     assert str(path) in str(error.value)
@@ -123,14 +102,6 @@ def test_a_record_from_before_a_key_was_added_is_read(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(FACTS | {"schema": 1}))
     assert read_record(tmp_path) == RunRecord(**FACTS)
     assert read_record(tmp_path).stopped == ""
-    (tmp_path / "record.json").write_text(json.dumps(FACTS | {"schema": 1, "stopped": 3}))
-    with pytest.raises(InputError, match=r"has no stopped \(str\)"):
-        read_record(tmp_path)
-
-
-def test_a_record_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="can't be read"):
-        read_record(tmp_path)
 
 
 def test_dataset_is_described_by_its_sizes():
@@ -192,8 +163,8 @@ def test_the_record_is_written_last_and_a_failed_model_leaves_the_old_one(
 ):
     (tmp_path / "model.keras").write_text("old")
 
-    def full(*_, **__):
-        (tmp_path / ".model.keras").write_text("half of it")
+    def full(model, path):
+        Path(path).write_text("half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("keras.Model.save", full)
