@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""The files of a run's folder, by name; and files that are whole or not there at all."""
 
 import os
 import tempfile
@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "report.html"
+PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
+EVENTS = "events.jsonl"
+CHECKPOINTS = ("checkpoint", "features", "tuning")  # to go on from; not needed in the end
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cifar_utils.runs.folder import CHECKPOINTS, FACTS, RunningError, find_runs
+from cifar_utils.files import CHECKPOINTS, FACTS
+from cifar_utils.runs.folder import RunningError, find_runs
 
 ASIDE = ".removed"
 

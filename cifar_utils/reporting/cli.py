@@ -20,7 +20,7 @@ from rich.table import Table
 from cifar_utils import __version__
 from cifar_utils.choices import REGISTRIES, read_registry
 from cifar_utils.errors import InputError, known_name
-from cifar_utils.files import write_atomically
+from cifar_utils.files import FACTS, NOTEBOOK, PAGE, write_atomically
 from cifar_utils.reporting.parameters import describe, read_parameters
 from cifar_utils.reporting.runs import (
     find_notebook,
@@ -28,7 +28,7 @@ from cifar_utils.reporting.runs import (
     plan_run,
     project_folder,
 )
-from cifar_utils.runs.folder import FACTS, NOTEBOOK, PAGE, Run, Status, read_cells
+from cifar_utils.runs.folder import Run, Status, read_cells
 from cifar_utils.text import compact
 
 INTERRUPTED = 130  # as a shell says it

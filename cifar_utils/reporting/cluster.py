@@ -32,9 +32,10 @@ from distributed import (
 )
 
 from cifar_utils.errors import InputError
+from cifar_utils.files import FACTS
 from cifar_utils.reporting.kernel import short_folder
 from cifar_utils.reporting.progress import Show
-from cifar_utils.runs.folder import FACTS, Run, RunningError, Status
+from cifar_utils.runs.folder import Run, RunningError, Status
 
 CONNECT_SECONDS = 10
 RELEASE_SECONDS = 10

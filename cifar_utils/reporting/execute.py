@@ -29,22 +29,12 @@ from rich.console import Console
 from cifar_utils.data.folder import PREFIX
 from cifar_utils.errors import InputError
 from cifar_utils.events import read_events
-from cifar_utils.files import write_atomically
+from cifar_utils.files import CHECKPOINTS, EVENTS, FACTS, NOTEBOOK, PAGE, write_atomically
 from cifar_utils.reporting import kernel as kernel_lock
 from cifar_utils.reporting.export import export_page
 from cifar_utils.reporting.parameters import read_parameters
 from cifar_utils.reporting.progress import shown_progress
-from cifar_utils.runs.folder import (
-    CHECKPOINTS,
-    EVENTS,
-    FACTS,
-    NOTEBOOK,
-    PAGE,
-    Run,
-    RunningError,
-    Status,
-    visible,
-)
+from cifar_utils.runs.folder import Run, RunningError, Status, visible
 from cifar_utils.text import duration
 
 KERNEL_START_SECONDS = 120

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import write_atomically
+from cifar_utils.files import FACTS, MODEL, PAGE, PREDICTED, PREDICTIONS, RECORD, write_atomically
 from cifar_utils.provenance import changed_code
 from cifar_utils.runs.record import RunRecord, read_record
 
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
     from cifar_utils.evaluation import Predicted, Scores
 
-RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "report.html"
-PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
-EVENTS = "events.jsonl"
-CHECKPOINTS = ("checkpoint", "features", "tuning")  # to go on from; not needed in the end
 LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
 KINDS = {"notebook": str, "parameters": dict, "notebook_sha256": str}  # of values of run.json
 DATA = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit", "image_size")

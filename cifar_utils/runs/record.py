@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from cifar_utils.errors import InputError, short
 from cifar_utils.events import display_line, write_event
-from cifar_utils.files import write_atomically, written_atomically
+from cifar_utils.files import FACTS, MODEL, RECORD, write_atomically, written_atomically
 from cifar_utils.provenance import changes, describe_environment
 from cifar_utils.text import duration, percent
 
@@ -171,7 +171,7 @@ class RunRecord:
             Where the folder can't be written or the disk is full.
 
         """
-        path = Path(folder) / "record.json"
+        path = Path(folder) / RECORD
         write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
         return path
 
@@ -186,7 +186,7 @@ def read_record(path: Path | str) -> RunRecord:
 
     """
     path = Path(path)
-    path = path / "record.json" if path.is_dir() else path
+    path = path / RECORD if path.is_dir() else path
     try:
         return RunRecord(**json.loads(path.read_text("utf-8")))
     except OSError as error:
@@ -278,7 +278,7 @@ def notebook_name(folder: Path | str | None = None) -> str:
     import psutil
 
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(Path(folder, "run.json").read_text("utf-8"))["notebook"])
+        return str(json.loads(Path(folder, FACTS).read_text("utf-8"))["notebook"])
     named = [os.environ.get("JPY_SESSION_NAME", "")]
     with suppress(psutil.Error):
         named += psutil.Process().parent().cmdline()
@@ -318,7 +318,7 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
         return None
     if foreign:
         tell(f"model.keras can be loaded only with the code of its layers {', '.join(foreign)}")
-    path = Path(folder) / "model.keras"
+    path = Path(folder) / MODEL
     with written_atomically(path) as file:
         plain.save(file.name)
     return path
