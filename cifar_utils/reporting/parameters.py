@@ -25,14 +25,7 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
         it has no ``output``, which every notebook of runs must have.
 
     """
-    import nbformat
-
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-        tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    except Exception as error:  # nbformat raises almost anything at what is no notebook
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
+    tagged = [source for _, source, tags in read_cells(notebook) if "parameters" in tags]
     if not tagged:
         raise InputError(f"{notebook} has no cell tagged 'parameters'; tag the cell that sets them")
     known = parse_parameters(tagged[0], where=str(notebook))
@@ -43,7 +36,7 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
 
 def read_question(notebook: Path) -> str:
     """The first sentence of a notebook's prose: what it asks."""
-    prose = "\n\n".join(source for kind, source in read_cells(notebook) if kind == "markdown")
+    prose = "\n\n".join(source for kind, source, _ in read_cells(notebook) if kind == "markdown")
     first = next((part for part in prose.split("\n\n") if part and not part.startswith("#")), "")
     return re.split(r"(?<=[.?!]) ", " ".join(first.replace("*", "").split()), maxsplit=1)[0]
 
