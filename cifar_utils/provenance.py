@@ -42,8 +42,6 @@ def describe_environment(precision: str) -> dict[str, Any]:
     import keras
 
     backend = keras.backend.backend()
-    # Linux alone tells which of its cores a process may use.
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     return {
         "backend": backend,
         "backend_version": sys.modules[backend].__version__,
@@ -52,7 +50,7 @@ def describe_environment(precision: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "precision": precision,
         "processor": _processor(),
-        "cores": cores,
+        "cores": len(usable_cores()),
         "accelerators": _accelerators(backend),
         "git": own_commit(),
     }
@@ -192,8 +190,19 @@ def _accelerators(backend: str) -> list[str]:
         cuda = sys.modules["torch"].cuda
         return [cuda.get_device_name(i) for i in range(cuda.device_count())]
     devices = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
-    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") if devices else None
-    return names.splitlines() if names else devices
+    return (gpu_names() if devices else []) or devices
+
+
+def gpu_names() -> list[str]:
+    """Names of this machine's NVIDIA GPUs, as its driver tells them."""
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return names.splitlines() if names else []
+
+
+def usable_cores() -> list[int]:
+    """Numbers of the cores that this process may use; Linux alone tells which of all they are."""
+    on_linux = sys.platform == "linux"
+    return sorted(os.sched_getaffinity(0)) if on_linux else [*range(os.cpu_count() or 1)]
 
 
 def git_commit(file: Path) -> str | None:

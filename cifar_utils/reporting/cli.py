@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -96,10 +97,11 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
     """  # noqa: D301
     planned = plan_run(find_notebook(notebook), dict(given), output)
     from cifar_utils.reporting.execute import execute
+    from cifar_utils.reporting.progress import shown_progress
 
     try:
-        with interruptible():
-            status = execute(planned, force=force, console=new_console())
+        with interruptible(), shown_progress(new_console(), [planned.name]) as show:
+            status = execute(planned, partial(show, planned.name), force=force)
     except KeyboardInterrupt:
         return _interrupted(force)
     _tell(planned.name, planned, status, " before; --force runs it again")
@@ -212,9 +214,9 @@ def series(
 
     Exit status: 0 all done, 1 runs failed (the last line says how many), 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
+    from cifar_utils.reporting.progress import shown_progress
     from cifar_utils.reporting.series import run_series, select
     from cifar_utils.reporting.series_file import read_series
-    from cifar_utils.reporting.site import build_index
 
     if jobs and scheduler:
         raise InputError("--jobs is for workers of this machine's own; leave it or --scheduler out")
@@ -226,16 +228,19 @@ def series(
         afresh = {"other": "stale"}  # a run of other parameters is run afresh, too
         print_table(("run", "status", "why"), [(n, afresh.get(s, s), why) for n, s, why in rows])
         return 0
-    failed = 0
+    failed, names = 0, [run.name for run in runs]
     try:
-        ended = run_series(runs, force=force, jobs=jobs, scheduler=scheduler, console=new_console())
-        with interruptible(), contextlib.closing(ended):
-            for number, (run, status) in enumerate(ended, 1):
-                failed += status.word == "failed"
-                _tell(f"[{number}/{len(runs)}] {run.name}", run, status, " before, skipped")
+        with interruptible(), shown_progress(new_console(), names) as show:
+            ended = run_series(runs, show, force=force, jobs=jobs, scheduler=scheduler)
+            with contextlib.closing(ended):
+                for number, (run, status) in enumerate(ended, 1):
+                    failed += status.word == "failed"
+                    _tell(f"[{number}/{len(runs)}] {run.name}", run, status, " before, skipped")
     except KeyboardInterrupt:
         return _interrupted(force)
     if folder.is_dir():
+        from cifar_utils.reporting.site import build_index  # seconds, which runs need not wait for
+
         click.echo(f"index: {short_path(build_index(folder))}")
     if failed:
         click.echo(f"{failed} of {len(runs)} runs failed", err=True)

@@ -78,8 +78,6 @@ class Run:
         Words that a series picks its runs by.
     timeout
         Seconds after which one try of it is ended; None for no limit.
-    retries
-        How often it is tried again where its kernel dies or its time runs out.
 
     """
 
@@ -88,7 +86,6 @@ class Run:
     parameters: dict[str, Any] | None = None
     tags: tuple[str, ...] = ()
     timeout: float | None = None
-    retries: int = 1
 
     @property
     def name(self) -> str:
@@ -131,11 +128,6 @@ class Run:
         with suppress(InputError):
             return str(self.facts.get("ended", ""))[:10]
         return ""
-
-    @property
-    def has_record(self) -> bool:
-        """Whether there is a record, broken or not."""
-        return (self.folder / RECORD).exists()
 
     @property
     def record(self) -> RunRecord | None:

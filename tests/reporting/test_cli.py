@@ -265,7 +265,7 @@ def begin(command: list[str], pid: Path, **environment: str) -> tuple[subprocess
         start_new_session=True,  # as a terminal does, whose Ctrl-C goes to the whole group
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
             time.sleep(0.1)
         return process, int(pid.read_text())
@@ -276,7 +276,7 @@ def begin(command: list[str], pid: Path, **environment: str) -> tuple[subprocess
 
 def gone(left, pid: int) -> bool:
     """Whether nothing is ``left`` of a process within a minute; a second is enough as a rule."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while left(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     return not left(pid)
@@ -319,11 +319,11 @@ def test_what_is_stopped_leaves_no_kernel_and_goes_on(
     process, kernel = begin(commands[kind], folder / "pid", TMPDIR=str(scratch))
     if how == "kill":
         process.kill()
-        process.communicate(timeout=120)
+        process.communicate(timeout=600)
         assert gone(alive, kernel)
     else:
         os.killpg(process.pid, SIGNALS[how])  # as a terminal does
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=600)
         assert process.returncode == 130
         assert err == "interrupted; the same command goes on from the last checkpoint\n"
         assert not alive(kernel)
@@ -345,7 +345,7 @@ def test_a_kernel_whose_command_is_killed_keeps_its_folder(
     assert f"being run by process {process.pid}" in cli(*command)[1]
     kernel.suspend()  # so that it can't notice that the command has gone
     process.kill()
-    process.communicate(timeout=120)
+    process.communicate(timeout=600)
     assert "a kernel that outlived its process is about to end" in cli(*command)[1]
     kernel.resume()
     kernel.wait(60)
@@ -359,7 +359,7 @@ def test_two_series_at_once_do_each_run_once(cli, write_notebook, write_series, 
     process, _ = begin(command, project / "out" / "one" / "pid")
     status, out, err = cli(*command)
     process.terminate()
-    process.communicate(timeout=120)
+    process.communicate(timeout=600)
     assert (status, err) == (0, "")
     assert "[1/1] one: being run by process " in out
     assert "unfinished" in cli(*command, "--dry-run")[1]
