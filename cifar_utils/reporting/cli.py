@@ -202,9 +202,9 @@ def series(
 
     FILE says which runs make it; the default is notebooks/series.yaml. Runs that are done are
     skipped. A run whose parameters, notebook, code or data have changed since is run afresh. A
-    failed run does not affect the others; it is tried again where its kernel died or its time ran
-    out. Their folders go to reports/<profile> in the project unless --output names another. With
-    --scheduler that is one which all machines share.
+    failed run does not affect the others. Where its kernel died or its time ran out, it is tried
+    once more. The folders go to reports/<profile> in the project unless --output names another.
+    With --scheduler that is one which all machines share.
 
     \b
     Examples:
