@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix
 
 from cifar_utils.data.dataset import Split
 from cifar_utils.errors import InputError
-from cifar_utils.files import write_atomically
+from cifar_utils.files import PREDICTED, PREDICTIONS, write_atomically
 from cifar_utils.text import interval, percent
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class Scores:
             Where the folder can't be written or the disk is full.
 
         """
-        path = Path(folder) / "predictions.npz"
+        path = Path(folder) / PREDICTIONS
         _write_arrays(
             path,
             labels=self.labels,
@@ -216,7 +216,7 @@ class Scores:
             class_names=np.array(self.class_names, str),
         )
         _write_arrays(
-            path.with_name("predicted.npz"),
+            path.with_name(PREDICTED),
             labels=self.labels.astype(np.uint16),
             classes=self.predictions.astype(np.uint16),
             probabilities=self.probabilities.max(axis=1).astype(np.float16),

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from cifar_utils.files import EVENTS
 from cifar_utils.text import duration
 
 PATIENCE = 5  # seconds without a progress bar
@@ -19,7 +20,7 @@ def write_event(output: Path | str | None, event: str, **values) -> None:
     if output is None:
         return
     Path(output).mkdir(parents=True, exist_ok=True)
-    with (Path(output) / "events.jsonl").open("a", encoding="utf-8") as file:
+    with (Path(output) / EVENTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"time": time.time(), "event": event, **values}) + "\n")
 
 

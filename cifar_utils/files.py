@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""The files of a run's folder, by name; and files that are whole or not there at all."""
 
 import os
 import tempfile
@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "report.html"
+PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
+EVENTS = "events.jsonl"
+CHECKPOINTS = ("checkpoint", "features", "tuning")  # to go on from; not needed in the end
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:
@@ -25,6 +30,8 @@ def write_atomically(path: Path | str, content: str | bytes) -> None:
 def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of the one at ``path`` when the block has ended.
 
+    It has a ``name``, with the ending of ``path``, for what writes files by their paths.
+
     Raises
     ------
     OSError
@@ -32,17 +39,19 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
 
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    place = {"dir": path.parent, "prefix": f".{path.stem}.", "suffix": path.suffix}
+    file = tempfile.NamedTemporaryFile(**place, delete=False)  # noqa: SIM115
+    temporary = Path(file.name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
         sync(path.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

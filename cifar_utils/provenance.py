@@ -40,8 +40,6 @@ def describe_environment(precision: str) -> dict[str, Any]:
     import keras
 
     backend = keras.backend.backend()
-    # Linux alone tells which of its cores a process may use.
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     return {
         "backend": backend,
         "backend_version": sys.modules[backend].__version__,
@@ -50,7 +48,7 @@ def describe_environment(precision: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "precision": precision,
         "processor": _processor(),
-        "cores": cores,
+        "cores": len(usable_cores()),
         "accelerators": _accelerators(backend),
         "git": own_commit(),
     }
@@ -129,15 +127,11 @@ Definitions = dict[str, tuple[str, set[str]]]  # by name: code, and the names th
 Imports = dict[str, tuple[str, str]]  # by name: the module that it is imported from, its name there
 
 
+@cache  # once a process: the code that runs is what was there first
 def _read_module(name: str) -> tuple[Definitions, Imports]:
+    """A module's definitions without their docstrings, and its imports from this package."""
     file = source_file(name)
-    return _read_file(file, file.stat().st_mtime_ns) if file else ({}, {})
-
-
-@cache
-def _read_file(file: Path, changed: int) -> tuple[Definitions, Imports]:
-    """A file's definitions without their docstrings, and its imports from this package."""
-    tree = ast.parse(file.read_text("utf-8"))
+    tree = ast.parse(file.read_text("utf-8") if file else "")
     imported = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith(PACKAGE):
@@ -148,19 +142,16 @@ def _read_file(file: Path, changed: int) -> tuple[Definitions, Imports]:
     for node in tree.body:
         code = ast.unparse(node)
         used = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-        for name in _defined(node):  # may be more than once: a table that grows
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined = [node.name]
+        else:
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            below = [each for target in filter(None, targets) for each in ast.walk(target)]
+            defined = [each.id for each in below if isinstance(each, ast.Name)]
+        for name in defined:  # may be more than once: a table that grows
             before = definitions.get(name, ("", set()))
             definitions[name] = f"{before[0]}\n{code}", before[1] | used
     return definitions, imported
-
-
-def _defined(node: ast.stmt) -> list[str]:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return [node.name]
-    targets = getattr(node, "targets", [getattr(node, "target", node)])
-    names = [each for target in targets for each in ast.walk(target)]
-    assigns = isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign)
-    return [each.id for each in names if isinstance(each, ast.Name)] if assigns else []
 
 
 def _output(*command: str) -> str | None:
@@ -196,8 +187,19 @@ def _accelerators(backend: str) -> list[str]:
         cuda = sys.modules["torch"].cuda
         return [cuda.get_device_name(i) for i in range(cuda.device_count())]
     devices = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
-    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") if devices else None
-    return names.splitlines() if names else devices
+    return (gpu_names() if devices else []) or devices
+
+
+def gpu_names() -> list[str]:
+    """Names of this machine's NVIDIA GPUs, as its driver tells them."""
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return names.splitlines() if names else []
+
+
+def usable_cores() -> list[int]:
+    """Numbers of the cores that this process may use; Linux alone tells which of all they are."""
+    on_linux = sys.platform == "linux"
+    return sorted(os.sched_getaffinity(0)) if on_linux else [*range(os.cpu_count() or 1)]
 
 
 def git_commit(file: Path) -> str | None:

@@ -74,6 +74,14 @@ def write_notebook():
     return write
 
 
+@pytest.fixture(scope="session")
+def make_record():
+    """Make the record of a small run, with what is to be different."""
+    from cifar_utils.runs.record import RunRecord
+
+    return lambda **changes: RunRecord(**RECORD | changes)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """An empty project to work in: the current folder, with notebooks/."""

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cifar_utils.runs.folder import CHECKPOINTS, FACTS, RunningError, find_runs
-
-ASIDE = ".removed"
+from cifar_utils.files import CHECKPOINTS
+from cifar_utils.runs.folder import RunningError, find_runs
 
 
 def clean(folder: Path, delete: bool) -> Iterator[tuple[Path, int]]:
@@ -25,16 +24,14 @@ def clean(folder: Path, delete: bool) -> Iterator[tuple[Path, int]]:
 
     """
     for run in find_runs(folder):
-        if not run.record or not (run.folder / FACTS).exists():
+        if not run.record:
             continue
         with suppress(RunningError), run.locked():
             if run.facts.get("outcome") != "finished":
                 continue
-            for path in [run.folder / name for name in (ASIDE, *CHECKPOINTS)]:
+            for path in [run.folder / name for name in CHECKPOINTS]:
                 if path.is_dir() and not path.is_symlink():
                     files = [each for each in path.rglob("*") if each.is_file()]
                     yield path, sum(each.lstat().st_size for each in files)
                     if delete:
-                        # At once, so that a kill leaves no half of a checkpoint to go on from.
-                        aside = path if path.name == ASIDE else path.rename(run.folder / ASIDE)
-                        shutil.rmtree(aside)
+                        shutil.rmtree(path)

@@ -3,46 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 import os
-import re
-import signal
 import sys
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from cifar_utils import __version__
 from cifar_utils.choices import REGISTRIES
 from cifar_utils.errors import InputError, known_name
-from cifar_utils.files import write_atomically
-from cifar_utils.reporting.parameters import describe, read_parameters
+from cifar_utils.files import NOTEBOOK, PAGE
+from cifar_utils.reporting.parameters import read_options, read_parameters, read_question
 from cifar_utils.reporting.runs import (
     find_notebook,
     list_notebooks,
     plan_run,
     project_folder,
 )
-from cifar_utils.runs.folder import FACTS, NOTEBOOK, PAGE, Run, Status, read_cells
+from cifar_utils.reporting.terminal import (
+    interruptible,
+    new_console,
+    print_table,
+    short_path,
+    write_text,
+)
+from cifar_utils.runs.folder import Run, Status
 from cifar_utils.text import compact
 
 INTERRUPTED = 130  # as a shell says it
 PATH = click.Path(path_type=Path)
 
 
-class Folder(click.Path):
-    """The folder of runs; an address, which may hold a secret, is refused and not repeated."""
+def output_option(meaning: str) -> Callable[[Callable], Callable]:
+    """The option --output; an address, which may hold a secret, is refused and not repeated."""
 
-    def convert(self, value: str, *context: object) -> Path:
-        if "://" in str(value):
+    def read(context: click.Context, option: click.Parameter, value: str | None) -> Path | None:
+        if value and "://" in value:
             way_out = "mount it, or share it, and give the folder's path"
             raise InputError(f"--output takes a folder, not an address; {way_out}")
-        return Path(super().convert(value, *context))
+        return Path(value) if value else None
+
+    return click.option("--output", callback=read, metavar="DIR", help=meaning)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -72,7 +76,7 @@ class _Assignments(click.Command):
 @commands.command(cls=_Assignments)
 @click.argument("notebook")
 @click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
-@click.option("--output", type=Folder(), metavar="DIR", help="The run's folder.")
+@output_option("The run's folder.")
 @click.option("--force", is_flag=True, help="Run afresh, replacing the run that the folder holds.")
 def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, force: bool) -> int:
     """Execute a notebook and export its page.
@@ -93,25 +97,26 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
     """  # noqa: D301
     planned = plan_run(find_notebook(notebook), dict(given), output)
     from cifar_utils.reporting.execute import execute
+    from cifar_utils.reporting.progress import shown_progress
 
     try:
-        with _interruptible():
-            status = execute(planned, force=force, console=_console())
+        with interruptible(), shown_progress(new_console(), [planned.name]) as show:
+            status = execute(planned, partial(show, planned.name), force=force)
     except KeyboardInterrupt:
         return _interrupted(force)
     _tell(planned.name, planned, status, " before; --force runs it again")
     if status.word != "running":
-        click.echo(f"page: {_short(planned.page)}")
+        click.echo(f"page: {short_path(planned.page)}")
     return int(status.word == "failed")
 
 
 @commands.command("list")
 def list_command() -> None:
     """List the notebooks, each with the question it asks."""
-    rows = [(name, _question(path)) for name, path in list_notebooks().items()]
+    rows = [(name, read_question(path)) for name, path in list_notebooks().items()]
     if not rows:
-        raise InputError(f"no notebooks in {_short(project_folder())}; go where notebooks/ is")
-    _print_table(("notebook", "question"), rows)
+        raise InputError(f"no notebooks in {short_path(project_folder())}; go where notebooks/ is")
+    print_table(("notebook", "question"), rows)
 
 
 @commands.command()
@@ -125,7 +130,7 @@ def parameters(notebook: str) -> None:
         (p.name, p.type, repr(p.default), f"{p.allowed}: {p.meaning}".removeprefix(": "))
         for p in read_parameters(find_notebook(notebook)).values()
     ]
-    _print_table(("name", "type", "default", "meaning"), rows)
+    print_table(("name", "type", "default", "meaning"), rows)
 
 
 @commands.command()
@@ -141,17 +146,12 @@ def options(kind: str, name: str | None) -> None:
     """  # noqa: D301
     known = REGISTRIES[kind]
     if name is None:
-        rows = [(each, describe(known.read(each))[0].partition("\n")[0]) for each in known]
-        return _print_table((kind, "what it is"), rows)
-    function = known.read(known_name(kind, name, known))
-    text, meanings = describe(function)
-    click.echo(f"{text}\n")
-    taken = [*inspect.signature(function).parameters.values()][known.given :]
-    rows = []
-    for each in taken:
-        default = "" if each.default is each.empty else repr(each.default)
-        rows.append((each.name, each.annotation, default, meanings.get(each.name, "")))
-    return _print_table(("option", "type", "default", "meaning"), rows)
+        rows = [(each, read_options(kind, each)[0].partition("\n")[0]) for each in known]
+        print_table((kind, "what it is"), rows)
+    else:
+        text, rows = read_options(kind, name)
+        click.echo(f"{text}\n")
+        print_table(("option", "type", "default", "meaning"), rows)
 
 
 @commands.command()
@@ -166,10 +166,11 @@ def export(source: Path) -> None:
     """  # noqa: D301
     from cifar_utils.reporting.export import export_page
 
-    notebook = source / NOTEBOOK if source.is_dir() else source
-    of_run = notebook.name == NOTEBOOK and notebook.with_name(FACTS).exists()
-    page = notebook.with_name(PAGE) if of_run else notebook.with_suffix(".html")
-    click.echo(f"page: {_short(export_page(notebook, page))}")
+    if source.is_dir():
+        notebook, page = source / NOTEBOOK, source / PAGE
+    else:
+        notebook, page = source, source.with_suffix(".html")
+    click.echo(f"page: {short_path(export_page(notebook, page))}")
 
 
 @commands.command()
@@ -184,7 +185,7 @@ def export(source: Path) -> None:
     help="Runs at once; else one on each GPU, or on each two cores.",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="A dask scheduler whose workers to use.")
-@click.option("--output", type=Folder(), metavar="DIR", help="Where the runs' folders go.")
+@output_option("Where the runs' folders go.")
 @click.option("--force", is_flag=True, help="Run all of them afresh.")
 @click.option("--dry-run", is_flag=True, help="Say how far each run has got, and run nothing.")
 def series(
@@ -202,9 +203,9 @@ def series(
 
     FILE says which runs make it; the default is notebooks/series.yaml. Runs that are done are
     skipped. A run whose parameters, notebook, code or data have changed since is run afresh. A
-    failed run does not affect the others; it is tried again where its kernel died or its time ran
-    out. Their folders go to reports/<profile> in the project unless --output names another. With
-    --scheduler that is one which all machines share.
+    failed run does not affect the others. Where its kernel died or its time ran out, it is tried
+    once more. The folders go to reports/<profile> in the project unless --output names another.
+    With --scheduler that is one which all machines share.
 
     \b
     Examples:
@@ -214,9 +215,9 @@ def series(
 
     Exit status: 0 all done, 1 runs failed (the last line says how many), 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
+    from cifar_utils.reporting.progress import shown_progress
     from cifar_utils.reporting.series import run_series, select
     from cifar_utils.reporting.series_file import read_series
-    from cifar_utils.reporting.site import build_index
 
     if jobs and scheduler:
         raise InputError("--jobs is for workers of this machine's own; leave it or --scheduler out")
@@ -226,19 +227,22 @@ def series(
     if dry_run:
         rows = [(run.name, *run.status()[:2]) for run in runs]
         afresh = {"other": "stale"}  # a run of other parameters is run afresh, too
-        _print_table(("run", "status", "why"), [(n, afresh.get(s, s), why) for n, s, why in rows])
+        print_table(("run", "status", "why"), [(n, afresh.get(s, s), why) for n, s, why in rows])
         return 0
-    failed = 0
+    failed, names = 0, [run.name for run in runs]
     try:
-        ended = run_series(runs, force=force, jobs=jobs, scheduler=scheduler, console=_console())
-        with _interruptible(), contextlib.closing(ended):
-            for number, (run, status) in enumerate(ended, 1):
-                failed += status.word == "failed"
-                _tell(f"[{number}/{len(runs)}] {run.name}", run, status, " before, skipped")
+        with interruptible(), shown_progress(new_console(), names) as show:
+            ended = run_series(runs, show, force=force, jobs=jobs, scheduler=scheduler)
+            with contextlib.closing(ended):
+                for number, (run, status) in enumerate(ended, 1):
+                    failed += status.word == "failed"
+                    _tell(f"[{number}/{len(runs)}] {run.name}", run, status, " before, skipped")
     except KeyboardInterrupt:
         return _interrupted(force)
     if folder.is_dir():
-        click.echo(f"index: {_short(build_index(folder))}")
+        from cifar_utils.reporting.site import build_index  # seconds, which runs need not wait for
+
+        click.echo(f"index: {short_path(build_index(folder))}")
     if failed:
         click.echo(f"{failed} of {len(runs)} runs failed", err=True)
     return int(failed > 0)
@@ -265,22 +269,19 @@ def site(folder: Path) -> None:
     """
     from cifar_utils.reporting.site import build_index
 
-    click.echo(f"index: {_short(build_index(folder, say=click.echo))}")
+    click.echo(f"index: {short_path(build_index(folder, say=click.echo))}")
 
 
 @commands.command()
 @click.argument("folder", required=False, type=PATH)
 @click.option("--dataset", metavar="NAME", help="Runs on one dataset only.")
 @click.option("--csv", type=PATH, metavar="FILE", help="Write CSV instead; - is the terminal.")
-@click.option("--json", type=PATH, metavar="FILE", help="Write JSON instead; - is the terminal.")
-def leaderboard(
-    folder: Path | None, dataset: str | None, csv: Path | None, json: Path | None
-) -> None:
+def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> None:
     """Show the finished runs below FOLDER, the best first within a dataset.
 
     Without FOLDER it is reports/published in the project. Accuracy is top-1 on the test images with
-    its 95% interval; reported is what a report gives for the same architecture and dataset. CSV and
-    JSON have more columns, and fractions and seconds as they are.
+    its 95% interval; reported is what a report gives for the same architecture and dataset. CSV has
+    more columns, and fractions and seconds as they are.
 
     \b
     Examples:
@@ -294,26 +295,23 @@ def leaderboard(
     folder = folder or project_folder() / "reports" / "published"
     board = read_leaderboard(folder)
     if board.empty:
-        raise InputError(f"no finished run below {_short(folder)}; make some: cifar-reports series")
+        raise InputError(
+            f"no finished run below {short_path(folder)}; make some: cifar-reports series"
+        )
     if dataset is not None:
         board = board[board["dataset"] == known_name("dataset", dataset, set(board["dataset"]))]
-    texts = {
-        csv: board.to_csv(index=False),
-        json: board.to_json(orient="records", indent=1, double_precision=15) + "\n",
-    }
-    for file in filter(None, texts):
-        _write_text(file, texts[file], "leaderboard")
-    if not csv and not json:
-        names = ("run", "dataset", "architecture")
-        figures = ("top1", "interval", "reported", "parameters", "train_seconds", "date")
-        words = in_words(board, (*names, *figures))
-        _print_table(tuple(words), words.to_numpy().tolist())
+    if csv:
+        write_text(csv, board.to_csv(index=False), "leaderboard")
+        return
+    names = ("run", "dataset", "architecture")
+    figures = ("top1", "interval", "reported", "parameters", "train_seconds", "date")
+    words = in_words(board, (*names, *figures))
+    print_table(words, words.to_numpy().tolist())
 
 
 @commands.command()
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=PATH)
-@click.option("--figure", type=PATH, metavar="FILE.png", help="Draw curves and accuracies too.")
-def compare(runs: tuple[Path, ...], figure: Path | None) -> None:
+def compare(runs: tuple[Path, ...]) -> None:
     """Compare runs, given by their folders, each with the first one.
 
     A table of the parameters in which they differ and of what came of it; then, for runs that were
@@ -321,15 +319,10 @@ def compare(runs: tuple[Path, ...], figure: Path | None) -> None:
     """
     from cifar_utils.runs.compare import compare_runs
 
-    if figure and figure.suffix != ".png":
-        raise InputError(f"figure {figure} is no .png; give a name that ends so")
     comparison = compare_runs(runs)
     words = comparison.words.reset_index()
-    _print_table(tuple(words), words.to_numpy().tolist())
+    print_table(words, words.to_numpy().tolist())
     click.echo("\n".join(comparison.findings))
-    if figure:
-        write_atomically(figure, comparison.figure.png())
-        click.echo(f"figure: {_short(figure)}")
 
 
 @commands.command()
@@ -352,10 +345,10 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -
 
     found = load_run(run).predict(*pictures, top=top)
     if csv:
-        _write_text(csv, found.to_csv(index=False), "predictions")
+        write_text(csv, found.to_csv(index=False), "predictions")
         return
-    shares = [f"{share:.1%}" for share in found["probability"]]
-    _print_table(tuple(found), [*zip(found["picture"], found["class"], shares, strict=True)])
+    words = found.assign(probability=found["probability"].map("{:.1%}".format))
+    print_table(words, words.to_numpy().tolist())
 
 
 @commands.command("clean")
@@ -371,7 +364,7 @@ def clean_command(folder: Path | None, yes: bool) -> None:
 
     size = 0
     for path, each in clean(folder or project_folder() / "reports", delete=yes):
-        click.echo(f"{compact(each):>7}B  {_short(path)}")
+        click.echo(f"{compact(each):>7}B  {short_path(path)}")
         size += each
     click.echo(f"{compact(size)}B {'deleted' if yes else 'to delete; --yes deletes it'}")
 
@@ -392,10 +385,10 @@ def publish_command(runs: tuple[Path, ...], anyway: bool) -> None:
 
     root = project_folder()
     for folder in publish(runs, root / "reports" / "published", anyway):
-        click.echo(f"published: {_short(folder)}")
-    click.echo(f"index: {_short(build_index(root / 'reports' / 'published', say=click.echo))}")
+        click.echo(f"published: {short_path(folder)}")
+    click.echo(f"index: {short_path(build_index(root / 'reports' / 'published', say=click.echo))}")
     for written in write_results(root):
-        click.echo(f"results: {_short(written)}")
+        click.echo(f"results: {short_path(written)}")
 
 
 @commands.group()
@@ -409,7 +402,7 @@ def fetch(name: str) -> None:
     """Download dataset NAME unless it is there, check it, and say where it is."""
     from cifar_utils.data import fetch as fetch_dataset
 
-    click.echo(f"{name}: {_short(fetch_dataset(name))}")
+    click.echo(f"{name}: {short_path(fetch_dataset(name))}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -453,81 +446,6 @@ def _interrupted(force: bool) -> int:
     return INTERRUPTED
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP act as Ctrl-C while the block lasts, unless they are ignored."""
-    kinds = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    kinds = [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
-
-    def interrupt(*_: object) -> None:
-        for kind in kinds:  # once is enough: what is begun is being ended
-            signal.signal(kind, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = [signal.signal(kind, interrupt) for kind in kinds]
-    try:
-        yield
-    finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
-
-
-def _console() -> Console:
-    return Console(markup=False, highlight=False, emoji=False)
-
-
-def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    console = _console()
-    console.width = console.width if console.is_terminal else 10_000  # a row a line
-    console.print(as_table(titles, rows, console.width))
-
-
-def as_table(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table | str:
-    """Rows of text as a table; where it would break words, each row over several lines.
-
-    Cells of fewer than 30 characters are not broken either.
-    """
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    total = 0
-    for title, *cells in zip(titles, *rows, strict=True):
-        parts = [part for cell in cells for part in ([cell] if len(cell) < 30 else cell.split())]
-        least = max(map(len, [title, *parts]))
-        table.add_column(title, overflow="fold", min_width=least)
-        total += least + 2
-    if total <= width:
-        for row in rows:
-            table.add_row(*row)
-        return table
-    stacked = []
-    for name, *cells in rows:
-        told = [f"{title} {cell}" for title, cell in zip(titles[1:], cells, strict=True) if cell]
-        lines = textwrap.wrap("; ".join(told), width - 4, break_long_words=False)
-        stacked.append("\n    ".join([name, *lines]))
-    return "\n".join(stacked)
-
-
-def _write_text(file: Path, text: str, kind: str) -> None:
-    """Write a file, and say so; ``-`` is the terminal."""
-    if file == Path("-"):
-        click.echo(text, nl=False)
-        return
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{file} can't be written ({reason}); name another file") from error
-    click.echo(f"{kind}: {_short(file)}")
-
-
-def _question(notebook: Path) -> str:
-    """The first sentence of a notebook's prose, on one line."""
-    sources = [source for kind, source in read_cells(notebook) if kind == "markdown"]
-    lines = [line.strip() for source in sources for line in [*source.splitlines(), ""]]
-    prose = itertools.dropwhile(lambda line: not line or line.startswith("#"), lines)
-    paragraph = " ".join(itertools.takewhile(bool, prose)).replace("*", "")
-    return re.split(r"(?<=[.?!]) ", paragraph, maxsplit=1)[0]
-
-
 def _results(folder: Path) -> str:
     from cifar_utils.reporting.facts import record_facts
     from cifar_utils.runs.record import read_record
@@ -535,12 +453,6 @@ def _results(folder: Path) -> str:
     facts = record_facts(read_record(folder))
     told = [fact for fact in facts if fact[0].startswith("test") or fact[0] == "time"]
     return "".join(f"{label} {value}{detail and f' ({detail})'}, " for label, value, detail in told)
-
-
-def _short(path: Path) -> str:
-    """A path as seen from the current folder where it is below it."""
-    path = path.absolute()
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 if __name__ == "__main__":

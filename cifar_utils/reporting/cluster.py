@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import shutil
 import signal
-import subprocess
+import sys
 import tempfile
 import threading
 import uuid
@@ -32,9 +30,11 @@ from distributed import (
 )
 
 from cifar_utils.errors import InputError
+from cifar_utils.files import FACTS
+from cifar_utils.provenance import gpu_names, usable_cores
 from cifar_utils.reporting.kernel import short_folder
 from cifar_utils.reporting.progress import Show
-from cifar_utils.runs.folder import FACTS, Run, RunningError, Status
+from cifar_utils.runs.folder import Run, RunningError, Status
 
 CONNECT_SECONDS = 10
 RELEASE_SECONDS = 10
@@ -46,32 +46,12 @@ SETTINGS = {
 }
 
 
-def default_jobs() -> int:
-    """Runs at once on this machine: one on each GPU, or else on each two cores."""
-    return len(_gpus()) or max(1, len(_cores()) // 2)
-
-
 def _gpus() -> list[str]:
     """The GPUs that may be used, as ``CUDA_VISIBLE_DEVICES`` names them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name for name in chosen.split(",") if name not in ("", "-1")]
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return []
-    try:
-        listed = subprocess.run(
-            [command, "-L"], capture_output=True, text=True, timeout=20, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):  # a driver without a device
-        return []
-    return [str(number) for number in range(len(re.findall(r"^GPU \d", listed, re.MULTILINE)))]
-
-
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    if chosen is None:
+        return [str(number) for number in range(len(gpu_names()))]
+    return [name for name in chosen.split(",") if name not in ("", "-1")]
 
 
 def shares(cores: list[int], jobs: int) -> list[list[int]]:
@@ -94,12 +74,12 @@ class Share(WorkerPlugin):
     name = "share"
 
     def __init__(self, jobs: int, scratch: str):
-        self.cores, self.gpus, self.scratch = shares(_cores(), jobs), _gpus(), scratch
+        self.cores, self.gpus, self.scratch = shares(usable_cores(), jobs), _gpus(), scratch
 
     def setup(self, worker: Worker) -> None:
         """Dask calls this in the thread that starts the worker's others."""
         number = int(worker.name)
-        if hasattr(os, "sched_setaffinity"):
+        if sys.platform == "linux":
             os.sched_setaffinity(0, self.cores[number])
         if self.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus[number % len(self.gpus)]
@@ -118,7 +98,7 @@ def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> 
     Parameters
     ----------
     jobs
-        How many workers; None for :func:`default_jobs`.
+        How many workers; None for one on each GPU of this machine, or else on each two cores.
     scheduler
         Its address; None for workers of our own.
     runs
@@ -142,7 +122,7 @@ def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> 
         with client:
             yield client
         return
-    jobs = min(jobs or default_jobs(), runs)
+    jobs = min(jobs or len(_gpus()) or max(1, len(usable_cores()) // 2), runs)
     _start_tracker()
     with short_folder() as scratch, dask.config.set({**SETTINGS, "temporary-directory": scratch}):
         cluster = LocalCluster(
@@ -171,8 +151,7 @@ def execute_all(
 ) -> Iterator[tuple[Run, Status]]:
     """Execute runs on a client's workers, and give each with how it ended, as it ends.
 
-    One with a transient cause of failure is tried again, as often as it tells. A run whose worker
-    is lost goes to another worker, as often as the scheduler allows.
+    A run whose worker is lost goes to another worker, as often as the scheduler allows.
 
     Parameters
     ----------
@@ -183,39 +162,29 @@ def execute_all(
 
     """
     series = f"run-{uuid.uuid4().hex[:12]}"
-
-    tasks = dict(enumerate(runs))
-
-    def submit(numbers: list[int], tries: int = 0) -> dict[Future, Run]:
-        chosen = [tasks[number] for number in numbers]
-        # The notebooks' texts travel, so that what is run is what this command saw.
-        texts = [run.notebook.read_text("utf-8") for run in chosen]
-        afresh, names = [runs[run] for run in chosen], [series] * len(chosen)
-        # All at once and of one group: so dask keeps in its queue what no worker is free for.
-        keys = [(series, number, tries) for number in numbers]
-        options = {"key": keys, "pure": False, "retries": 0}
-        futures = client.map(execute_on_worker, chosen, texts, afresh, names, **options)
-        return dict(zip(futures, chosen, strict=True))
-
     client.subscribe_topic(series, lambda message: show(*message[1]))
-    waiting = submit([*tasks])
-    completed = as_completed(waiting, loop=client.loop)
+    # The notebooks' texts travel, so that what is run is what this command saw.
+    texts = [run.notebook.read_text("utf-8") for run in runs]
+    # All at once and of one group: so dask keeps in its queue what no worker is free for.
+    futures = client.map(
+        execute_on_worker,
+        [*runs],
+        texts,
+        [*runs.values()],
+        [series] * len(runs),
+        key=[(series, number) for number in range(len(runs))],
+        pure=False,
+        retries=0,
+    )
+    waiting = dict(zip(futures, runs, strict=True))
     try:
-        for future in completed:
+        for future in as_completed(futures, loop=client.loop):
             run, status = waiting.pop(future), _status(future)
-            _, number, tries = future.key
-            missing = status.word == "finished" and not (run.folder / FACTS).exists()
-            if missing:
+            if status.word == "finished" and not (run.folder / FACTS).exists():
                 why = f"it ended on another machine, which does not share {run.folder}"
                 status = Status("failed", f"{why}; give --output a folder that all share")
-            if status.transient and tries < run.retries:
-                show(run.name, {"event": "retry", "error": status.why})
-                again = submit([number], tries + 1)
-                waiting |= again
-                completed.update([*again])
-            else:
-                show(run.name, {"event": "end", "status": status.word})
-                yield run, status
+            show(run.name, {"event": "end", "status": status.word})
+            yield run, status
     finally:
         # Their workers notice, and end the kernels; this waits until their folders are free.
         with suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
@@ -239,7 +208,7 @@ def _status(future: Future) -> Status:
 
 
 def execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Status:
-    """Execute a run; dask calls this.
+    """Execute a run; dask calls this. Where a transient cause ends it, it is tried once more.
 
     Parameters
     ----------
@@ -263,15 +232,18 @@ def execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Statu
         running = state is not None and state.state in ("executing", "long-running")
         return running and worker.status == distributed.Status.running
 
-    try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            notebook = Path(scratch, run.notebook.name)
-            notebook.write_text(source, "utf-8")
-            run = replace(run, notebook=notebook)
-            return execute(run, force=afresh, series=series, tell=tell, wanted=wanted)
-    except InputError as error:
-        return Status("failed", str(error))
-    except UnwantedError:
-        return Status("failed", "nobody waited for it any more")
-    except OSError as error:
-        return Status("failed", f"{type(error).__name__}: {error}", transient=True)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        notebook = Path(scratch, run.notebook.name)
+        notebook.write_text(source, "utf-8")
+        run = replace(run, notebook=notebook)
+        for again in (True, False):
+            try:
+                status = execute(run, tell, force=afresh, series=series, wanted=wanted)
+            except InputError as error:
+                return Status("failed", str(error))
+            except UnwantedError:
+                return Status("failed", "nobody waited for it any more")
+            if not (status.transient and again):
+                break
+            tell({"event": "retry", "error": status.why})
+    return status

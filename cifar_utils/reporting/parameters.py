@@ -1,12 +1,17 @@
-"""What a notebook can be told: the parameters of its tagged cell, and the options of choices."""
+"""What a notebook asks and can be told: its parameters, and the options of their choices."""
 
 import inspect
 import re
-from collections.abc import Callable
 from pathlib import Path
 
-from cifar_utils.choices import Parameter, parse_parameters, source_file
-from cifar_utils.errors import InputError
+from cifar_utils.choices import (
+    REGISTRIES,
+    Parameter,
+    parse_parameters,
+    source_file,
+)
+from cifar_utils.errors import InputError, known_name
+from cifar_utils.runs.folder import read_cells
 
 
 def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
@@ -19,14 +24,7 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
         it has no ``output``, which every notebook of runs must have.
 
     """
-    import nbformat
-
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-        tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    except Exception as error:  # nbformat raises almost anything at what is no notebook
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
+    tagged = [source for _, source, tags in read_cells(notebook) if "parameters" in tags]
     if not tagged:
         raise InputError(f"{notebook} has no cell tagged 'parameters'; tag the cell that sets them")
     known = parse_parameters(tagged[0], where=str(notebook))
@@ -35,18 +33,35 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
     return known
 
 
-def describe(function: Callable) -> tuple[str, dict[str, str]]:
-    """The docstring of a registered function without markup, and what its options mean.
+def read_question(notebook: Path) -> str:
+    """The first sentence of a notebook's prose: what it asks."""
+    prose = "\n\n".join(source for kind, source, _ in read_cells(notebook) if kind == "markdown")
+    first = next((part for part in prose.split("\n\n") if part and not part.startswith("#")), "")
+    return re.split(r"(?<=[.?!]) ", " ".join(first.replace("*", "").split()), maxsplit=1)[0]
 
+
+def read_options(kind: str, name: str) -> tuple[str, list[tuple[str, str, str, str]]]:
+    """What the docstring of a registered function says of it, and its options.
+
+    Returns
+    -------
+    The docstring's text without markup; and a row for each option: name, type, default, meaning.
     What its own section "Parameters" leaves out is told by others of its module.
+
     """
+    known = REGISTRIES[kind]
+    function = known.read(known_name(kind, name, known))
     own, meanings = inspect.getdoc(function), {}
     source = source_file(function.__module__).read_text("utf-8")
     for text in [own, *map(inspect.cleandoc, re.findall(r'"""(.*?)"""', source, re.S))]:
         section = text.partition("\nParameters\n----------\n")[2].partition("\n---")[0]
-        for name, meaning in re.findall(r"^(\w+)\n((?: +.+\n?)+)", section, re.M):
-            meanings.setdefault(name, " ".join(_plain(meaning).split()))
-    return _plain(own.partition("\nParameters\n")[0]).strip(), meanings
+        for option, meaning in re.findall(r"^(\w+)\n((?: +.+\n?)+)", section, re.M):
+            meanings.setdefault(option, " ".join(_plain(meaning).split()))
+    rows = []
+    for each in [*inspect.signature(function).parameters.values()][known.given :]:
+        default = "" if each.default is each.empty else repr(each.default)
+        rows.append((each.name, each.annotation, default, meanings.get(each.name, "")))
+    return _plain(own.partition("\nParameters\n")[0]).strip(), rows
 
 
 def _plain(text: str) -> str:

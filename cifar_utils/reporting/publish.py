@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cifar_utils.errors import InputError
+from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD
 from cifar_utils.reporting.export import export_page
-from cifar_utils.runs.folder import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD, Run, load_run
+from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.record import UNKNOWN
 
 PUBLISHED = (RECORD, FACTS, NOTEBOOK, PAGE, PREDICTED)

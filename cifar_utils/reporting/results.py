@@ -18,7 +18,8 @@ from scipy.stats import norm, t
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
-from cifar_utils.reporting.runs import project_folder, read_cells
+from cifar_utils.reporting.parameters import read_question
+from cifar_utils.reporting.runs import project_folder
 from cifar_utils.runs.answer import TARGET
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
@@ -109,7 +110,7 @@ def render_table(folder: Path, root: Path) -> str:
         rows.append(
             {
                 "notebook": f"[{notebook.stem}]({_link(notebook, root)})",
-                "question": _question(notebook),
+                "question": read_question(notebook),
                 "answer": "<br>".join(_answer(group, root) for group in own)
                 or "no published run yet",
             }
@@ -348,13 +349,6 @@ def _trials(run: Run, root: Path) -> str:
 
 
 # README's table.
-
-
-def _question(notebook: Path) -> str:
-    """The first question of a notebook's prose."""
-    prose = " ".join(source for kind, source in read_cells(notebook) if kind == "markdown")
-    lines = [line for line in prose.splitlines() if line.strip() and not line.startswith("#")]
-    return lines[0].replace("*", "").partition("?")[0] + "?"
 
 
 def _longest(groups: Iterable[Configuration]) -> list[Configuration]:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from cifar_utils.errors import InputError
-from cifar_utils.reporting.progress import shown_progress
+from cifar_utils.reporting.progress import Show
 from cifar_utils.runs.folder import Run, Status
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def select(runs: list[Run], only: Sequence[str], tags: Sequence[str]) -> list[Run]:
@@ -39,11 +35,11 @@ def select(runs: list[Run], only: Sequence[str], tags: Sequence[str]) -> list[Ru
 
 def run_series(
     runs: list[Run],
+    show: Show,
     *,
     force: bool = False,
     jobs: int | None = None,
     scheduler: str | None = None,
-    console: Console,
 ) -> Iterator[tuple[Run, Status]]:
     """Execute runs, several at once; give each with how it ended, as it ends.
 
@@ -54,6 +50,8 @@ def run_series(
     ----------
     runs
         As :func:`~cifar_utils.reporting.series_file.read_series` gives them.
+    show
+        Takes their events: :func:`~cifar_utils.reporting.progress.shown_progress`.
     force
         Run all of them afresh.
     jobs
@@ -61,8 +59,6 @@ def run_series(
     scheduler
         The address of a dask scheduler whose workers, instead of ones of our own, run them. The
         runs' folders must lie where all of them can write.
-    console
-        Where progress is shown.
 
     Raises
     ------
@@ -71,18 +67,17 @@ def run_series(
 
     """
     afresh: dict[Run, bool] = {}
-    with shown_progress(console, [run.name for run in runs]) as show:
-        for run in runs:
-            status = run.status()
-            if status.word == "refused":
-                status = Status("failed", status.why)
-            elif force or status.word not in ("done", "running"):
-                afresh[run] = force or status.word in ("stale", "other")
-                continue
-            show(run.name, {"event": "end", "status": status.word})
-            yield run, status
-        if afresh:
-            from cifar_utils.reporting.cluster import connected, execute_all
+    for run in runs:
+        status = run.status()
+        if status.word == "refused":
+            status = Status("failed", status.why)
+        elif force or status.word not in ("done", "running"):
+            afresh[run] = force or status.word in ("stale", "other")
+            continue
+        show(run.name, {"event": "end", "status": status.word})
+        yield run, status
+    if afresh:
+        from cifar_utils.reporting.cluster import connected, execute_all
 
-            with connected(jobs, scheduler, len(runs), len(afresh)) as client:
-                yield from execute_all(client, afresh, show)
+        with connected(jobs, scheduler, len(runs), len(afresh)) as client:
+            yield from execute_all(client, afresh, show)

@@ -21,12 +21,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails
 
 from cifar_utils.choices import Parameter
 from cifar_utils.errors import InputError, known_name, short
 from cifar_utils.reporting.parameters import read_parameters
-from cifar_utils.reporting.runs import Run, find_notebook
+from cifar_utils.reporting.runs import find_notebook
+from cifar_utils.runs.folder import Run
 from cifar_utils.text import slug
 
 SECONDS = {"s": 1, "min": 60, "h": 3600}
@@ -43,10 +44,10 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
     file
         YAML: ``profiles`` maps names to lists of runs, each with ``name``, ``notebook`` (a name in
         the project, or a path seen from the file) and, where they are wanted, ``parameters`` that
-        differ from the notebook's own, ``seeds``, ``matrix``, ``tags``, ``timeout`` and
-        ``retries``. A ``matrix`` maps parameters to lists of values, or to labels with values; it
-        stands for a run of each combination. Names get ``-label`` for each of its parameters and
-        ``-s<seed>`` for ``seeds``. What several runs share may lie under ``shared``, for anchors.
+        differ from the notebook's own, ``seeds``, ``matrix``, ``tags`` and ``timeout``. A
+        ``matrix`` maps parameters to lists of values, or to labels with values; it stands for a run
+        of each combination. Names get ``-label`` for each of its parameters and ``-s<seed>`` for
+        ``seeds``. What several runs share may lie under ``shared``, for anchors.
     profile
         Which of the lists.
     folder
@@ -77,7 +78,7 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
         raise InputError("\n".join(f"{file}:{line}: {what}" for line, what in lines))
     known_name("profile", profile, series.profiles)
     return [
-        Run(folder / name, row.notebook[0], parameters, tuple(row.tags), row.timeout, row.retries)
+        Run(folder / name, row.notebook[0], parameters, tuple(row.tags), row.timeout)
         for row in series.profiles[profile]
         for name, parameters in row.runs()
     ]
@@ -85,24 +86,25 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
 
 def _check_name(name: str) -> str:
     if not (name and name.isprintable() and Path(name).name == name) or name.startswith("."):
-        raise PydanticCustomError("name", "leave out slashes, first dots and control characters")
+        advice = "leave out slashes, first dots and control characters"
+        raise InputError(f"name is {short(name)}; {advice}")
     return name
 
 
 def _seconds(text: str) -> float:
     match = TIMEOUT.fullmatch(text)
     if not match or not float(match[1]):
-        raise PydanticCustomError("timeout", "write it as '90 min' or '2 h'")
+        raise InputError(f"timeout is {short(text)}; write it as '90 min' or '2 h'")
     return float(match[1]) * SECONDS[match[2]]
 
 
 def _axis(values: Any) -> list[tuple[str, Any]]:
     """The labels and values of a parameter in a matrix."""
     if not values or not isinstance(values, dict | list):
-        raise PydanticCustomError("axis", "it takes a list of values, or labels with values")
+        raise InputError(f"{short(values)} is no list of values, nor labels with values")
     pairs = values.items() if isinstance(values, dict) else [(value, value) for value in values]
     if not all(slug(label) for label, _ in pairs):
-        raise PydanticCustomError("axis", "a value makes no name; write each as 'label: value'")
+        raise InputError(f"a value of {short(values)} makes no name; write each as 'label: value'")
     return [(slug(label), value) for label, value in pairs]
 
 
@@ -123,7 +125,6 @@ class _Row(BaseModel, extra="forbid", strict=True):
     ] = {}
     tags: list[str] = []
     timeout: Annotated[str, AfterValidator(_seconds)] = None
-    retries: int = Field(Run.retries, ge=0)
 
     @field_validator("parameters", "matrix", "seeds")
     @classmethod
@@ -137,8 +138,8 @@ class _Row(BaseModel, extra="forbid", strict=True):
                 checked = known[known_name("parameter", name, known)].read(value)
                 read[name].append((label, checked))
             except InputError as error:
-                kind = PydanticCustomError("mistake", "{what}", {"what": str(error)})
-                mistakes.append(InitErrorDetails(type=kind, loc=(name,), input=None))
+                place = {"loc": (name,), "input": value}
+                mistakes.append(InitErrorDetails(type="value_error", ctx={"error": error}, **place))
         if mistakes:
             raise ValidationError.from_exception_data("series", mistakes)
         return read
@@ -250,8 +251,6 @@ def _what(mistake: ErrorDetails) -> str:
     match mistake["type"]:
         case "value_error":
             return str(mistake["ctx"]["error"])
-        case "mistake":
-            return mistake["msg"]
         case "missing":
             return f"it has no {name}; it takes {', '.join(fields)}"
         case "model_type":

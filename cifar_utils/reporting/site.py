@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import write_atomically
+from cifar_utils.files import NOTEBOOK, write_atomically
 from cifar_utils.reporting.drawings import draw_cost, draw_curves
 from cifar_utils.reporting.export import (
     TEMPLATE,
@@ -21,7 +21,7 @@ from cifar_utils.reporting.export import (
     page_look,
     write_links,
 )
-from cifar_utils.runs.folder import NOTEBOOK, Run, find_runs
+from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     COLUMNS,
     Configuration,

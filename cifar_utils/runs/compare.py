@@ -16,7 +16,8 @@ from scipy.stats import binomtest
 
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
-from cifar_utils.runs.folder import PREDICTED, PREDICTIONS, Run, load_run
+from cifar_utils.files import PREDICTED, PREDICTIONS
+from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.leaderboard import ABSENT, configurations, in_words, tabulate
 from cifar_utils.text import percent
 

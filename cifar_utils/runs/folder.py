@@ -10,7 +10,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache, cached_property
 from html import escape
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import write_atomically
+from cifar_utils.files import FACTS, MODEL, PAGE, PREDICTED, PREDICTIONS, RECORD, write_atomically
 from cifar_utils.provenance import changed_code
 from cifar_utils.runs.record import RunRecord, read_record
 
@@ -29,12 +28,7 @@ if TYPE_CHECKING:
 
     from cifar_utils.evaluation import Predicted, Scores
 
-RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "report.html"
-PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
-EVENTS = "events.jsonl"
-CHECKPOINTS = ("checkpoint", "features", "tuning")  # to go on from; not needed in the end
 LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
-KINDS = {"notebook": str, "parameters": dict, "notebook_sha256": str}  # of values of run.json
 DATA = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit", "image_size")
 
 
@@ -84,8 +78,6 @@ class Run:
         Words that a series picks its runs by.
     timeout
         Seconds after which one try of it is ended; None for no limit.
-    retries
-        How often it is tried again where its kernel dies or its time runs out.
 
     """
 
@@ -94,7 +86,6 @@ class Run:
     parameters: dict[str, Any] | None = None
     tags: tuple[str, ...] = ()
     timeout: float | None = None
-    retries: int = 1
 
     @property
     def name(self) -> str:
@@ -119,9 +110,8 @@ class Run:
         file = self.folder / FACTS
         try:
             content = json.loads(file.read_text("utf-8"))
-            for key, kind in KINDS.items():
-                if not isinstance(content.get(key, kind()), kind):
-                    raise TypeError(f"its {key} is {content[key]!r}")
+            if not isinstance(content.get("parameters", {}), dict):
+                raise TypeError(f"its parameters are {content['parameters']!r}")
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -134,17 +124,10 @@ class Run:
 
     @property
     def date(self) -> str:
-        """The day it ended (``"2026-11-21"``); where nothing tells, that of its last change."""
+        """The day it ended (``"2026-11-21"``); empty where no ``run.json`` tells."""
         with suppress(InputError):
-            if ended := self.facts.get("ended"):
-                return str(ended)[:10]
-        latest = max(path.stat().st_mtime for path in self.folder.glob("r*.json"))
-        return f"{datetime.fromtimestamp(latest):%Y-%m-%d}"
-
-    @property
-    def has_record(self) -> bool:
-        """Whether there is a record, broken or not."""
-        return (self.folder / RECORD).exists()
+            return str(self.facts.get("ended", ""))[:10]
+        return ""
 
     @property
     def record(self) -> RunRecord | None:
@@ -162,7 +145,7 @@ class Run:
             facts = self.facts
             if facts.get("outcome") == "failed":
                 return None, str(facts.get("error"))
-            if not self.has_record:
+            if not (self.folder / RECORD).exists():
                 return None, "not finished; the same command goes on with it"
             return read_record(self.folder), ""
         except InputError as error:
@@ -203,7 +186,7 @@ class Run:
         path = self.folder / MODEL
         if not path.exists():
             raise InputError(
-                f"run {self.folder} has no model.keras (published runs keep none); {self._way_out}"
+                f"run {self.folder} has no {MODEL} (published runs keep none); {self._way_out}"
             )
         from cifar_utils.backend import keras
 
@@ -221,15 +204,12 @@ class Run:
 
     @property
     def _way_out(self) -> str:
-        again = f"run {self.record.notebook} again with its parameters"
-        if (self.folder / "checkpoint").exists():
-            return f"{again} and this output: it goes on from its checkpoint"
-        return again
+        return f"run {self.record.notebook} again with its parameters"
 
     def identity(self) -> dict[str, Any]:
         """What makes a planned run another one than the next: the first keys of ``run.json``."""
         cells = read_cells(self.notebook)
-        sources = json.dumps([_statements(source) for kind, source in cells if kind == "code"])
+        sources = json.dumps([_statements(source) for kind, source, _ in cells if kind == "code"])
         return {
             "notebook": self.notebook.stem,
             "parameters": self.parameters,
@@ -272,21 +252,23 @@ class Run:
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             return Status("other", "; ".join(differing[:3]) + more)
-        if facts.get("outcome") != "finished" or not self.has_record:
+        if facts.get("outcome") != "finished":
             error = facts.get("error")
             return Status("unfinished", f"it failed: {error}" if error else "it was stopped")
+        try:
+            record = read_record(folder)
+        except InputError as error:
+            return Status("unfinished", str(error))
         if facts.get("notebook_sha256") != wanted["notebook_sha256"]:
             return Status("stale", "its notebook has changed")
-        with suppress(InputError):
-            record = read_record(folder)
-            if changed := changed_code(record.code):
-                return Status("stale", f"the code of {', '.join(changed)} has changed")
-            then = record.dataset.get("fingerprint")
-            given = tuple((key, self.parameters[key]) for key in DATA if key in self.parameters)
-            now = then and _fingerprint(given)
-            if now and then != now:
-                return Status("stale", f"its data were {then[:12]}…, and are {now[:12]}… now")
-        return Status("done", f"finished on {str(facts.get('ended'))[:10]}")
+        if changed := changed_code(record.code):
+            return Status("stale", f"the code of {', '.join(changed)} has changed")
+        then = record.dataset.get("fingerprint")
+        given = tuple((key, self.parameters[key]) for key in DATA if key in self.parameters)
+        now = then and _fingerprint(given)
+        if now and then != now:
+            return Status("stale", f"its data were {then[:12]}…, and are {now[:12]}… now")
+        return Status("done", f"finished on {self.date}")
 
     @contextmanager
     def locked(self, seconds: float = 0) -> Iterator[None]:
@@ -308,52 +290,45 @@ class Run:
             Where the folder is not there, or can't be written.
 
         """
-        names = LOCK, KERNEL_LOCK
-        lock, kernel = (FileLock(self.folder / name, timeout=seconds) for name in names)
+        lock, kernel = (
+            FileLock(self.folder / name, timeout=seconds) for name in (LOCK, KERNEL_LOCK)
+        )
         try:
-            lock.acquire()
-            try:
-                Path(lock.lock_file).write_text(f"{os.getpid()} {socket.gethostname()}")
-                with kernel:
-                    pass
-                yield
-            finally:
-                # Removed while they are held, so that nobody who waits for one gets an old file.
-                with suppress(OSError), kernel.acquire(timeout=1):
-                    Path(kernel.lock_file).unlink(missing_ok=True)
-                with suppress(OSError):
-                    Path(lock.lock_file).unlink(missing_ok=True)
-                lock.release()
+            with lock:
+                try:
+                    holder = f"process {os.getpid()} on {socket.gethostname()}"
+                    Path(lock.lock_file).write_text(holder)
+                    with kernel:
+                        pass
+                    yield
+                finally:
+                    # Removed while they are held: nobody who waits for one gets an old file.
+                    with suppress(OSError), kernel.acquire(timeout=1):
+                        Path(kernel.lock_file).unlink(missing_ok=True)
+                    with suppress(OSError):
+                        Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout as error:
             raise RunningError(f"{self.folder}: {self._holder() or 'another process'}") from error
 
     def _holder(self) -> str:
         """Who runs it now, in words; empty where nobody does."""
-        for name in (LOCK, KERNEL_LOCK):
-            path = self.folder / name
+        lock, kernel = self.folder / LOCK, self.folder / KERNEL_LOCK
+        for path in (lock, kernel):
             try:
                 if path.exists():
-                    FileLock(path, timeout=0).acquire().lock.release()
+                    with FileLock(path, timeout=0):
+                        pass
             except Timeout:
-                if name == KERNEL_LOCK:
+                if path == kernel:
                     return "a kernel that outlived its process is about to end"
-                number, _, host = path.read_text().partition(" ")
-                where = "" if host == socket.gethostname() else f" on {host}"
-                return f"being run by process {number}{where}"
+                return f"being run by {path.read_text()}"
             except OSError:  # a folder that only others may write
                 return ""
         return ""
 
     def __repr__(self) -> str:
-        files = {
-            "page": PAGE, "predicted classes": PREDICTED,
-            "predictions": PREDICTIONS, "model": MODEL,
-        }  # fmt: skip
-        there = ["record"] if self.record else []
-        there += [kind for kind, file in files.items() if (self.folder / file).exists()]
-        missing = [f"no {kind}" for kind in files if kind not in there]
-        told = self.record or self.error
-        return f"{told!r}; in {self.folder}: {', '.join(there + missing)}"
+        there = ", ".join(sorted(path.name for path in visible(self.folder)))
+        return f"{self.record or self.error!r}; {self.folder} has {there}"
 
     def _repr_html_(self) -> str:
         record = self.record._repr_html_() if self.record else ""
@@ -381,17 +356,11 @@ def load_run(path: Path | str) -> Run:
     folder = run.folder
     if not folder.is_dir():
         raise InputError(f"run {folder} is not there; give a run's folder")
-    if not (folder / RECORD).exists():
-        if (folder / FACTS).exists():
-            raise InputError(
-                f"run {folder} has no record: it failed or is not finished; the command that began "
-                "it goes on with it"
-            )
+    if not any((folder / name).exists() for name in (RECORD, FACTS)):
         below = sorted(file.parent.name for file in folder.glob(f"*/{RECORD}"))
-        more = ", ..." if len(below) > 3 else ""
-        near = f"one of those in it: {', '.join(below[:3])}{more}" if below else "a run's folder"
+        near = f"one of those in it: {', '.join(below[:3])}" if below else "a run's folder"
         raise InputError(f"folder {folder} is no run's; give {near}")
-    if run.record is None:
+    if not run.record:
         raise InputError(f"run {folder}: {run.error}")
     return run
 
@@ -406,16 +375,16 @@ def find_runs(folder: Path) -> list[Run]:
 
     def order(run: Run) -> tuple[Any, ...]:
         if not run.record:
-            return 1, "", 0.0, run.name, str(run.folder)
+            return 1, "", 0.0, run.name
         top1 = run.record.scores.get("test", {}).get("top1")
         rank = -top1 if isinstance(top1, int | float) else 1.0
-        return 0, str(run.record.dataset.get("name", "")), rank, run.name, str(run.folder)
+        return 0, str(run.record.dataset.get("name", "")), rank, run.name
 
-    return sorted(map(Run, found), key=order)
+    return sorted(map(Run, sorted(found)), key=order)
 
 
-def read_cells(notebook: Path) -> list[tuple[str, str]]:
-    """Kind (``"code"``, ``"markdown"``) and source of each of a notebook's cells.
+def read_cells(notebook: Path | str) -> list[tuple[str, str, list[str]]]:
+    """Kind (``"code"``, ``"markdown"``), source and tags of each of a notebook's cells.
 
     Raises
     ------
@@ -424,9 +393,12 @@ def read_cells(notebook: Path) -> list[tuple[str, str]]:
 
     """
     try:
-        cells = json.loads(notebook.read_text("utf-8"))["cells"]
-        return [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        cells = json.loads(Path(notebook).read_text("utf-8"))["cells"]
+        return [
+            (cell["cell_type"], "".join(cell["source"]), cell.get("metadata", {}).get("tags") or [])
+            for cell in cells
+        ]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{notebook} can't be read as a notebook ({error})") from error
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
-from cifar_utils.errors import InputError
+from cifar_utils.errors import InputError, short
 from cifar_utils.events import display_line, write_event
-from cifar_utils.files import sync, write_atomically
+from cifar_utils.files import FACTS, MODEL, RECORD, write_atomically, written_atomically
 from cifar_utils.provenance import changes, describe_environment
 from cifar_utils.text import duration, percent
 
@@ -46,21 +46,19 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a record holds numbers, text, lists and dicts, not {value!r}")
 
 
-def _told(by: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _told(by: Mapping[str, Any]) -> dict[str, str]:
     """What computed something, as rows of a table."""
     if by.get("processor") == UNKNOWN:
-        yield "trained by", "unknown: the checkpoints of this run did not keep it"
-        return
+        return {"trained by": "unknown: the checkpoints of this run did not keep it"}
     cores = by.get("cores")
-    yield "processor", f"{by.get('processor')}, {cores} core{'s' * (cores != 1)}"
-    yield "accelerators", ", ".join(by.get("accelerators") or [])
-    yield "precision", str(by.get("precision"))
-    yield (
-        "software",
-        f"Keras {by.get('keras')} on {by.get('backend')} {by.get('backend_version')}, "
+    return {
+        "processor": f"{by.get('processor')}, {cores} core{'s' * (cores != 1)}",
+        "accelerators": ", ".join(by.get("accelerators") or []),
+        "precision": str(by.get("precision")),
+        "software": f"Keras {by.get('keras')} on {by.get('backend')} {by.get('backend_version')}, "
         f"Python {by.get('python')}, {by.get('platform')}",
-    )
-    yield "commit", by.get("git") or ""
+        "commit": by.get("git") or "",
+    }
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -118,8 +116,13 @@ class RunRecord:
     code: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in fields(self):
-            object.__setattr__(self, key.name, _plain(getattr(self, key.name)))
+        for name, kind in get_type_hints(RunRecord).items():
+            value, kind = _plain(getattr(self, name)), get_origin(kind) or kind
+            if not isinstance(value, kind):
+                raise TypeError(f"its {name} is {short(value)}, not of type {kind.__name__}")
+            object.__setattr__(self, name, value)
+        if self.schema != SCHEMA:
+            raise ValueError(f"its schema is {self.schema}, not {SCHEMA}")
 
     def _facts(self) -> dict[str, str]:
         data, seconds = self.dataset, self.seconds
@@ -133,13 +136,12 @@ class RunRecord:
                 self.model[key] for key in ("weights", "weights_sha256") if key in self.model
             ),
         }
-        for row in self.trained_by or [self.environment]:
-            several = len(self.trained_by) > 1
-            epochs = f", epochs {row['first']} to {row['last']}" if several else ""
-            facts |= {f"{name}{epochs}": fact for name, fact in _told(row)}
-        last = self.trained_by[-1] if self.trained_by else self.environment
-        if self.evaluated_by and changes(last, self.evaluated_by):
-            facts |= {f"{name}, test": fact for name, fact in _told(self.evaluated_by)}
+        stretches = self.trained_by or [self.environment]
+        for row in stretches:
+            epochs = f", epochs {row['first']} to {row['last']}" if len(stretches) > 1 else ""
+            facts |= {f"{name}{epochs}": fact for name, fact in _told(row).items()}
+        if self.evaluated_by and changes(stretches[-1], self.evaluated_by):
+            facts |= {f"{name}, test": fact for name, fact in _told(self.evaluated_by).items()}
         return facts | {
             "training stopped": self.stopped,
             "trials": f"{len(self.trials):,}" if self.trials else "",
@@ -169,7 +171,7 @@ class RunRecord:
             Where the folder can't be written or the disk is full.
 
         """
-        path = Path(folder) / "record.json"
+        path = Path(folder) / RECORD
         write_atomically(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
         return path
 
@@ -184,39 +186,14 @@ def read_record(path: Path | str) -> RunRecord:
 
     """
     path = Path(path)
-    path = path / "record.json" if path.is_dir() else path
+    path = path / RECORD if path.is_dir() else path
     try:
-        content = json.loads(path.read_text("utf-8"))
+        return RunRecord(**json.loads(path.read_text("utf-8")))
     except OSError as error:
-        raise InputError(
-            f"record {path} can't be read ({error.strerror}); give a run's folder"
-        ) from error
-    except ValueError as error:
+        reason = error.strerror
+        raise InputError(f"record {path} can't be read ({reason}); give a run's folder") from error
+    except (ValueError, TypeError) as error:
         raise InputError(f"record {path} is broken ({error}); run its notebook again") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else None
-        raise InputError(
-            f"record {path} is of schema {found!r}, not {SCHEMA}; run its notebook again"
-        )
-    types = get_type_hints(RunRecord)
-    optional = {
-        key.name for key in fields(RunRecord)
-        if key.default is not MISSING or key.default_factory is not MISSING
-    }  # fmt: skip
-    for name, kind in types.items():
-        if name in optional - content.keys():  # of a version that had no such key
-            continue
-        kind = get_origin(kind) or kind
-        if not isinstance(content.get(name), kind):
-            raise InputError(
-                f"record {path} has no {name} ({kind.__name__}); run its notebook again"
-            )
-    unknown = content.keys() - types.keys()
-    if unknown:
-        raise InputError(
-            f"record {path} has an unknown key {min(unknown)!r}; read it with the version it is of"
-        )
-    return RunRecord(**content)
 
 
 def record_run(
@@ -231,10 +208,10 @@ def record_run(
     """The record of a run that has come to its scores, written where the run has a folder.
 
     Training counts the seconds of every epoch, those before a resumption too; with ``trials`` those
-    of the model scored, and the others are counted by themselves. With the record the folder gets
-    ``predictions.npz`` (:func:`~cifar_utils.evaluation.read_scores`) and ``model.keras``, for which
-    see :func:`write_model`; :func:`~cifar_utils.runs.folder.load_run` reads
-    them. The record comes last: it is what says that a run is done.
+    of the model scored, and the others are counted by themselves. The folder gets the scores
+    (:meth:`~cifar_utils.evaluation.Scores.write`), the model (:func:`write_model`) and, last of
+    all, the record, which says that a run is done. :func:`~cifar_utils.runs.folder.load_run` reads
+    them.
     """
     from cifar_utils.models import summarize
 
@@ -301,7 +278,7 @@ def notebook_name(folder: Path | str | None = None) -> str:
     import psutil
 
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(Path(folder, "run.json").read_text("utf-8"))["notebook"])
+        return str(json.loads(Path(folder, FACTS).read_text("utf-8"))["notebook"])
     named = [os.environ.get("JPY_SESSION_NAME", "")]
     with suppress(psutil.Error):
         named += psutil.Process().parent().cmdline()
@@ -341,15 +318,9 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
         return None
     if foreign:
         tell(f"model.keras can be loaded only with the code of its layers {', '.join(foreign)}")
-    path = Path(folder) / "model.keras"
-    temporary = path.with_name(f".{path.name}")  # Keras goes by the ending
-    try:
-        plain.save(temporary)
-        sync(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    path = Path(folder) / MODEL
+    with written_atomically(path) as file:
+        plain.save(file.name)
     return path
 
 

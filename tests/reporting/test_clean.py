@@ -35,12 +35,6 @@ def test_only_the_checkpoints_of_finished_runs_are_deleted_and_only_when_told(re
     assert capsys.readouterr().out == "0B deleted\n"
 
 
-def test_what_a_killed_clean_left_is_deleted(reports):
-    (reports / "done" / "checkpoint").rename(reports / "done" / ".removed")
-    assert main(["clean", "--yes"]) == 0
-    assert ".removed" not in {path.name for path in (reports / "done").iterdir()}
-
-
 def test_a_run_that_is_being_run_is_left_alone(reports):
     with Run(reports / "done").locked():
         assert main(["clean", "--yes"]) == 0

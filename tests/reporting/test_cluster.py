@@ -1,4 +1,3 @@
-import io
 import json
 import os
 import signal
@@ -12,12 +11,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
-from cifar_utils.errors import InputError
 from cifar_utils.reporting.cluster import shares
 from cifar_utils.reporting.runs import plan_run
 from cifar_utils.reporting.series import run_series
+from cifar_utils.runs.folder import Run
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=64, unique=True), st.integers(1, 80))
@@ -30,10 +28,12 @@ def test_each_job_gets_as_many_cores_and_none_is_shared_without_need(cores, jobs
 
 
 def outcomes(runs, **options):
-    console = Console(file=io.StringIO())
-    ended = run_series(runs, console=console, **({"jobs": 2} | options))
-    found = {run.name: status for run, status in ended}
-    return found, console.file.getvalue()
+    """How runs ended, by name; and the events that were told of them, with their names."""
+    told = []
+    ended = run_series(
+        runs, lambda name, event: told.append((name, event)), **({"jobs": 2} | options)
+    )
+    return {run.name: status for run, status in ended}, told
 
 
 DIE_ONCE = """\
@@ -58,16 +58,21 @@ def test_runs_fail_apart_and_only_transient_causes_are_tried_again(project, writ
         notebook = write_notebook(*sources, name=f"{name}_notebook")
         return replace(plan_run(notebook, {}, project / "out" / name), **facts)
 
+    mine = project / "out" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "thesis.tex").write_text("")
     tries = "from pathlib import Path\nPath(output, 'tries').open('a').write('x')"
-    found, shown = outcomes(
+    fine = run("fine", SHOW_CORES)
+    found, told = outcomes(
         [
             run("dies", DIE_ONCE),
             run("never", "from pathlib import Path", DIE_ONCE.replace("if not", "if True or not")
                 .replace("mkdir()", "mkdir(exist_ok=True)")),
-            run("hangs", "import time\ntime.sleep(600)", timeout=5.0, retries=0),
+            run("hangs", "import time\ntime.sleep(600)", timeout=2.0),
             run("raises", tries + "\n1 / 0"),
             run("refuses", "from cifar_utils.errors import InputError\nraise InputError('no')"),
-            run("fine", SHOW_CORES),
+            run("mine"),
+            fine,
         ]
     )  # fmt: skip
 
@@ -75,22 +80,26 @@ def test_runs_fail_apart_and_only_transient_causes_are_tried_again(project, writ
         return len((project / "out" / name / "tries").read_text())
 
     statuses = {name: outcome.word for name, outcome in found.items()}
-    failed = dict.fromkeys(("never", "hangs", "raises", "refuses"), "failed")
+    failed = dict.fromkeys(("never", "hangs", "raises", "refuses", "mine"), "failed")
     assert statuses == failed | {"dies": "finished", "fine": "finished"}
     assert (tried("dies"), tried("never"), tried("raises")) == (2, 2, 1)
     assert "the kernel died" in found["never"].why
-    assert "timeout of 5.0 s" in found["hangs"].why
+    assert "timeout of 2.0 s" in found["hangs"].why
     assert found["raises"].why == "ZeroDivisionError: division by zero"
     assert any("1 / 0" in line for line in found["raises"].details)
     assert found["refuses"].why == "no"
-    assert "dies: tried again, for DeadKernelError" in shown
-    assert "fine: epoch 2/2" in shown
+    assert "holds files but no run" in found["mine"].why
+    assert [name for name, event in told if event["event"] == "retry"].count("dies") == 1
+    assert ("fine", 2) in [(name, event.get("epoch")) for name, event in told]
     cores = json.loads((project / "out" / "fine" / "cores").read_text())
     assert cores in shares(sorted(os.sched_getaffinity(0)), 2)
     assert (project / "out" / "fine" / "threads").read_text() == os.environ.get(
         "OMP_NUM_THREADS", ""
     )
-    assert json.loads((project / "out" / "raises" / "run.json").read_text())["outcome"] == "failed"
+    assert outcomes([fine])[0]["fine"].word == "done"
+    other = replace(fine, parameters=fine.parameters | {"epochs": 1})
+    assert outcomes([other])[0]["fine"].word == "finished"
+    assert Run(fine.folder).facts["parameters"]["epochs"] == 1
 
 
 def test_a_run_that_is_resumed_alone_gets_the_cores_that_it_had(project, write_notebook):
@@ -174,12 +183,3 @@ def test_a_worker_that_is_killed_costs_no_run(project, write_notebook, cluster, 
     assert again, "the run went to the other worker"
     assert not alive(int(killed[0].name.partition("-")[2]))
     assert outcomes(runs[:1])[0]["r0"].word == "done"
-
-
-def test_a_scheduler_that_is_not_there_is_one_line(project, write_notebook):
-    run = plan_run(write_notebook(), {}, project / "out")
-    for address in ("tcp://127.0.0.1:9", "nonsense://x", "127.0.0.1:9"):
-        with pytest.raises(InputError, match="no scheduler can be reached at") as raised:
-            outcomes([run], jobs=None, scheduler=address)
-        assert "\n" not in str(raised.value)
-    assert not run.folder.exists()

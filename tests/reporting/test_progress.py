@@ -1,21 +1,10 @@
 import io
-import json
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rich.console import Console
 
-from cifar_utils.events import read_events as read
-from cifar_utils.reporting.progress import (
-    clock,
-    course,
-    describe,
-    epochs_done,
-    follow,
-    shown_progress,
-)
+from cifar_utils.reporting.progress import course, describe, follow, shown_progress
 
 EPOCH = {
     "time": 0.0,
@@ -30,17 +19,17 @@ EPOCH = {
 
 
 def test_an_epoch_in_words():
-    words = "epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%"
+    words = "epoch 3/20, 0:01:23 left, validation 80.2%, loss 0.512, accuracy 84.1%"
     assert describe(follow({}, EPOCH)) == words
 
 
 def test_within_an_epoch_the_last_validation_accuracy_still_holds():
     batch = {"event": "batch", "epoch": 4, "step": 10, "steps": 40, "loss": 0.25, "accuracy": None}
     seen = follow(follow({}, EPOCH), batch)
-    words = "epoch 4/20, step 10/40, 1:23 left, loss 0.250, validation 80.2%"
+    words = "epoch 4/20, 0:01:23 left, validation 80.2%, loss 0.250, step 10/40"
     assert describe(seen) == words
-    assert epochs_done(seen) == 3.25
-    assert epochs_done(follow(seen, EPOCH | {"epoch": 4})) == 4
+    assert course(seen) == (3.25, 20)
+    assert course(follow(seen, EPOCH | {"epoch": 4})) == (4, 20)
 
 
 def test_a_phase_is_told_until_the_next_event():
@@ -54,43 +43,10 @@ def test_which_of_several_trainings_comes_first():
     assert describe(known) == "with residuals, epoch 1/8"
 
 
-def test_a_diverged_loss_is_shown_as_it_is():
-    assert "loss nan" in describe(follow({}, EPOCH | {"loss": float("nan")}))
-
-
-def test_clock():
-    assert [clock(s) for s in (0, 59.6, 723, 6720)] == ["0:00", "1:00", "12:03", "1:52:00"]
-
-
-events = st.lists(st.dictionaries(st.text(), st.integers() | st.text()))
-
-
-@settings(deadline=None)
-@given(events, st.data())
-def test_however_a_file_grows_each_event_is_read_once(tmp_path_factory, written, data):
-    path = tmp_path_factory.mktemp("run") / "events.jsonl"
-    content = b"".join(json.dumps(event).encode() + b"\n" for event in written)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(content)))))
-    found, position = [], 0
-    for cut in (*cuts, len(content)):
-        path.write_bytes(content[:cut])
-        fresh, position = read(path, position)
-        found += fresh
-    assert found == written
-    assert position == len(content)
-
-
-def test_broken_lines_are_passed_over(tmp_path):
-    path = tmp_path / "events.jsonl"
-    assert read(path) == ([], 0)
-    path.write_text('{"epo\n{"event": "epoch"}\n[1]\n')
-    assert read(path)[0] == [{"event": "epoch"}]
-
-
 def test_a_search_tells_of_its_trials():
     seen = follow({}, EPOCH | {"trial": 3, "trials": 12, "best": 0.83, "epochs": 4})
     assert describe(seen).startswith("trial 3/12, epoch 3/4, ")
-    assert describe(seen).endswith(", best 83.0%")
+    assert ", best 83.0%" in describe(seen)
     assert course(seen) == (2.75, 12)
     assert course(EPOCH) == (3, 20)
     assert course({"phase": "load"}) == (0, None)
@@ -111,8 +67,8 @@ def test_without_a_terminal_each_epoch_and_phase_is_a_line():
         show("a run", EPOCH)  # it was on its way still
     assert out.getvalue().splitlines() == [
         "a run: load [b]",
-        "another: epoch 1/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%",
-        "a run: epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%",
+        "another: epoch 1/20, 0:01:23 left, validation 80.2%, loss 0.512, accuracy 84.1%",
+        "a run: epoch 3/20, 0:01:23 left, validation 80.2%, loss 0.512, accuracy 84.1%",
         "a run: tried again, for DeadKernelError: gone",
     ]
 
@@ -147,7 +103,7 @@ def test_on_a_terminal_each_run_has_a_row_from_the_first_second(terminal):
         show("two", EPOCH)
         show("one", {"event": "end", "status": "failed"})
     text = "\n".join(shown(terminal))
-    assert "epoch 3/20, 1:23 left, loss 0.512, accuracy 84.1%, validation 80.2%" in text
+    assert "epoch 3/20, 0:01:23 left, validation 80.2%, loss 0.512, accuracy 84.1%" in text
     assert "1 done, 1 failed, 2 left" in text
 
 

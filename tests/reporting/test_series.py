@@ -1,15 +1,12 @@
-import io
-import json
 from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from cifar_utils.errors import InputError
 from cifar_utils.reporting.runs import project_folder
-from cifar_utils.reporting.series import run_series, select
+from cifar_utils.reporting.series import select
 from cifar_utils.reporting.series_file import read_series
 from cifar_utils.runs.folder import Run
 
@@ -54,9 +51,11 @@ def test_a_profile_names_runs(read, write_notebook, project):
     ("row", "words"),
     [
         ("{name: a, notebook: 01_tinny}", "unknown notebook '01_tinny'; did you mean '01_tiny'"),
+        ("{name: a, notebook: none/x.ipynb}", "'none/x.ipynb' is not there"),
         ("{name: a, notebook: '01', parameters: {epoch: 1}}", "unknown parameter 'epoch'"),
         ("{name: a, notebook: '01', parameters: {epochs: 0}}", "epochs is 0"),
         ("{name: a, notebook: '01', parameters: {note: 7}}", "note is 7; it takes text"),
+        ("{name: a, notebook: '01', parameters: {output: x}}", "unknown parameter 'output'"),
         ("{name: a, notebook: '01', parameters: [epochs]}", "parameters is ['epochs']"),
         ("{name: a, notebook: '01', seed: 3}", "unknown key 'seed'; did you mean 'seeds'"),
         ("{name: a, notebook: '01', seeds: 3}", "seeds is 3; it should be a valid list"),
@@ -64,31 +63,18 @@ def test_a_profile_names_runs(read, write_notebook, project):
         ("{name: a, notebook: '01', seeds: [0]}", "unknown parameter 'seed'"),
         ("{name: a, notebook: '01', seeds: [one]}", "seeds is 'one'; it should be"),
         ("{name: a, notebook: '01', matrix: [epochs]}", "matrix is ['epochs']"),
-        (
-            "{name: a, notebook: '01', matrix: {epochs: 3}}",
-            "epochs is 3; it takes a list",
-        ),
+        ("{name: a, notebook: '01', matrix: {epochs: 3}}", "3 is no list of values"),
         ("{name: a, notebook: '01', matrix: {epochs: [1, 0]}}", "epochs is 0"),
-        (
-            "{name: a, notebook: '01', matrix: {note: ['!']}}",
-            "a value makes no name",
-        ),
-        ("{name: a, notebook: '01', matrix: {note: {'!': x}}}", "a value makes no name"),
+        ("{name: a, notebook: '01', matrix: {note: {'!': x}}}", "makes no name; write each as"),
         (
             "{name: a, notebook: '01', parameters: {epochs: 1}, matrix: {epochs: [1]}}",
             "epochs is given twice",
         ),
         ("{name: a, notebook: '01', matrix: {note: ['a!', 'a,']}}", "name 'a-a' is another run's"),
         ("{name: a, notebook: '01', tags: one}", "tags is 'one'; it should be a valid list"),
-        ("{name: a, notebook: '01', tags: [1]}", "tags is 1; it should be a valid string"),
         ("{name: a, notebook: '01', timeout: 90}", "timeout is 90; it should be a valid string"),
-        ("{name: a, notebook: '01', timeout: an hour}", "timeout is 'an hour'"),
         ("{name: a, notebook: '01', timeout: 0 s}", "timeout is '0 s'"),
-        ("{name: a, notebook: '01', retries: -1}", "retries is -1"),
-        ("{name: a, notebook: '01', retries: true}", "retries is True"),
         ("{name: a, notebook: '01', name: c}", "'name' is here twice"),
-        ("{name: a, notebook: '01', parameters: {output: x}}", "unknown parameter 'output'"),
-        ("{name: a, notebook: none/x.ipynb}", "'none/x.ipynb' is not there"),
         ("{name: a}", "it has no notebook"),
         ("{notebook: '01'}", "it has no name"),
         ("{name: 3, notebook: '01'}", "name is 3; it should be a valid string"),
@@ -96,12 +82,9 @@ def test_a_profile_names_runs(read, write_notebook, project):
         ("{name: a/b, notebook: '01'}", "name is 'a/b'; leave out slashes"),
         ("{name: .., notebook: '01'}", "name is '..'; leave out"),
         ('{name: "a\\0b", notebook: "01"}', r"name is 'a\x00b'; leave out"),
-        ('{name: "a\\eb", notebook: "01"}', r"name is 'a\x1bb'; leave out"),
-        (f"{{name: {'é' * 101}, notebook: '01'}}", "has more than 200 bytes"),
-        (f"{{name: a, notebook: '01', matrix: {{note: {{{'b' * 200}: x}}}}}}", "200 bytes"),
+        (f"{{name: a, notebook: '01', matrix: {{note: {{{'é' * 100}: x}}}}}}", "200 bytes"),
         ("{name: FINE, notebook: '01'}", "name 'FINE' is another run's already"),
         ("01_tiny", "'01_tiny' is not a mapping; it takes name, notebook"),
-        ("{name: fine, notebook: '01'}", "name 'fine' is another run's already"),
     ],
 )
 def test_each_mistake_is_told_with_its_line(read, write_notebook, row, words):
@@ -126,7 +109,7 @@ profiles:
       parameters:
         <<: *all
         note: 7
-      retries: no
+      timeout: no
   other:
     - name: b
       notbook: 01_tiny
@@ -136,30 +119,9 @@ profile: {}
     assert [line.partition(":")[0] for line in told] == ["3", "10", "11", "13", "14", "15"]
 
 
-IN_PROJECT = settings(
+@settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
 )
-NAMES = st.text("abcdefgh", min_size=1, max_size=8)
-
-
-@settings(IN_PROJECT)
-@given(st.lists(st.booleans(), min_size=1, max_size=12), st.data())
-def test_each_wrong_run_is_told_and_no_other(read, write_notebook, wrong, data):
-    write_notebook()
-    values = st.integers(-9, 0) | st.booleans() | st.floats(allow_nan=False) | NAMES
-    rows = []
-    for number, bad in enumerate(wrong):
-        epochs = json.dumps(data.draw(values)) if bad else 1 + number
-        rows.append(f"{{name: r{number}, notebook: 01_tiny, parameters: {{epochs: {epochs}}}}}")
-    expected = [str(3 + number) for number, bad in enumerate(wrong) if bad]
-    if expected:
-        told = [line.partition(":")[0] for line in mistakes(read, runs_yaml(*rows))]
-        assert told == expected
-    else:
-        assert len(read(runs_yaml(*rows))) == len(wrong)
-
-
-@settings(IN_PROJECT)
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
     write_notebook()
@@ -178,10 +140,7 @@ def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
         ("profiles: {slow: [{name: a, notebook: '01'}]}", "unknown profile 'quick'"),
         ("profiles: {quick: []}", "yaml:1: quick is []; List should have at least 1 item"),
         ("profiles: {quick: 3}", "yaml:1: quick is 3; it should be a valid list"),
-        (
-            "profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}",
-            "yaml:1: it is no YAML",
-        ),
+        ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "yaml:1: it is no YAML"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_in_one_line(read, write_notebook, content, words):
@@ -203,12 +162,9 @@ MERGES = "shared:\n - &a0 {epochs: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("shared", "key"),
     [
-        *((LISTS, f"{key}: *a30") for key in ("name", "tags", "parameters", "matrix", "unknown")),
-        (LISTS, "parameters: {note: *a30}"),
+        (LISTS, "tags: *a30"),
         (LISTS, "? *a30 : x"),
-        (MERGES, "parameters: *a30"),
         (MERGES, "<<: *a30"),
-        ("", "tags: &a [*a]"),
         ("", "parameters: &a {note: *a}"),
         ("", "parameters: &a {<<: *a}"),
     ],
@@ -271,12 +227,12 @@ def test_shared_parameters_are_written_once_and_a_run_s_own_win(read, write_note
     assert found == [(5, "x"), (6, "x"), (5, "x")]
 
 
-def test_a_run_has_its_tags_timeout_and_retries(read, write_notebook):
+def test_a_run_has_its_tags_and_timeout(read, write_notebook):
     write_notebook()
-    row = "{name: a, notebook: '01', tags: [x, y], timeout: 1.5 h, retries: 0}"
+    row = "{name: a, notebook: '01', tags: [x, y], timeout: 1.5 h}"
     told, plain = read(runs_yaml(row, "{name: b, notebook: '01'}"))
-    assert (told.tags, told.timeout, told.retries) == (("x", "y"), 5400, 0)
-    assert (plain.tags, plain.timeout, plain.retries) == ((), None, 1)
+    assert (told.tags, told.timeout) == (("x", "y"), 5400)
+    assert (plain.tags, plain.timeout) == ((), None)
 
 
 def test_a_user_s_own_file_names_notebooks_beside_it(project, write_notebook, tmp_path_factory):
@@ -316,44 +272,12 @@ def test_runs_are_selected_by_name_and_tag(read, write_notebook):
     )
 
 
-def test_a_failing_run_stops_no_other_and_a_done_one_is_left_alone(read, write_notebook, project):
-    refuse = "from cifar_utils.errors import InputError\nraise InputError('no such weights')"
-    write_notebook(refuse, name="02_refused")
-    write_notebook()
-    (project / "out" / "mine").mkdir(parents=True)
-    (project / "out" / "mine" / "thesis.tex").write_text("")
-    bad, good, mine = (
-        "{name: bad, notebook: '02'}",
-        "{name: good, notebook: '01', parameters: {epochs: 1}}",
-        "{name: mine, notebook: '01'}",
-    )
-
-    def outcomes(*rows):
-        console = Console(file=io.StringIO())
-        return {
-            (run.name, status.word, status.why.partition(";")[0])
-            for run, status in run_series(read(runs_yaml(*rows)), jobs=1, console=console)
-        }
-
-    refused = ("mine", "failed", f"output folder {project / 'out' / 'mine'} holds files but no run")
-    first = {("bad", "failed", "no such weights"), ("good", "finished", ""), refused}
-    assert outcomes(bad, good, mine) == first
-    assert {word for _, word, _ in outcomes(good)} == {"done"}
-    assert outcomes(good.replace("epochs: 1", "epochs: 3")) == {("good", "finished", "")}
-
-
-@pytest.mark.parametrize("profile", ["quick", "cpu", "schedules", "ingredients", "full"])
-def test_the_project_s_own_series_is_without_mistakes(tmp_path, profile):
-    file = project_folder() / "notebooks" / "series.yaml"
-    assert read_series(file, profile, tmp_path)
-
-
-@pytest.mark.parametrize("profile", ["cpu", "schedules", "ingredients"])
-def test_what_is_published_is_what_the_series_says(profile):
+def test_what_is_published_is_what_the_project_s_series_says():
     reports = project_folder() / "reports" / "published"
-    runs = read_series(project_folder() / "notebooks" / "series.yaml", profile, reports)
-    published = [run for run in runs if run.folder.exists()]
-    assert published
-    for run in published:
-        # A page stays what it was when its notebook gets another parameter.
-        assert Run(run.folder).facts["parameters"].items() <= run.parameters.items()
+    for profile in ("cpu", "schedules", "ingredients"):
+        runs = read_series(project_folder() / "notebooks" / "series.yaml", profile, reports)
+        published = [run for run in runs if run.folder.exists()]
+        assert published
+        for run in published:
+            # A page stays what it was when its notebook gets another parameter.
+            assert Run(run.folder).facts["parameters"].items() <= run.parameters.items()

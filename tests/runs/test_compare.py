@@ -11,7 +11,7 @@ from rich.console import Console
 from cifar_utils import compare_runs, load_run
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import Scores
-from cifar_utils.reporting.cli import as_table
+from cifar_utils.reporting.terminal import as_table
 from cifar_utils.runs.compare import PairedTest
 from cifar_utils.runs.record import RunRecord
 
