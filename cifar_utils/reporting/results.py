@@ -18,9 +18,9 @@ from scipy.stats import norm, t
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
-from cifar_utils.reporting.runs import project_folder, read_cells
+from cifar_utils.reporting.runs import project_folder
 from cifar_utils.runs.answer import TARGET
-from cifar_utils.runs.folder import Run, find_runs
+from cifar_utils.runs.folder import Run, find_runs, read_cells
 from cifar_utils.runs.leaderboard import (
     Configuration,
     configurations,

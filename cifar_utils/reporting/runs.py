@@ -7,10 +7,8 @@ from typing import Any
 from cifar_utils.choices import check_parameters
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.reporting.parameters import read_parameters
-from cifar_utils.runs.folder import Run, read_cells
+from cifar_utils.runs.folder import Run
 from cifar_utils.text import slug
-
-__all__ = ["Run", "read_cells"]
 
 
 def project_folder() -> Path:
