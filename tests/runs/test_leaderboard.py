@@ -9,8 +9,11 @@ from cifar_utils.runs.folder import Run
 from cifar_utils.runs.leaderboard import (
     COLUMNS,
     configurations,
+    families,
     leaderboard,
     read_notes,
+    short_commits,
+    spread,
 )
 from cifar_utils.runs.record import RunRecord
 
@@ -60,6 +63,7 @@ def test_a_row_says_what_its_record_says(add, tmp_path):
         "train_seconds": 60.0,
         "total_seconds": 65.0,
         "processor": "unknown",
+        "precision": "unknown",
         "commit": "unknown",
         "date": "2026-11-21",
         "seed": 3,
@@ -131,14 +135,14 @@ def test_seeds_of_one_configuration_are_together_by_seed(found):
     assert group.network == "resnet20(dropout=0.1)"
     assert [run.name for run in group.runs] == ["r-s1", "r-s2", "r-s10"]
     assert group.mean("top1") == pytest.approx(0.8)
-    assert group.deviation("top1") == pytest.approx(0.1)
+    assert spread(group.board["top1"].tolist()) == "80.00% ± 10.00, n = 3"
     low, high = group.interval  # Student's, 2 degrees of freedom: 4.303 · 0.1 / √3
     assert (low, high) == pytest.approx((0.8 - 0.24842, 0.8 + 0.24842), abs=1e-4)
 
 
 def test_one_run_is_a_configuration_with_wilson_s_interval(found):
     (group,) = configurations([found("r-s3", seed=3)])
-    assert (group.name, group.deviation("top1")) == ("r-s3", None)
+    assert (group.name, spread(group.board["top1"].tolist())) == ("r-s3", "90.00%")
     assert group.interval == pytest.approx((0.89, 0.91))
 
 
@@ -174,6 +178,34 @@ def test_configurations_come_best_mean_first_whatever_their_best_seed(found):
     lucky = [found("lucky-s0", 0.95), found("lucky-s1", 0.65, seed=1)]
     steady = [found("steady-s0", 0.9, epochs=9), found("steady-s1", 0.89, seed=1, epochs=9)]
     assert [group.name for group in configurations(lucky + steady)] == ["steady", "lucky"]
+
+
+def test_ablations_are_with_what_differs_least_from_the_others(found):
+    given = {"flip": True, "crop": True, "epochs": 2}
+    runs = [
+        found("whole", 0.8, **given),
+        found("no-flip", 0.9, **given | {"flip": False}),
+        found("no-crop", 0.7, **given | {"crop": False}),
+        found("other", 0.85, **given | {"architecture": "vgg19"}),
+        found("longer", 0.6, **given | {"epochs": 9}),
+        found("later", 0.5, notebook="03_other", **given),
+    ]
+    together = families(configurations(runs))
+    names = [[group.name for group in family] for family in together]
+    assert names == [["other"], ["whole", "no-flip", "no-crop"], ["longer"], ["later"]]
+    whole, no_flip, _ = together[1]
+    assert no_flip.differing(whole) == {"flip": False}
+
+
+def test_of_configurations_that_differ_alike_the_best_comes_first(found):
+    runs = [found(name, top1, rate=name) for name, top1 in (("a", 0.5), ("b", 0.7), ("c", 0.6))]
+    (family,) = families(configurations(runs))
+    assert [group.name for group in family] == ["b", "c", "a"]
+
+
+def test_commits_are_shortened_and_nothing_else():
+    sha = "45844a83b720089f946f12afd9cb31487a0bdfd0"
+    assert short_commits(f"{sha}+changes; unknown; a1") == "45844a83 + changes; unknown; a1"
 
 
 def test_a_row_names_all_that_computed_the_training(found):
