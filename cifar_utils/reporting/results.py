@@ -114,8 +114,8 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[Configuration]]:
     for group in groups:
         record = group.record
         if record.scores.get("test", {}).get("top1") is not None:
-            seen = len(record.history) * record.dataset["train"]
-            key = record.notebook, record.dataset["name"], group.network.partition("(")[0]
+            seen = len(record.history) * record.dataset.get("train", 0)
+            key = record.notebook, group.board["dataset"][0], group.network.partition("(")[0]
             most, alike = longest.get(key, (-1, []))
             if seen >= most:
                 longest[key] = seen, [*(alike if seen == most else []), group]

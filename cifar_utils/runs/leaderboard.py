@@ -107,7 +107,7 @@ class Configuration:
 
     def each(self, column: str) -> str:
         """The texts of a column, each once, with "; " between them."""
-        return "; ".join(dict.fromkeys("; ".join(self.board[column]).split("; ")))
+        return _each("; ".join(self.board[column]).split("; "))
 
     @property
     def interval(self) -> tuple[float, float] | None:

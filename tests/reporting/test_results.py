@@ -68,12 +68,6 @@ def test_a_row_of_figures_says_what_the_records_say(add, published, tmp_path):
     assert alone["commit"] == "unknown"
 
 
-def test_a_known_figure_stands_beside_ours(add, published, tmp_path):
-    add("r", dataset="cifar10", architecture="resnet20", top1=0.8)
-    (row,) = rows(render_results(published, tmp_path), "top-5")
-    assert row["reported"] == "91.25% (He et al.)"
-
-
 def test_a_note_stands_below_its_runs_only(add, published, tmp_path):
     add("one", dataset="cifar10")
     add("two")

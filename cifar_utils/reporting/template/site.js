@@ -92,7 +92,7 @@ function rowsChoose(rows, configurations, tested) {
     row.cells[0].prepend(box);
     return box;
   });
-  const count = make("span");
+  const count = make("span", { "aria-live": "polite" });
   const clear = make("button", { type: "button" }, "Clear");
   const tally = make("span", {}, count, make("a", { href: "#chosen" }, "See their curves"), " ", clear);
   document.querySelector(".filters").append(tally);
