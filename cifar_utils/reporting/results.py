@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean, variance
 from typing import Any
@@ -92,7 +93,7 @@ def render_table(folder: Path, root: Path) -> str:
     """README's table: a row for each notebook with its question and what its runs answer."""
     found, rows = answers(_finished(folder)), []
     for name, notebook in list_notebooks().items():
-        told = [f"{_links(group, root)}: {group.answer}" for group in found.get(name, [])]
+        told = [f"{_links(group, root)}: {answer}" for group, answer in found.get(name, [])]
         rows.append(
             {
                 "notebook": f"[{name}]({_link(notebook, root)})",
@@ -100,29 +101,31 @@ def render_table(folder: Path, root: Path) -> str:
                 "answer": "<br>".join(told) or "no published run yet",
             }
         )
-    shown = [run for groups in found.values() for group in groups for run in group.runs]
+    shown = [run for told in found.values() for group, _ in told for run in group.runs]
     notes = (f"- `{key}`: {note}\n" for key, note in read_notes(folder, shown).items())
     return "\n".join([_table(rows), "".join(notes)]).rstrip("\n") + "\n"
 
 
-def answers(groups: Iterable[Configuration]) -> dict[str, list[Configuration]]:
-    """The configurations that answer each notebook's question, by its name.
+def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configuration, str]]]:
+    """What answers each notebook's question, by its name: configurations and their answers.
 
     Of each kind of network on each dataset they are those that saw the most images in training.
     """
-    longest: dict[tuple[str, ...], tuple[int, list[Configuration]]] = {}
+    found: dict[str, dict[tuple[str, str], list[tuple[int, Configuration, str]]]] = {}
     for group in groups:
-        record = group.record
-        if record.scores.get("test", {}).get("top1") is not None:
-            seen = len(record.history) * record.dataset.get("train", 0)
-            key = record.notebook, group.board["dataset"][0], group.network.partition("(")[0]
-            most, alike = longest.get(key, (-1, []))
-            if seen >= most:
-                longest[key] = seen, [*(alike if seen == most else []), group]
-    found: dict[str, list[Configuration]] = {}
-    for (notebook, *_), (_, alike) in sorted(longest.items(), key=lambda item: item[0][0]):
-        found.setdefault(notebook, []).extend(alike)
-    return found
+        record, kind = group.record, (group.board["dataset"][0], group.network.partition("(")[0])
+        with suppress(KeyError, TypeError):  # a record that says too little of its test
+            row = len(record.history) * record.dataset["train"], group, group.answer
+            found.setdefault(record.notebook, {}).setdefault(kind, []).append(row)
+    return {
+        notebook: [
+            (group, told)
+            for rows in kinds.values()
+            for seen, group, told in rows
+            if seen == max(row[0] for row in rows)
+        ]
+        for notebook, kinds in sorted(found.items())
+    }
 
 
 def question(name: str) -> str:

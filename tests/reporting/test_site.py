@@ -91,7 +91,8 @@ def test_a_record_that_says_little_is_listed(add_run, tmp_path):
         file = add_run(name, parameters={"seed": int(name[-1])}) / "record.json"
         bare = {"model": {}, "scores": {}, "seconds": {}, "history": [], "dataset": {}}
         file.write_text(json.dumps(json.loads(file.read_text()) | bare))
-    ((_, *rest),) = read(tmp_path)[1]
+    page, ((_, *rest),) = read(tmp_path)
+    assert page.select(".answers") == []
     assert rest == [*"––", "", "", "01_tiny", *"–––", "2026-11-21"]
 
 
