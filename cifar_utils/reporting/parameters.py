@@ -34,10 +34,11 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
 
 
 def read_question(notebook: Path) -> str:
-    """The first sentence of a notebook's prose: what it asks."""
-    prose = "\n\n".join(source for kind, source, _ in read_cells(notebook) if kind == "markdown")
-    first = next((part for part in prose.split("\n\n") if part and not part.startswith("#")), "")
-    return re.split(r"(?<=[.?!]) ", " ".join(first.replace("*", "").split()), maxsplit=1)[0]
+    """The first question in a notebook's prose; empty where it asks none."""
+    prose = "\n".join(source for kind, source, _ in read_cells(notebook) if kind == "markdown")
+    lines = " ".join(line for line in prose.splitlines() if not line.startswith("#"))
+    sentences = re.split(r"(?<=[.?!])\s+", lines.replace("*", "").strip())
+    return next((sentence for sentence in sentences if sentence.endswith("?")), "")
 
 
 def read_options(kind: str, name: str) -> tuple[str, list[tuple[str, str, str, str]]]:

@@ -11,7 +11,7 @@ from cifar_utils.reporting.export import export_page
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.record import UNKNOWN
 
-PUBLISHED = (RECORD, FACTS, NOTEBOOK, PAGE, PREDICTED)
+PUBLISHED = (RECORD, FACTS, NOTEBOOK, PREDICTED)  # and the page, which is exported of them
 
 
 def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> Iterator[Path]:
@@ -64,8 +64,6 @@ def _unknown_commit(run: Run) -> str:
 def _copy(run: Run, target: Path) -> Path:
     if run.folder.resolve() == target.resolve():
         return target
-    if not run.page.exists():
-        export_page(run.folder / NOTEBOOK, run.page)
     new, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
     for path in (new, old):
         shutil.rmtree(path, ignore_errors=True)
@@ -73,6 +71,8 @@ def _copy(run: Run, target: Path) -> Path:
     for name in PUBLISHED:
         if (run.folder / name).exists():
             shutil.copy2(run.folder / name, new)
+    _move(new / NOTEBOOK, f"reports/published/{run.name}")
+    export_page(new / NOTEBOOK, new / PAGE)
     facts = run.facts
     if "dataset" in facts.get("parameters", {}):  # may hold a path of this machine
         facts["parameters"]["dataset"] = run.record.dataset["name"]
@@ -82,3 +82,15 @@ def _copy(run: Run, target: Path) -> Path:
     new.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _move(notebook: Path, folder: str) -> None:
+    """Name a folder as the one that a notebook was executed into, instead of this machine's."""
+    text = notebook.read_text("utf-8")
+    given = json.loads(text)["metadata"].get("papermill", {}).get("parameters", {})
+    if old := given.get("output"):
+        for form in (f'"output": "{old}"', f'output = \\"{old}\\"'):  # metadata, and the cell
+            text = text.replace(form, form.replace(old, folder))
+        if Path(old).is_absolute():  # then an output that names it can mean nothing else
+            text = text.replace(old, folder)
+        notebook.write_text(text, "utf-8")

@@ -7,67 +7,61 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from statistics import mean, stdev, variance
+from statistics import mean, variance
 from typing import Any
 
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
 from cifar_utils.reporting.parameters import read_question
-from cifar_utils.reporting.runs import project_folder
-from cifar_utils.runs.answer import TARGET
+from cifar_utils.reporting.runs import list_notebooks, project_folder
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
+    ABSENT,
     Configuration,
     configurations,
+    families,
     read_notes,
-    settings,
+    short_commits,
+    spread,
     trained_by,
 )
 from cifar_utils.runs.record import UNKNOWN, RunRecord
-from cifar_utils.text import duration, interval, percent
+from cifar_utils.text import interval, percent
 
 MARKS = "<!-- results -->", "<!-- /results -->"  # what stands between them in README is written
-WORTH = 0.002  # the difference in accuracy of which a comparison says how many seeds could tell it
 INTRODUCTION = """\
 # Results
 
-`make publish` writes this page from the `record.json` of each published run. The weights of a run
-were chosen by its validation images, or are those of its last epoch where it held none out; test
-images choose nothing within a run.
+`make publish` writes this page from the `record.json` of each published run. A run's weights were
+chosen by its validation images, or are those of its last epoch. Test images choose nothing.
 
 - **top-1, top-5**: accuracy on the test images. Runs that differ in nothing but the seed share a
-  row: mean ± standard deviation between seeds, in points, and their number n.
-- **95% interval**: of one run, Wilson's, over its test images; it does not hold what another seed
-  would change. Of several seeds, Student's, of their mean.
-- **reported**: the top-1 that others report of the same network and dataset, whatever its settings.
-- **commit, processor**: of training. Where a record can't tell them they are unknown.
+  row: mean ± standard deviation in points, and their number n.
+- **95% interval**: of one run Wilson's, over its test images: another seed may fall outside of it.
+  Of several seeds Student's, of their mean.
+- **reported**: what others report of the same network and dataset, whatever its settings.
+- **commit, processor**: of training.
 """
 COMPARISONS = """\
 ## Comparisons
 
-Each table holds one notebook's runs on the same images for the same number of epochs. They are
-compared by top-1 on validation images, held out of training, after the epoch that was kept: one
-run's with Wilson's 95% interval, or mean ± standard deviation of n runs, which may be of several
-commits. A difference is taken between runs of the same seed and commit alone.
-"""
-TOP_K = """\
-## Top-k by k
-
-The share of test images whose class is among the k most probable ones, of runs that kept it; of
-several seeds, the first. Report A trains to 94% by a top-k of which it does not give k.
+Networks of one kind and one notebook, on the same images, for as many epochs, by top-1 on their
+validation images after the epoch that was kept. A difference is the mean over pairs of runs with
+the same seed, commit, precision and machine. Its 95% interval is Student's, by the standard
+deviation pooled over the table, not corrected for the number of rows. Without two pairs of any row
+there is none.
 """
 TRIALS = """\
 ## Trials within a run
 
-Networks that one run trained and compared on the same validation images, one seed each. Intervals
-are Wilson's, over the validation images; they do not hold what another seed would change. Trials
-whose intervals overlap are ties: one seed can't tell them apart.
+Networks that one run trained and compared on the same validation images, one seed each, with
+Wilson's 95% intervals. They do not hold what another seed would change.
 """
 
 
@@ -82,41 +76,56 @@ def render_results(folder: Path, root: Path) -> str:
         Where RESULTS.md stands. Links start there.
 
     """
-    groups = _finished(folder)
-    parts = [INTRODUCTION]
+    groups, parts = _finished(folder), [INTRODUCTION]
     for dataset in dict.fromkeys(group.board["dataset"][0] for group in groups):
         here = [group for group in groups if group.board["dataset"][0] == dataset]
         parts += [f"## {dataset}\n", _table(_figures(group, root) for group in here)]
         notes = read_notes(folder, [run for group in here for run in group.runs])
         parts += [f"`{pattern}`: {note}\n" for pattern, note in notes.items()]
-    kept = [run for group in groups if (run := group.runs[0]).record.scores["test"].get("top_k")]
-    parts += [TOP_K, _table(_by_k(run, root) for run in kept)] if kept else []
-    compared = [_comparison(ways, root) for ways in _comparable(groups)]
+    compared = [_comparison(family, root) for family in families(groups) if _comparable(family)]
     parts += [COMPARISONS, *compared] if compared else []
-    several = [run for run in find_runs(folder) if run.record and run.record.trials]
+    several = [run for group in groups for run in group.runs if run.record.trials]
     parts += [TRIALS, *(_trials(run, root) for run in several)] if several else []
     return "\n".join(parts)
 
 
 def render_table(folder: Path, root: Path) -> str:
-    """README's table: a row for each notebook with its question and what its runs came to.
-
-    Of each network on each dataset the longest training is shown; notes on these runs follow.
-    """
-    groups, rows, shown = _finished(folder), [], []
-    for notebook in sorted((root / "notebooks").glob("*.ipynb")):
-        own = _longest(group for group in groups if group.runs[0].record.notebook == notebook.stem)
-        shown += [run for group in own for run in group.runs]
+    """README's table: a row for each notebook with its question and what its runs answer."""
+    found, rows = answers(_finished(folder)), []
+    for name, notebook in list_notebooks().items():
+        told = [f"{_links(group, root)}: {answer}" for group, answer in found.get(name, [])]
         rows.append(
             {
-                "notebook": f"[{notebook.stem}]({_link(notebook, root)})",
+                "notebook": f"[{name}]({_link(notebook, root)})",
                 "question": read_question(notebook),
-                "answer": "<br>".join(_answer(group, root) for group in own)
-                or "no published run yet",
+                "answer": "<br>".join(told) or "no published run yet",
             }
         )
-    notes = "".join(f"- `{key}`: {note}\n" for key, note in read_notes(folder, shown).items())
-    return _table(rows) + (notes and f"\n{notes}")
+    shown = [run for told in found.values() for group, _ in told for run in group.runs]
+    notes = (f"- `{key}`: {note}\n" for key, note in read_notes(folder, shown).items())
+    return "\n".join([_table(rows), "".join(notes)]).rstrip("\n") + "\n"
+
+
+def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configuration, str]]]:
+    """What answers each notebook's question, by its name: configurations and their answers.
+
+    Of each kind of network on each dataset they are those that saw the most images in training.
+    """
+    found: dict[str, dict[tuple[str, str], list[tuple[int, Configuration, str]]]] = {}
+    for group in groups:
+        record, kind = group.record, (group.board["dataset"][0], group.network.partition("(")[0])
+        with suppress(KeyError, TypeError):  # a record that says too little of its test
+            row = len(record.history) * record.dataset["train"], group, group.answer
+            found.setdefault(record.notebook, {}).setdefault(kind, []).append(row)
+    return {
+        notebook: [
+            (group, told)
+            for rows in kinds.values()
+            for seen, group, told in rows
+            if seen == max(row[0] for row in rows)
+        ]
+        for notebook, kinds in sorted(found.items())
+    }
 
 
 def write_results(root: Path) -> list[Path]:
@@ -155,62 +164,19 @@ def _finished(folder: Path) -> list[Configuration]:
     return configurations([run for run in find_runs(folder) if run.record])
 
 
-# The tables of figures.
-
-
 def _figures(group: Configuration, root: Path) -> dict[str, str]:
-    board, first = group.board, group.runs[0]
-    name = f"[{group.name}]({_page(first, root)})"
-    if len(group.runs) > 1:
-        seeds = (f"[{run.record.parameters.get('seed')}]({_page(run, root)})" for run in group.runs)
-        name = f"{group.name}, seeds {', '.join(seeds)}"
-    images = f"{board['epochs'].mean():.0f} of {first.record.dataset.get('train', 0):,} images"
+    board, images = group.board, group.record.dataset.get("train", 0)
     return {
-        "run": name,
+        "run": _links(group, root),
         "network": f"`{group.network}`",
-        "top-1": _mean_of(group, "top1"),
-        "95% interval": interval(group.interval) if group.interval else "–",
-        "top-5": _mean_of(group, "top5"),
-        "reported": _reported(group) or "–",
-        "epochs": images,
-        "training": _training(group) or "–",
-        "processor": _each(board["processor"]),
-        "commit": _each(board["commit"], _short),
-    }
-
-
-def _training(group: Configuration) -> str:
-    """The time that training took, from the quickest seed to the slowest."""
-    times = sorted(group.board["train_seconds"].dropna())
-    return " to ".join(dict.fromkeys(map(duration, times[:1] + times[-1:])))
-
-
-def _reported(group: Configuration) -> str:
-    reported = group.mean("reported")
-    by = group.board["reported_by"][0]
-    return "" if reported is None else f"{percent(reported, 2)} ({by})"
-
-
-def _mean(values: Sequence[float]) -> str:
-    """The mean of fractions; of several with their standard deviation in points."""
-    spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
-    return percent(mean(values), 2) + spread
-
-
-def _mean_of(group: Configuration, column: str) -> str:
-    values = group.board[column].dropna()
-    if values.empty:
-        return "–"
-    return _mean(values) + (f", n = {len(group.runs)}" if len(values) > 1 else "")
-
-
-def _by_k(run: Run, root: Path) -> dict[str, str]:
-    shares = run.record.scores["test"]["top_k"]
-    reached = next((f"top-{k}" for k, share in enumerate(shares, 1) if share >= TARGET), "–")
-    return {
-        "run": f"[{run.name}]({_page(run, root)})",
-        **{f"top-{k}": percent(share) for k, share in enumerate(shares[:9], 1)},
-        f"{percent(TARGET, 0)} reached by": reached,
+        "top-1": spread(board["top1"].dropna().tolist()),
+        "95% interval": interval(group.interval) if group.interval else ABSENT,
+        "top-5": spread(board["top5"].dropna().tolist()),
+        "reported": group.reported or ABSENT,
+        "epochs": f"{board['epochs'].mean():.0f} of {images:,} images",
+        "training": group.training or ABSENT,
+        "processor": group.each("processor"),
+        "commit": short_commits(group.each("commit")),
     }
 
 
@@ -223,27 +189,10 @@ def _validation(run: Run) -> float | None:
     return epochs.get(run.record.best_epoch)
 
 
-def _comparable(groups: Iterable[Configuration]) -> list[list[Configuration]]:
-    """Sets of configurations of one notebook, on the same images, for as many epochs."""
-    found = defaultdict(list)
-    for group in sorted(groups, key=lambda group: group.runs[0].name):
-        record = group.runs[0].record
-        if not record.trials and None not in map(_validation, group.runs):
-            data = [record.dataset.get(key) for key in ("name", "train", "validation")]
-            found[record.notebook, *data, record.parameters.get("epochs")].append(group)
-    return [ways for ways in found.values() if len(ways) > 1]
-
-
-def _differing(way: Configuration, reference: Configuration) -> dict[str, Any]:
-    one, other = (settings(group.runs[0].record) for group in (way, reference))
-    return {name: one.get(name) for name in one | other if one.get(name) != other.get(name)}
-
-
-def _pairs(way: Configuration, reference: Configuration) -> list[float]:
-    """Differences in validation accuracy between runs of one seed that the same thing trained."""
-    others = {_circumstances(run): _validation(run) for run in reference.runs}
-    pairs = ((_validation(run), others.get(_circumstances(run))) for run in way.runs)
-    return [ours - theirs for ours, theirs in pairs if theirs is not None]
+def _comparable(family: Sequence[Configuration]) -> bool:
+    runs = [run for group in family for run in group.runs]
+    whole = not any(run.record.trials or _validation(run) is None for run in runs)
+    return whole and len(family) > 1
 
 
 def _circumstances(run: Run) -> str:
@@ -254,129 +203,79 @@ def _circumstances(run: Run) -> str:
     return f"{run.record.parameters.get('seed')} {stretches if certain else run.folder}"
 
 
-def _comparison(ways: list[Configuration], root: Path) -> str:
-    """A table of configurations against the one that differs least from the others."""
-    reference = min(ways, key=lambda way: sum(len(_differing(way, other)) for other in ways))
-    record = reference.runs[0].record
-    others = [way for way in ways if way is not reference]
-    others.sort(key=lambda way: -mean(map(_validation, way.runs)))
-    pairs = [_pairs(way, reference) for way in others]
+def _pairs(group: Configuration, reference: Configuration) -> list[float]:
+    """Differences in validation accuracy between runs of one seed that the same thing trained."""
+    others = {_circumstances(run): _validation(run) for run in reference.runs}
+    pairs = ((_validation(run), others.get(_circumstances(run))) for run in group.runs)
+    return [ours - theirs for ours, theirs in pairs if theirs is not None]
+
+
+def _comparison(family: Sequence[Configuration], root: Path) -> str:
+    reference, *others = family
+    others.sort(key=lambda group: -mean(map(_validation, group.runs)))
+    record, pairs = reference.record, [_pairs(group, reference) for group in others]
     freedom = sum(max(len(values) - 1, 0) for values in pairs)
     squares = sum((len(values) - 1) * variance(values) for values in pairs if len(values) > 1)
-    deviation = math.sqrt(squares / freedom) if freedom else 0.0
     rows = []
-    for way, differences in zip([reference, *others], [[], *pairs], strict=True):
-        differing = _told(_differing(way, reference), ", ")
-        share, *more = map(_validation, way.runs)
+    for group, differences in zip([reference, *others], [[], *pairs], strict=True):
+        shares = [_validation(run) for run in group.runs]
+        told = spread(shares) if len(shares) > 1 else _with_interval(shares[0], record)
         row = {
-            "differs in": differing or "– (the reference)",
-            "validation top-1": _mean([share, *more])
-            + ("" if more else f" ({_wilson(share, record)})"),
-            "n": f"{len(way.runs)}",
-            "runs": ", ".join(f"[{run.name}]({_page(run, root)})" for run in way.runs),
+            "differs in": _told(group.differing(reference)) or "– (the reference)",
+            "validation top-1": told,
+            "difference (points)": ABSENT,
+            "runs": _links(group, root),
         }
-        rows.append(row | (_difference(differences, deviation, freedom) if freedom else {}))
-    given = settings(record)
-    varying = dict.fromkeys(name for way in ways for name in _differing(way, reference))
-    text = (
-        f"### {record.notebook}: {record.dataset['name']}, {record.dataset['train']:,} training "
-        f"images, {record.parameters.get('epochs')} epochs\n\n"
-        f"By {record.dataset['validation']:,} validation images. The reference: "
-        f"{_told({name: given[name] for name in varying if name in given}, '; ')}.\n\n"
+        if differences and freedom:
+            gain, n = mean(differences), len(differences)
+            half = t.ppf(0.975, freedom) * math.sqrt(squares / freedom / n)
+            low, middle, high = (
+                f"{100 * value:+.2f}" for value in (gain - half, gain, gain + half)
+            )
+            row["difference (points)"] = f"{middle} ({low} to {high}), n = {n}"
+        rows.append(row)
+    varying = {name for group in others for name in group.differing(reference)}
+    shown = {name: value for name, value in reference.settings.items() if name in varying}
+    data = record.dataset
+    return (
+        f"### {record.notebook}: {data['name']}, {data['train']:,} training images, "
+        f"{record.parameters.get('epochs')} epochs\n\n"
+        f"By {data['validation']:,} validation images. The reference: {_told(shown)}.\n\n"
         f"{_table(rows)}"
     )
-    if not freedom:
-        return text + (
-            "\nNo differences are given: that takes two seeds or more of both ways, trained by the "
-            "same commit on the same kind of machine.\n"
-        )
-    quantiles = norm.ppf([0.975, 0.8])
-    needed = math.ceil((quantiles.sum() * deviation / WORTH) ** 2)
-    return text + (
-        f"\nA difference is the mean over pairs of runs with the same seed, commit and machine, "
-        f"with its 95% interval (Student's, of the standard deviation pooled over all rows: "
-        f"{100 * deviation:.2f} points, {freedom} degrees of freedom; not corrected for the number "
-        f"of rows). To tell {100 * WORTH:.1f} points with 80% power takes "
-        f"(({quantiles[0]:.2f} + {quantiles[1]:.2f}) · {100 * deviation:.2f} / {100 * WORTH:.1f})² "
-        f"= {needed} pairs of each. A dash: no run of the same commit to pair with.\n"
-    )
 
 
-def _told(values: dict[str, Any], between: str) -> str:
-    return between.join(f"{name} `{value}`" for name, value in values.items())
+def _told(values: dict[str, Any]) -> str:
+    """Parameters in Markdown: ``"epochs `3`, seed `0`"``."""
+    return ", ".join(f"{name} `{value}`" for name, value in values.items())
 
 
-def _difference(pairs: list[float], deviation: float, freedom: int) -> dict[str, str]:
-    if not pairs:
-        return {"difference (points)": "–", "pairs": "–", "told from none": "–"}
-    half = t.ppf(0.975, freedom) * deviation / math.sqrt(len(pairs))
-    low, high = mean(pairs) - half, mean(pairs) + half
-    return {
-        "difference (points)": f"{100 * mean(pairs):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
-        "pairs": f"{len(pairs)}",
-        "told from none": "no" if low <= 0 <= high else "yes",
-    }
-
-
-def _wilson(share: float, record: RunRecord) -> str:
+def _with_interval(share: float, record: RunRecord) -> str:
     images = record.dataset["validation"]
-    return interval(wilson_interval(round(share * images), images))
-
-
-# Trials.
+    bounds = wilson_interval(round(share * images), images)
+    return f"{percent(share, 2)} ({interval(bounds)})"
 
 
 def _trials(run: Run, root: Path) -> str:
     record, rows = run.record, []
+    target = record.parameters.get("target_accuracy")
     for trial in record.trials:
-        share, target = trial["val_accuracy"], record.parameters.get("target_accuracy")
+        share = trial["val_accuracy"]
         row = {
             "trial": f"`{trial['name']}`",
             "epochs": str(trial["epochs"]),
-            "validation top-1": "diverged" if share is None else percent(share, 2),
-            "95% interval": "–" if share is None else _wilson(share, record),
+            "validation top-1": "diverged" if share is None else _with_interval(share, record),
         }
         if target:  # reached at the end of an epoch, as notebook 04 counts
             reached = [row["epoch"] for row in trial["history"] if row["val_accuracy"] >= target]
             steps = math.ceil(record.dataset["train"] / record.parameters["batch_size"])
-            row[f"steps to {percent(target, 0)}"] = f"{reached[0] * steps:,}" if reached else "–"
+            row[f"steps to {percent(target, 0)}"] = f"{reached[0] * steps:,}" if reached else ABSENT
         rows.append(row)
     return (
         f"### [{run.name}]({_page(run, root)}): {record.notebook}, {record.dataset['name']}\n\n"
         f"Seed {record.parameters.get('seed')}, {record.dataset['validation']:,} validation "
         f"images.\n\n{_table(rows)}"
     )
-
-
-# README's table.
-
-
-def _longest(groups: Iterable[Configuration]) -> list[Configuration]:
-    """Of each network on each dataset those that saw the most images in training."""
-    found = defaultdict(lambda: defaultdict(list))
-    for group in groups:
-        key = group.board["dataset"][0], group.network.partition("(")[0]
-        seen = (group.board["epochs"] * group.board["train_images"]).mean()
-        found[key][seen].append(group)
-    return [group for by_images in found.values() for group in by_images[max(by_images)]]
-
-
-def _answer(group: Configuration, root: Path) -> str:
-    run, board, n = group.runs[0], group.board, len(group.runs)
-    text = (
-        f"{board['dataset'][0]}, `{group.network}`: [{_mean(board['top1'])}]({_page(run, root)}), "
-        f"{f'n = {n}' if n > 1 else 'one seed'}, {board['epochs'][0]} epochs in {_training(group)}"
-    )
-    if reported := _reported(group):
-        text += f"; reported {reported}"
-    if trials := run.record.trials:  # those of the commonest number of epochs
-        ((epochs, _),) = Counter(trial["epochs"] for trial in trials).most_common(1)
-        alike = [trial for trial in trials if trial["epochs"] == epochs and trial["val_accuracy"]]
-        alike.sort(key=lambda trial: -trial["val_accuracy"])
-        listed = (f"`{trial['name']}` {percent(trial['val_accuracy'])}" for trial in alike)
-        text += f"<br>Trials of {epochs} epochs, one seed each, by "
-        text += f"{run.record.dataset['validation']:,} validation images: {', '.join(listed)}"
-    return text
 
 
 # Markdown.
@@ -389,22 +288,19 @@ def _table(rows: Iterable[dict[str, str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
+def _links(group: Configuration, root: Path) -> str:
+    if len(group.runs) == 1:
+        return f"[{group.name}]({_page(group.runs[0], root)})"
+    seeds = (f"[{run.record.parameters.get('seed')}]({_page(run, root)})" for run in group.runs)
+    return f"{group.name}, seeds {', '.join(seeds)}"
+
+
 def _page(run: Run, root: Path) -> str:
     return _link(run.page if run.page.exists() else run.folder / "record.json", root)
 
 
 def _link(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
-
-
-def _each(values: Iterable[str], form: Callable[[str], str] = str) -> str:
-    """Values, of which "; " parts several in one, each once."""
-    return "; ".join(dict.fromkeys(map(form, "; ".join(values).split("; "))))
-
-
-def _short(commit: str) -> str:
-    sha, plus, _ = commit.partition("+")
-    return f"{sha[:8]}{plus and ' + changes'}"
 
 
 if __name__ == "__main__":

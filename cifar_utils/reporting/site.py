@@ -1,19 +1,23 @@
-"""The site over a folder of runs: an index, their learning curves, and a page for each."""
+"""The site over a folder of runs: an index that answers, ranks and compares, and their pages."""
 
+import base64
+import hashlib
+import io
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pandas as pd
+import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
+from PIL import Image
 
 from cifar_utils.errors import InputError
 from cifar_utils.files import NOTEBOOK, write_atomically
-from cifar_utils.reporting.drawings import draw_cost, draw_curves
 from cifar_utils.reporting.export import (
     TEMPLATE,
     export_page,
@@ -21,23 +25,33 @@ from cifar_utils.reporting.export import (
     page_look,
     write_links,
 )
+from cifar_utils.reporting.parameters import read_question
+from cifar_utils.reporting.results import answers
+from cifar_utils.reporting.runs import list_notebooks
+from cifar_utils.runs.compare import missed_by_all, same_images
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
-    COLUMNS,
     Configuration,
     configurations,
+    families,
     read_notes,
+    short_commits,
+    spread,
 )
 from cifar_utils.text import compact, duration, interval, percent
 
+MOST_MISSED = 60  # images to list: those whose labels are most in doubt
+DATA = ("dataset", "test_limit", "image_size")  # parameters that make the test images
+
 
 def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
-    """Write ``index.html`` and ``curves.html`` into a folder, and link the pages of its runs.
+    """Write ``index.html`` into a folder, and link the pages of its runs.
 
-    Runs are known by their ``record.json`` or ``run.json``. Seeds of one configuration share a row;
-    by dataset, the best accuracy comes first. Runs that failed or are not finished come last, with
-    a line of why. A page that is older than its notebook, its record or the template is exported
-    again; nothing is executed.
+    Runs are known by their ``record.json`` or ``run.json``. Seeds of one configuration share a row,
+    and its ablations are folded below it; by dataset, the best accuracy comes first. Runs that
+    failed or are not finished come last, with a line of why. A page that is older than its
+    notebook, its record or the template is exported again; nothing is executed. Test images are
+    drawn where their data are on this machine, and git does not keep the folder.
 
     Parameters
     ----------
@@ -56,67 +70,153 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     _renew_pages(runs, say)
     links = {run.folder: _href(run.page, folder) for run in runs if run.page.exists()}
     _link_pages([run for run in runs if run.folder in links], folder)
-    done, undone = [run for run in runs if run.record], [run for run in runs if not run.record]
-    rows = [_row(group) for group in configurations(done)]
-    board = pd.DataFrame(rows, columns=[*COLUMNS, "name"]).drop(columns="run")
-    numbers = ("top1", "top1_low", "top1_high", "train_seconds", "flops")
-    board = board.rename(columns={"name": "run"}).astype(dict.fromkeys(numbers, float))
+    done = [run for run in runs if run.record]
+    groups = configurations(done)
+    together = families(groups)
+    listed = [group for family in together for group in family]
+    tested = same_images(run for group in listed for run in group.runs)
+    places = {run: (n, i) for n, alike in enumerate(tested) for i, run in enumerate(alike)}
+    draws = not _kept_by_git(folder)
 
-    def link(run: Run) -> Markup:
+    def link(run: Run, text: str = "") -> Markup:
         html = Markup('<a href="{}">{}</a>') if run.folder in links else Markup("{1}")
-        return html.format(links.get(run.folder, ""), run.name)
+        return html.format(links.get(run.folder, ""), text or run.name)
 
-    datasets = dict.fromkeys(board["dataset"])
-    costs = [draw_cost(board[board["dataset"] == name]) for name in datasets]
-    curves = [
-        (name, draw_curves([run for run in done if run.record.dataset.get("name", "") == name]))
-        for name in datasets
-    ]
     environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
-    environment.globals |= {
-        "look": {name: Markup(text) for name, text in page_look().items()},
-        "link": link,
-        "share": partial(percent, digits=2),
-        "compact": compact,
-        "duration": duration,
+    environment.globals |= {"look": _look(), "link": link, "aside": _aside}
+    environment.globals["questions"] = {
+        name: read_question(notebook) for name, notebook in list_notebooks().items()
     }
+    environment.globals |= {"share": _share, "compact": compact, "duration": duration}
     index = environment.get_template("index.html.j2").render(
-        rows=rows,
         count=len(done),
-        undone=undone,
+        answers=answers(groups),
+        families=together,
         notes=read_notes(folder, done),
-        drawings=[drawing for drawing in costs if drawing],
+        missed=[_missed(alike, draws) for alike in tested if len(alike) > 1],
+        undone=[run for run in runs if not run.record],
+        data={
+            "configurations": [_embedded(group, places) for group in listed],
+            "tested": [_both_right(alike) for alike in tested],
+        },
     )
-    drawn = environment.get_template("curves.html.j2").render(
-        drawings=[(name, drawing) for name, drawing in curves if drawing]
-    )
-    write_atomically(folder / "curves.html", drawn)
     write_atomically(folder / "index.html", index)
     return folder / "index.html"
 
 
-def _row(group: Configuration) -> dict[str, Any]:
-    """A configuration as the leaderboard shows it: means over its seeds."""
-    rows = group.board.astype(object).where(group.board.notna(), None).to_dict("records")
-    deviation, n = group.deviation("top1"), len(rows)
+@cache
+def _look() -> dict[str, Markup]:
+    """What the index looks like: as all pages, and a style and a script of its own."""
+    look = page_look()
+    style, script = ((TEMPLATE / name).read_text("utf-8") for name in ("site.css", "site.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    own = {"site_style": style, "site_script": script}
+    own["policy"] = f"{look['policy']} 'sha256-{digest}'"
+    return {name: Markup(text) for name, text in (look | own).items()}
+
+
+def _share(fraction: float) -> str:
+    return percent(fraction, 2)
+
+
+def _aside(group: Configuration) -> str:
+    """What stands beside a mean accuracy: its deviation between seeds, or one run's interval."""
+    told = spread(group.board["top1"].dropna().tolist()).partition(" ")[2]
+    return told or (interval(group.interval) if group.interval else "")
+
+
+def _embedded(group: Configuration, places: dict[Run, tuple[int, int]]) -> dict[str, Any]:
+    """A configuration as the page's script needs it.
+
+    ``tested`` is the place of each run among those that were tested on the same images.
+    """
     low, high = group.interval or (None, None)
-    if deviation is None:
-        spread = "" if low is None else interval((low, high))
-    else:
-        spread = f"± {100 * deviation:.2f}, n = {n}"
-    return rows[0] | {
+    conditions = {"processor": "processor", "computed in": "precision"}
+    settings = {name: str(value) for name, value in group.settings.items()}
+    settings |= {name: group.each(column) for name, column in conditions.items()}
+    return {
         "name": group.name,
-        "network": group.network,
-        "top1": group.mean("top1"),
-        "top1_low": low,
-        "top1_high": high,
-        "spread": spread,
-        "train_seconds": group.mean("train_seconds"),
-        "date": max(row["date"] for row in rows),
-        "seeds": [
-            {"run": run, "top1": row["top1"]} for run, row in zip(group.runs, rows, strict=True)
+        "dataset": group.board["dataset"][0],
+        "kind": group.network.partition("(")[0],
+        "top1": [group.mean("top1"), low, high],
+        "accuracy": spread(group.board["top1"].dropna().tolist()),
+        "seconds": group.mean("train_seconds"),
+        "flops": group.mean("flops"),
+        "settings": {"notebook": group.record.notebook}
+        | settings
+        | {"commit": short_commits(group.each("commit"))},
+        "runs": [
+            {
+                "name": run.name,
+                "seed": run.record.parameters.get("seed"),
+                "training": _by_epoch(run, "accuracy"),
+                "validation": _by_epoch(run, "val_accuracy"),
+                "tested": places.get(run),
+            }
+            for run in group.runs
         ],
     }
+
+
+def _by_epoch(run: Run, key: str) -> list[float | None]:
+    values = [epoch.get(key) for epoch in run.record.history]
+    return [value and round(value, 4) for value in values] if any(values) else []
+
+
+def _both_right(runs: Sequence[Run]) -> dict[str, Any]:
+    """How many test images two runs both get right: ``both[i][j]`` for ``j <= i``."""
+    right = np.stack([run.predicted.right for run in runs]).astype(int)
+    both = (right @ right.T).tolist()
+    return {"n": right.shape[1], "both": [row[: i + 1] for i, row in enumerate(both)]}
+
+
+# The test images that all runs get wrong.
+
+
+def _missed(runs: Sequence[Run], draws: bool) -> dict[str, Any]:
+    table = missed_by_all(runs)
+    shown = table.iloc[:MOST_MISSED]
+    pictures = _pictures(runs[0], shown.index) if draws and len(shown) else {}
+    return {
+        "dataset": runs[0].record.dataset.get("name", ""),
+        "runs": runs,
+        "count": len(table),
+        "images": [(row, pictures.get(row.Index)) for row in shown.itertuples()],
+    }
+
+
+def _pictures(run: Run, numbers: Iterable[int]) -> dict[int, str]:
+    """Test images as data URIs by their numbers; none where the data are not at hand."""
+    from cifar_utils.data import load_dataset
+
+    given = run.facts.get("parameters", {})
+    options = {key: given[key] for key in DATA if key in given}
+    try:
+        test = load_dataset(options.pop("dataset"), offline=True, **options).test
+    except (InputError, KeyError, OSError):
+        return {}
+    if not np.array_equal(test.labels, run.predicted.labels):
+        return {}
+    pictures = {}
+    for number in numbers:
+        file = io.BytesIO()
+        Image.fromarray(test.images[number]).save(file, "WEBP", quality=90)
+        pictures[number] = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return pictures
+
+
+def _kept_by_git(folder: Path) -> bool:
+    """Whether a folder is part of a repository, where datasets' images have no place."""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", folder, "check-ignore", "--quiet", "."], capture_output=True, check=False
+        )
+    except OSError:  # no git
+        return False
+    return asked.returncode == 1  # 0: ignored, 128: no repository
+
+
+# The runs' pages.
 
 
 def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:

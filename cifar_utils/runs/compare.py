@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -18,7 +20,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import PREDICTED, PREDICTIONS
 from cifar_utils.runs.folder import Run, load_run
-from cifar_utils.runs.leaderboard import ABSENT, configurations, in_words, tabulate
+from cifar_utils.runs.leaderboard import ABSENT, configurations, in_words, spread, tabulate
 from cifar_utils.text import percent
 
 if TYPE_CHECKING:
@@ -139,7 +141,7 @@ class Comparison:
 
     @cached_property
     def figure(self) -> CaptionedFigure:
-        """Validation accuracy by epoch, and test accuracy with its interval, of each run."""
+        """Training and validation accuracy of each run by epoch."""
         return _plot(self)
 
     def __repr__(self) -> str:
@@ -176,30 +178,71 @@ def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
     names = [run.name for run in runs]
     if len(set(names)) < len(names):  # of the same name in different folders
         names = [str(run.folder) for run in runs]
-    tests, notes = [], []
-    kept = PREDICTED, PREDICTIONS
-    without = [
-        str(run.folder) for run in runs if not any((run.folder / name).exists() for name in kept)
-    ]
-    if without:
-        them, have = ("it", "it has") if len(without) == 1 else ("them", "they have")
-        notes.append(
-            f"no paired test with {', '.join(without)}: {have} no predicted.npz; run {them} again"
-        )
+    tests, notes, kept = [], [], (PREDICTED, PREDICTIONS)
+    untested = [run for run in runs if not any((run.folder / name).exists() for name in kept)]
+    if untested:
+        them, have = ("it", "it has") if len(untested) == 1 else ("them", "they have")
+        folders = ", ".join(str(run.folder) for run in untested)
+        notes.append(f"no paired test with {folders}: {have} no predicted.npz; run {them} again")
     for name, run in zip(names[1:], runs[1:], strict=True):
-        if not {str(run.folder), str(runs[0].folder)} & {*without}:
+        if run not in untested and runs[0] not in untested:
             found = _paired_test(name, run, names[0], runs[0])
             (notes if isinstance(found, str) else tests).append(found)
     notes += _over_seeds(dict(zip(runs, names, strict=True)))
     return Comparison(runs, _table(names, runs), tuple(tests), tuple(notes))
 
 
+def same_images(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs whose predicted classes can be read, by the test images that they are of."""
+    found: dict[Any, list[Run]] = {}
+    for run in runs:
+        with suppress(InputError):
+            found.setdefault(_tested_on(run), []).append(run)
+    return list(found.values())
+
+
+def missed_by_all(runs: Sequence[Run]) -> pd.DataFrame:
+    """Test images that each of several runs gets wrong; the runs are of :func:`same_images`.
+
+    Those of which most runs say the same come first, by the mean probability that runs give to the
+    classes that they say. If a label is wrong, it is probably one of these.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by ``image``, the number in the test split, from 0: ``label``, the class; ``said``,
+        the classes that runs take it for, as (class, number of runs), most frequent first;
+        ``probability``.
+
+    """
+    predicted = [run.predicted for run in runs]
+    labels, classes = predicted[0].labels, np.stack([each.classes for each in predicted])
+    missed = np.flatnonzero((classes != labels).all(axis=0))
+    known = runs[0].record.scores["test"].get("per_class", {})  # of the labels there, in order
+    names = dict(zip(np.unique(labels).tolist(), known, strict=False))
+    said = [Counter(column).most_common() for column in classes[:, missed].T.tolist()]
+    table = pd.DataFrame(
+        {
+            "label": [names.get(label, str(label)) for label in labels[missed].tolist()],
+            "said": [[(names.get(c, str(c)), n) for c, n in counts] for counts in said],
+            "probability": np.mean([each.probabilities[missed] for each in predicted], axis=0),
+        },
+        pd.Index(missed, name="image"),
+    )
+    order = sorted(range(len(said)), key=lambda i: (-said[i][0][1], -table["probability"].iat[i]))
+    return table.iloc[order]
+
+
+def _tested_on(run: Run) -> tuple[str, bytes]:
+    return run.record.dataset.get("name", "?"), run.predicted.labels.tobytes()
+
+
 def _settings(run: Run) -> dict[str, Any]:
     """What may make two runs differ: notebook, parameters and what computed them."""
-    record = run.record
-    by = {"backend": "backend", "computed in": "precision"}
-    environment = {name: record.environment.get(key) for name, key in by.items()}
-    return {"notebook": record.notebook} | record.parameters | environment
+    by = tabulate([run]).iloc[0]
+    computed = {"backend": run.record.environment.get("backend"), "computed in": by["precision"]}
+    conditions = {"processor": by["processor"], "commit": by["commit"]}
+    return {"notebook": run.record.notebook} | run.record.parameters | computed | conditions
 
 
 def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
@@ -222,10 +265,10 @@ def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
 
 def _paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | str:
     """The test of two runs, or why there is none."""
-    data = [each.record.dataset.get("name", "?") for each in (run, other)]
-    labels = [each.predicted.labels for each in (run, other)]
-    if data[0] != data[1] or not np.array_equal(*labels):
-        told = f"{len(labels[0]):,} of {data[0]}, {len(labels[1]):,} of {data[1]}"
+    (data, labels), (other_data, other_labels) = _tested_on(run), _tested_on(other)
+    if (data, labels) != (other_data, other_labels):
+        n, m = len(run.predicted.labels), len(other.predicted.labels)
+        told = f"{n:,} of {data}, {m:,} of {other_data}"
         return f"no paired test of {name} against {against}: their test images differ ({told})"
     right, others = (each.predicted.right for each in (run, other))
     counts = (right & others, right & ~others, ~right & others, ~right & ~others)
@@ -235,62 +278,32 @@ def _paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | 
 def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
     """Mean and standard deviation of runs that differ in the seed alone."""
     for group in configurations([*names]):
-        deviation = group.deviation("top1")
-        if deviation is not None:
+        shares = group.board["top1"].dropna().tolist()
+        if len(shares) > 1:
             yield (
                 f"{', '.join(names[run] for run in group.runs)} differ in nothing but the seed: "
-                f"top-1 {percent(group.mean('top1'))} ± {100 * deviation:.1f} points "
-                f"(mean ± standard deviation over {len(group.runs)} runs)"
+                f"top-1 {spread(shares)} (mean ± standard deviation in points)"
             )
 
 
 def _plot(comparison: Comparison) -> CaptionedFigure:
-    import matplotlib
-    import seaborn as sns
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    from cifar_utils.plots.figure import MARKERS, STYLE, WIDTH, CaptionedFigure
+    from cifar_utils.plots import CaptionedFigure, by_epoch, plot_curves
 
     names = dict(zip(comparison.runs, comparison.table.index, strict=True))
-    groups = configurations(comparison.runs)
-    colours = sns.color_palette("colorblind", len(groups))
-    firsts = [names[group.runs[0]] for group in groups]
-    labels = [
-        f"{first} … ({len(group.runs)} seeds)" if len(group.runs) > 1 else first
-        for first, group in zip(firsts, groups, strict=True)
-    ]
-    told = []
-    with matplotlib.rc_context(STYLE):
-        heights = [3.6, 0.9 + 0.4 * len(groups)]
-        figure = Figure(figsize=(WIDTH, sum(heights)))
-        curves, marks = figure.subplots(2, height_ratios=heights)
-        for row, group in enumerate(groups):
-            look = {"color": colours[row], "marker": MARKERS[row % len(MARKERS)]}
-            levels = np.linspace(row - 0.4, row + 0.4, len(group.runs) + 2)[1:-1]
-            for run, level in zip(group.runs, levels, strict=True):
-                history = run.record.history
-                epochs = [epoch for epoch in history if epoch.get("val_accuracy") is not None]
-                accuracy = [epoch["val_accuracy"] for epoch in epochs]
-                best = f", best validation accuracy {percent(max(accuracy))}" if accuracy else ""
-                curves.plot([epoch["epoch"] for epoch in epochs], accuracy, ms=5, **look)
-                figures = comparison.table.loc[names[run]]
-                top1, low, high = figures[["top1", "top1_low", "top1_high"]].astype(float)
-                spread = [[top1 - low], [high - top1]]
-                marks.errorbar([top1], [level], xerr=spread, capsize=4, ms=8, lw=1.5, **look)
-                told.append(f"{names[run]} {ABSENT if pd.isna(top1) else percent(top1)}{best}")
-        curves.set(xlabel="epoch", ylabel="validation accuracy")
-        curves.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        marks.set_yticks(range(len(groups)), labels)
-        marks.set_ylim(len(groups) - 0.5, -0.5)
-        marks.grid(False, axis="y")
-        marks.set_xlabel("test accuracy, top-1")
-        curves.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        marks.xaxis.set_major_locator(MaxNLocator(6))
-        marks.xaxis.set_major_formatter(PercentFormatter(1))
+    columns = {"accuracy": "training accuracy", "val_accuracy": "validation accuracy"}
+    rows = [row for run in comparison.runs for row in run.record.history]
+    there = {key: name for key, name in columns.items() if any(row.get(key) for row in rows)}
+    curves, told = [], []
+    for group in configurations(comparison.runs):
+        label = names[group.runs[0]] + (f" … ({n} seeds)" if (n := len(group.runs)) > 1 else "")
+        for run in group.runs:
+            table = by_epoch(run.record.history, there or columns)
+            curves.append((label, table))
+            best = (f"{key} {percent(top)}" for key, top in table.max().dropna().items())
+            told.append(f"{names[run]}: {', '.join(best)}")
     caption = (
-        "Above: validation accuracy by epoch. Below: top-1 accuracy on the test images with its "
-        "95% interval, in the same colours and marks. Runs that differ in nothing but the seed "
-        "share a row."
+        "Training accuracy is a mean over the epoch, with augmentation and dropout on; validation "
+        "accuracy is taken after it. Runs that differ in nothing but the seed share a colour."
     )
-    return CaptionedFigure(figure, caption, f"Test accuracy: {'; '.join(told)}.")
+    figure = plot_curves(curves)
+    return CaptionedFigure(figure, caption, f"Best epoch of each run. {'; '.join(told)}.")

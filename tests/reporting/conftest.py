@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from cifar_utils.evaluation import Scores
 from cifar_utils.runs.record import RunRecord
 
 DONE = {"outcome": "finished", "ended": "2026-11-21T04:36:00+00:00"}
@@ -51,6 +53,17 @@ def write_run():
         if cells:
             nbformat.write(new_notebook(cells=list(cells)), folder / "notebook.ipynb")
         return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_predicted():
+    """Write what a run said of its test images: labels and classes, each a sequence of numbers."""
+
+    def write(folder: Path, labels, classes, names="abcdef") -> None:
+        probabilities = np.eye(len(names), dtype=np.float32)[list(classes)]
+        Scores(tuple(names), np.array(labels), probabilities).write(folder)
 
     return write
 

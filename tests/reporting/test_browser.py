@@ -10,6 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from cifar_utils.reporting.export import export_page
 from cifar_utils.reporting.site import build_index
+from cifar_utils.runs.compare import PairedTest, compare_runs
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="no Playwright; pip install -e '.[test]' brings it"
@@ -20,7 +21,8 @@ axe = pytest.importorskip(
 AXE = (Path(axe.__file__).parent / "axe.min.js").read_text("utf-8")
 PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
 EVIL = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>"
-PAGES = ["index.html", "curves.html", "second/report.html", "deep/first/report.html"]
+PAGES = ["index.html", "second/report.html", "deep/first/report.html"]
+LONG = "varied-" + 78 * "x"  # 85 characters
 WHAT = ["interactive output", "picture", "interactive output", "iframe", "picture"]
 A4 = 673, 1001  # px at 96 dpi within margins of 16 mm
 
@@ -37,12 +39,18 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory, write_run, report_cells):
-    """Four runs of two datasets and families, one of which failed with markup in its error."""
+def site(tmp_path_factory, write_run, write_predicted, report_cells):
+    """Five runs of two datasets: one varies the first, one failed with markup in its error."""
     folder = tmp_path_factory.mktemp("site")
     write_run(folder / "deep/first", *report_cells(), top1=0.9, train=300.0)
-    write_run(folder / "second", *report_cells(EVIL), top1=0.8, parameters={"note": EVIL})
+    write_run(folder / LONG, top1=0.85, validation=(0.2, 0.4, 0.3), parameters={"note": EVIL})
+    given = {"note": EVIL, "epochs": 3}
+    write_run(folder / "second", *report_cells(EVIL), top1=0.8, parameters=given)
     write_run(folder / "third", dataset="cifar10", architecture="resnet20", notebook="02_resnet")
+    labels = [place % 6 for place in range(1200)]
+    for name, missed in (("deep/first", range(120)), (LONG, range(100, 270))):
+        said = [(label + (i in missed)) % 6 for i, label in enumerate(labels)]
+        write_predicted(folder / name, labels, said)
     write_run(folder / "failed", outcome="failed", error=EVIL)
     build_index(folder)
     return folder
@@ -122,40 +130,108 @@ def unfold(page):
         switch.click()
 
 
-def shown(page, selector="tbody tr:not([hidden]) th"):
+def shown(page, selector=".runs tbody tr:not([hidden]) th"):
     return page.locator(selector).all_inner_texts()
+
+
+def names(page):
+    return [text.split()[0] for text in shown(page)]
 
 
 def test_heads_sort_by_click_and_by_key(visit, site):
     page = visit(site / "index.html")
-    assert shown(page) == ["third", "first", "second"]
-    accuracy, run = (page.locator("thead th", has_text=text) for text in ("accuracy", "run"))
+    arrow = "head => getComputedStyle(head.querySelector('button'), '::after').content"
+    assert names(page) == ["third", "first", "second"]
+    accuracy, run = (page.locator(".runs thead th", has_text=text) for text in ("accuracy", "run"))
+    assert accuracy.evaluate(arrow) == '" ↕"'
     accuracy.get_by_role("button").click()
-    assert shown(page) == ["first", "second", "third"]
+    assert names(page) == ["first", "second", "third"]
     assert accuracy.get_attribute("aria-sort") == "descending"
+    assert accuracy.evaluate(arrow) == '" ↓"'
     accuracy.get_by_role("button").press("Enter")
-    assert shown(page) == ["third", "second", "first"]
+    assert names(page) == ["third", "second", "first"]
     assert accuracy.get_attribute("aria-sort") == "ascending"
+    assert accuracy.evaluate(arrow) == '" ↑"'
     run.get_by_role("button").press("Space")
-    assert shown(page) == ["first", "second", "third"]
+    assert names(page) == ["first", "second", "third"]
     assert accuracy.get_attribute("aria-sort") is None
-    reported = page.locator("thead th", has_text="reported").get_by_role("button")
+    reported = page.locator(".runs thead th", has_text="reported").get_by_role("button")
     for _ in range(2):  # what was not reported comes last either way
         reported.click()
-        assert shown(page) == ["third", "first", "second"]
+        assert names(page) == ["third", "first", "second"]
 
 
-def test_filters_leave_the_runs_of_a_dataset_or_notebook(visit, site):
+def test_a_search_and_a_dataset_leave_the_runs_that_fit(visit, site):
     page = visit(site / "index.html")
-    status = page.get_by_role("status")
-    assert status.inner_text() == "3 of 3 runs"
+    status, search = page.get_by_role("status"), page.get_by_label("search")
+    assert status.inner_text() == "4 of 4 runs"
     page.get_by_label("dataset").select_option("digits")
-    assert shown(page) == ["first", "second"]
-    assert status.inner_text() == "2 of 3 runs"
-    page.get_by_label("notebook").select_option("02_resnet")
-    assert shown(page) == []
+    assert names(page) == ["first", "second"]
+    assert status.inner_text() == "3 of 4 runs"
+    search.fill("02_RESNET")
+    assert names(page) == []
     page.get_by_label("dataset").select_option("")
-    assert shown(page) == ["third"]
+    assert names(page) == ["third"]
+    search.fill("xxx tiny")  # a variant is found in its fold
+    assert names(page) == [LONG]
+    assert status.inner_text() == "1 of 4 runs"
+
+
+def test_variants_unfold_below_the_run_that_they_vary(visit, site):
+    page = visit(site / "index.html")
+    fold = page.get_by_role("button", name="1 variant")
+    assert fold.get_attribute("aria-expanded") == "false"
+    fold.press("Enter")
+    assert fold.get_attribute("aria-expanded") == "true"
+    assert names(page) == ["third", "first", LONG, "second"]
+    page.locator(".runs thead th", has_text="accuracy").get_by_role("button").click()
+    assert names(page) == ["first", LONG, "second", "third"]
+    fold.click()
+    assert names(page) == ["first", "second", "third"]
+
+
+def test_chosen_runs_are_drawn_and_compared(visit, site):
+    page = visit(site / "index.html")
+    chosen = page.locator("#chosen")
+    drawn = chosen.get_by_role("img", name="validation accuracy")
+    assert f"first 50.0%, {LONG} 40.0%" in drawn.get_attribute("aria-label")
+    assert drawn.locator("circle").count() == 2 + 3
+    table = [row.split("\t") for row in chosen.locator("tr").all_inner_texts()]
+    assert table == [["", "first", LONG], ["top-1", "90.00%", "85.00%"], ["note", "–", EVIL]]
+    known = "as far as their records tell: commit, processor, computed in not known"
+    assert chosen.get_by_text(f"They differ in nothing but note, {known}.").is_visible()
+    (test,) = compare_runs([site / "deep/first", site / LONG]).tests
+    assert chosen.locator("li", has_text="McNemar").all_inner_texts() == [str(test)]
+    page.get_by_role("checkbox", name="Choose third").check()
+    assert "third 50.0%" in drawn.get_attribute("aria-label")
+    assert chosen.get_by_text("things. What comes of it can't be laid to any").is_visible()
+    page.get_by_role("button", name=f"Leave out {LONG}").click()
+    assert not page.get_by_label(f"Choose {LONG}").is_checked()
+    assert chosen.get_by_text("No paired test").is_visible()
+    page.get_by_role("button", name="Clear").press("Enter")
+    assert drawn.count() == 0
+
+
+def test_the_page_s_paired_test_is_the_package_s(visit, site):
+    page = visit(site / "index.html")
+    for both, one, other, neither in (
+        (59, 6, 16, 80), (36, 12, 2, 0), (0, 6, 0, 0), (7, 0, 0, 3), (9000, 300, 200, 500),
+        (2000, 3000, 4000, 1000), (0, 0, 0, 9), (5000, 2400, 2399, 201),
+    ):  # fmt: skip
+        data = [{"n": both + one + other + neither, "both": [[both + one], [both, both + other]]}]
+        runs = [{"name": "a", "tested": [0, 0]}, {"name": "b", "tested": [0, 1]}]
+        told = page.evaluate("([run, other, data]) => pairedTest(run, other, data)", [*runs, data])
+        assert told == str(PairedTest("a", "b", both, one, other, neither))
+
+
+def test_accuracy_is_drawn_against_cost(visit, site):
+    cost = visit(site / "index.html").locator("#cost")
+    drawn = cost.get_by_role("img", name="test accuracy by training time").last
+    best = f"The best for their cost, from the cheapest: {LONG} 85.0%, first 90.0%."
+    assert best in drawn.get_attribute("aria-label")
+    points = drawn.locator("g:not(.frontier) circle").all()
+    assert len(points) == 3
+    assert [point.text_content() for point in points][-1] == "first: 90.00%, 90.00%"
 
 
 def test_one_switch_unfolds_all_code(visit, site):
@@ -171,9 +247,8 @@ def test_one_switch_unfolds_all_code(visit, site):
     assert page.get_by_role("button", name="Show all code").get_attribute("aria-pressed") == "false"
 
 
-@pytest.mark.parametrize("name", ["index.html", "second/report.html"])
-def test_a_figure_enlarges_by_key_and_by_click(visit, site, name):
-    page = visit(site / name, width=360)
+def test_a_figure_enlarges_by_key_and_by_click(visit, site):
+    page = visit(site / "second/report.html", width=360)
     dialog, button = page.get_by_role("dialog"), page.locator(".enlarge").first
     assert dialog.count() == 0
     small = page.locator(".report-figure .frame > img").first
@@ -218,9 +293,10 @@ def test_no_page_scrolls_sideways(visit, site, published, others):
             assert page.evaluate("document.documentElement.scrollWidth") <= width, file
 
 
-def test_no_column_of_the_leaderboard_is_cut_off_on_a_desktop(visit):
-    table = visit(PUBLISHED / "index.html", width=1280).locator(".scroll")
-    assert table.evaluate("table => table.scrollWidth - table.clientWidth") <= 0
+def test_no_column_of_the_leaderboard_is_cut_off_on_a_desktop(visit, site):
+    for folder in (site, PUBLISHED):
+        table = visit(folder / "index.html", width=1280).locator(".scroll").first
+        assert table.evaluate("table => table.scrollWidth - table.clientWidth") <= 0
 
 
 def test_on_a_phone_reported_and_measured_stand_below_each_other(visit, site):
@@ -235,7 +311,7 @@ def test_on_a_phone_reported_and_measured_stand_below_each_other(visit, site):
     assert not page.locator(".stack .nothing").is_visible()
 
 
-@pytest.mark.parametrize("name", ["index.html", "curves.html", "second/report.html"])
+@pytest.mark.parametrize("name", ["index.html", "second/report.html"])
 def test_a_page_prints_whole_figures_on_white(visit, site, name):
     page = visit(site / name, color_scheme="dark")
     for summary in page.locator("details.code summary").all()[:1]:
@@ -272,23 +348,11 @@ def test_links_lead_to_files_and_to_places_in_them(visit, site, published):
                 assert page.evaluate(there, unquote(url.fragment)), (file, href)
 
 
-def test_runs_are_read_one_after_the_other(visit, site):
-    page = visit(site / "index.html")
-    page.get_by_role("link", name="first").first.click()
-    page.get_by_role("link", name="Next run: second").click()
-    assert page.get_by_role("heading", level=1).inner_text() == "How good?"
-    assert page.get_by_role("link", name="Previous run: first").is_visible()
-    page.get_by_role("navigation", name="Contents").get_by_text("In figures").click()
-    assert page.url.endswith("second/report.html#in-figures")
-    page.get_by_role("link", name="All runs").click()
-    assert page.url.endswith("index.html")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit, site, published, others, scheme):
     run = next(published.glob("*/report.html"))
     page = visit(site / "index.html", color_scheme=scheme)
-    for file in [*(site / name for name in PAGES[:3]), run, others]:
+    for file in [*(site / name for name in PAGES[:2]), run, others]:
         page.goto(file.as_uri())
         unfold(page)
         page.evaluate(AXE)
@@ -330,7 +394,7 @@ def test_without_scripts_everything_is_read_and_no_switch_is_dead(visit, site):
         page.goto((site / name).as_uri())
         assert page.locator("h1").is_visible()
         assert page.locator("main").is_visible()
-        buttons = page.locator("button, select").all()
+        buttons = page.locator("button, select, input").all()
         assert not any(button.is_visible() for button in buttons)
 
 

@@ -2,7 +2,9 @@
 
 import json
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from cifar_utils.reporting.cli import main
 from cifar_utils.reporting.results import MARKS
@@ -13,8 +15,16 @@ def add(project, write_run, report_cells):
     """A finished run, made by a commit."""
     (project / "README.md").write_text("\n".join(MARKS))
 
-    def add(name="mine", commit="abc123", dataset="digits", path="", top1=0.5):
+    def add(name="mine", commit="abc123", dataset="digits", path="", top1=0.5, output=None):
         folder = write_run(project / "reports" / name, *report_cells(), dataset=dataset, top1=top1)
+        if output:
+            given = f"epochs = 2\noutput = {json.dumps(output)}\n"
+            tagged = new_code_cell(given, metadata={"tags": ["injected-parameters"]})
+            told = new_output("stream", text=f"{output}: done")
+            cells = [tagged, new_code_cell("run()", outputs=[told], execution_count=2)]
+            notebook = new_notebook(cells=cells)
+            notebook.metadata["papermill"] = {"parameters": {"epochs": 2, "output": output}}
+            nbformat.write(notebook, folder / "notebook.ipynb")
         record = json.loads((folder / "record.json").read_text())
         record["trained_by"] = [{"first": 1, "last": 2, "git": commit, "processor": "a CPU"}]
         (folder / "record.json").write_text(json.dumps(record))
@@ -42,6 +52,24 @@ def test_what_a_reader_needs_is_copied_and_the_site_and_results_are_made_anew(ad
     (published / "index.html").unlink()
     assert main(["publish"]) == 0
     assert (published / "index.html").exists()
+
+
+@pytest.mark.parametrize("output", ["/home/me/runs/mine", "reports/mine", "m"])
+def test_a_published_notebook_names_the_folder_that_it_lies_in(add, project, output):
+    source = add(output=output)
+    before = (source / "notebook.ipynb").read_text()
+    assert main(["publish", "reports/mine"]) == 0
+    published = project / "reports/published/mine"
+    notebook = nbformat.read(published / "notebook.ipynb", 4)
+    assert notebook.metadata.papermill.parameters == {
+        "epochs": 2,
+        "output": "reports/published/mine",
+    }
+    assert notebook.cells[0].source == 'epochs = 2\noutput = "reports/published/mine"\n'
+    assert "reports/published/mine" in (published / "report.html").read_text()
+    for file in ("notebook.ipynb", "report.html"):
+        assert "/home/me" not in (published / file).read_text()
+    assert (source / "notebook.ipynb").read_text() == before
 
 
 def test_a_run_published_again_takes_the_place_of_the_old_one(add, project):

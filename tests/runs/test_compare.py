@@ -12,7 +12,7 @@ from cifar_utils import compare_runs, load_run
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import Scores
 from cifar_utils.reporting.terminal import as_table
-from cifar_utils.runs.compare import PairedTest
+from cifar_utils.runs.compare import PairedTest, missed_by_all, same_images
 from cifar_utils.runs.record import RunRecord
 
 LABELS = np.arange(200) % 4
@@ -145,10 +145,9 @@ def test_seeds_are_averaged_where_nothing_else_differs(make):
     runs = [make(f"s{seed}", range(150 + 10 * seed), seed=seed) for seed in range(3)]
     comparison = compare_runs([*runs, make("other", epochs=5)])
     (note,) = comparison.notes
-    assert note.startswith("s0, s1, s2 differ in nothing but the seed: top-1 80.0% ± 5.0 points")
-    _, marks = comparison.figure.figure.axes
-    labels = [label.get_text() for label in marks.get_yticklabels()]
-    assert labels == ["s0 … (3 seeds)", "other"]
+    assert note.startswith("s0, s1, s2 differ in nothing but the seed: top-1 80.00% ± 5.00, n = 3")
+    (legend,) = comparison.figure.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["s0 … (3 seeds)", "other"]
 
 
 def test_a_comparison_is_shown_as_text_and_as_html_with_its_figure(make):
@@ -163,11 +162,43 @@ def test_a_comparison_is_shown_as_text_and_as_html_with_its_figure(make):
     assert html.count("<table") == html.count("<ul>") == html.count('class="report-figure"') == 1
     figure = comparison.figure
     assert figure is comparison.figure
-    assert "two 85.0%, best validation accuracy 60.0%; one 75.0%" in figure.alt
-    curves, marks = figure.figure.axes
+    assert "two: validation accuracy 60.0%; one: validation accuracy 60.0%" in figure.alt
+    (curves,) = figure.figure.axes
     assert [line.get_xdata().tolist() for line in curves.lines] == [[1, 2]] * 2
-    assert [label.get_text() for label in marks.get_yticklabels()] == ["two", "one"]
     assert figure.png().startswith(b"\x89PNG")
+
+
+def test_what_else_made_them_is_among_what_differs(make):
+    one, two = make("one"), make("two")
+    for place, commit in ((one, "a" * 40), (two, "b" * 40)):
+        by = {"git": commit, "processor": "a CPU", "precision": place.name}
+        RunRecord(**{**vars(load_run(place).record), "trained_by": [by]}).write(place)
+    words = compare_runs([one, two]).words
+    assert words[["computed in", "commit"]].to_numpy().tolist() == [
+        ["one", "aaaaaaaa"],
+        ["two", "bbbbbbbb"],
+    ]
+
+
+def test_images_that_all_miss_are_told_with_what_they_are_taken_for(make):
+    several = [make("a", range(190)), make("b", range(5, 195)), make("c", range(150))]
+    runs = [load_run(each) for each in (*several, make("other", labels=LABELS[::-1]))]
+    alike, other = same_images([*runs, load_run(make("none", None))])
+    assert ([run.name for run in alike], [run.name for run in other]) == ([*"abc"], ["other"])
+    missed = missed_by_all(alike)
+    assert missed.index.tolist() == [195, 196, 197, 198, 199]
+    assert missed.loc[195].tolist() == ["d", [("a", 3)], 1.0]
+
+
+def test_those_of_which_runs_say_the_same_come_first(tmp_path, make):
+    said = [[1, 2, 3, 0], [1, 3, 3, 0], [2, 3, 3, 0]]  # of images of class 0
+    for name, classes in zip("abc", said, strict=True):
+        probabilities = np.full((4, 4), 0.1, np.float32)
+        probabilities[range(4), classes] = 0.7
+        Scores(tuple("wxyz"), np.zeros(4, int), probabilities).write(make(name))
+    missed = missed_by_all([load_run(tmp_path / name) for name in "abc"])
+    assert missed.index.tolist() == [2, 0, 1]
+    assert missed.loc[1, "said"] == [("3", 2), ("2", 1)]
 
 
 def test_records_that_say_little_are_compared(make):

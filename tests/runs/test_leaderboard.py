@@ -9,38 +9,51 @@ from cifar_utils.runs.folder import Run
 from cifar_utils.runs.leaderboard import (
     COLUMNS,
     configurations,
+    families,
     leaderboard,
     read_notes,
+    short_commits,
+    spread,
 )
 from cifar_utils.runs.record import RunRecord
 
+BY = {"first": 1, "last": 1, "git": "a1", "processor": "a CPU", "precision": "float32", "cores": 2}
+
 
 @pytest.fixture
-def add(tmp_path):
-    def add(name, *, top1=0.5, dataset="cifar10", architecture="resnet20", outcome="finished"):
+def found(tmp_path):
+    """A finished run that was trained by stretches of epochs."""
+
+    def found(
+        name, top1=0.9, *, dataset="cifar10", architecture="resnet20", by=(BY,), seed=0,
+        notebook="02_resnet", outcome="finished", **parameters,
+    ):  # fmt: skip
         folder = tmp_path / name
         folder.mkdir(parents=True)
+        given = {"seed": seed, "architecture": architecture} | parameters
         RunRecord(
             run=name,
-            notebook="02_resnet",
-            parameters={"seed": 3},
+            notebook=notebook,
+            parameters=given,
             dataset={"name": dataset, "train": 900},
             model={"architecture": architecture, "parameters": 274042, "flops": 81626368},
-            environment={"processor": "a processor", "accelerators": ["a GPU"]},
+            environment={},
             seconds={"train": 60.0, "total": 65.0},
             history=[{"epoch": 1}],
             best_epoch=1,
-            scores={"test": {"top1": top1, "top1_interval": [top1 - 0.1, top1 + 0.1]}},
+            scores={"test": {"top1": top1, "top1_interval": [top1 - 0.01, top1 + 0.01]}},
+            trained_by=list(by),
         ).write(folder)
         ended = {"outcome": outcome, "ended": "2026-11-21T04:36:00+00:00"}
         (folder / "run.json").write_text(json.dumps(ended))
-        return folder
+        return Run(folder)
 
-    return add
+    return found
 
 
-def test_a_row_says_what_its_record_says(add, tmp_path):
-    add("run")
+def test_a_row_says_what_its_record_says(found, tmp_path):
+    by = [BY, BY | {"first": 2, "git": "b2", "accelerators": ["a GPU"]}, {"first": 3}]
+    found("run", 0.5, by=by, seed=3)
     (row,) = leaderboard(tmp_path).to_dict("records")
     assert pd.isna(row.pop("top5"))
     assert row == {
@@ -49,8 +62,8 @@ def test_a_row_says_what_its_record_says(add, tmp_path):
         "dataset": "cifar10",
         "architecture": "resnet20",
         "top1": 0.5,
-        "top1_low": 0.4,
-        "top1_high": 0.6,
+        "top1_low": 0.49,
+        "top1_high": 0.51,
         "reported": 0.9125,
         "reported_by": "He et al.",
         "parameters": 274042,
@@ -59,19 +72,20 @@ def test_a_row_says_what_its_record_says(add, tmp_path):
         "train_images": 900,
         "train_seconds": 60.0,
         "total_seconds": 65.0,
-        "processor": "unknown",
-        "commit": "unknown",
+        "processor": "a CPU; a GPU; unknown",
+        "precision": "float32; unknown",
+        "commit": "a1; b2; unknown",
         "date": "2026-11-21",
         "seed": 3,
     }
 
 
-def test_the_best_come_first_within_a_dataset_and_only_finished_runs_are_in(add, tmp_path):
-    add("worse", top1=0.6)
-    add("better", top1=0.7)
-    add("digits", dataset="digits", top1=0.9)
-    add("failed", outcome="failed")
-    add("broken").joinpath("record.json").write_text("{")
+def test_the_best_come_first_within_a_dataset_and_only_finished_runs_are_in(found, tmp_path):
+    found("worse", 0.6)
+    found("better", 0.7)
+    found("digits", dataset="digits")
+    found("failed", outcome="failed")
+    (found("broken").folder / "record.json").write_text("{")
     assert list(leaderboard(tmp_path)["run"]) == ["better", "worse", "digits"]
 
 
@@ -88,57 +102,32 @@ def test_the_best_come_first_within_a_dataset_and_only_finished_runs_are_in(add,
     ],
 )
 def test_the_reported_figure_is_the_top_1_on_test_images(
-    add, tmp_path, dataset, architecture, reported, by
+    found, tmp_path, dataset, architecture, reported, by
 ):
-    add("run", dataset=dataset, architecture=architecture)
+    found("run", dataset=dataset, architecture=architecture)
     (row,) = leaderboard(tmp_path).to_dict("records")
     assert row["reported_by"] == by
     assert row["reported"] == reported or (reported is None and pd.isna(row["reported"]))
 
 
-BY = {"first": 1, "last": 1, "git": "a1", "processor": "a CPU", "precision": "float32", "cores": 2}
-
-
-@pytest.fixture
-def found(tmp_path):
-    """A finished run that was trained by stretches of epochs."""
-
-    def found(name, top1=0.9, *, by=(BY,), notebook="02_resnet", seed=0, **parameters):
-        folder = tmp_path / name
-        folder.mkdir()
-        RunRecord(
-            run=name,
-            notebook=notebook,
-            parameters={"seed": seed, "architecture": "resnet20(dropout=0.1)"} | parameters,
-            dataset={"name": "cifar10"},
-            model={"architecture": "resnet20"},
-            environment={},
-            seconds={"train": 60.0 + seed},
-            history=[{"epoch": 1}],
-            best_epoch=1,
-            scores={"test": {"top1": top1, "top1_interval": [top1 - 0.01, top1 + 0.01]}},
-            trained_by=list(by),
-        ).write(folder)
-        return Run(folder)
-
-    return found
-
-
 def test_seeds_of_one_configuration_are_together_by_seed(found):
-    seeds = [found(f"r-s{seed}", top1, seed=seed) for seed, top1 in ((10, 0.9), (2, 0.8), (1, 0.7))]
+    network = "resnet20(dropout=0.1)"
+    seeds = [
+        found(f"r-s{seed}", top1, seed=seed, architecture=network)
+        for seed, top1 in ((10, 0.9), (2, 0.8), (1, 0.7))
+    ]
     (group,) = configurations(seeds)
-    assert group.name == "r"
-    assert group.network == "resnet20(dropout=0.1)"
+    assert (group.name, group.network) == ("r", network)
     assert [run.name for run in group.runs] == ["r-s1", "r-s2", "r-s10"]
     assert group.mean("top1") == pytest.approx(0.8)
-    assert group.deviation("top1") == pytest.approx(0.1)
+    assert spread(group.board["top1"].tolist()) == "80.00% ± 10.00, n = 3"
     low, high = group.interval  # Student's, 2 degrees of freedom: 4.303 · 0.1 / √3
     assert (low, high) == pytest.approx((0.8 - 0.24842, 0.8 + 0.24842), abs=1e-4)
 
 
 def test_one_run_is_a_configuration_with_wilson_s_interval(found):
     (group,) = configurations([found("r-s3", seed=3)])
-    assert (group.name, group.deviation("top1")) == ("r-s3", None)
+    assert (group.name, spread(group.board["top1"].tolist())) == ("r-s3", "90.00%")
     assert group.interval == pytest.approx((0.89, 0.91))
 
 
@@ -176,11 +165,26 @@ def test_configurations_come_best_mean_first_whatever_their_best_seed(found):
     assert [group.name for group in configurations(lucky + steady)] == ["steady", "lucky"]
 
 
-def test_a_row_names_all_that_computed_the_training(found):
-    by = [BY, BY | {"first": 2, "git": "b2", "accelerators": ["a GPU"]}, {"first": 3}]
-    board = configurations([found("r", by=by)])[0].board
-    assert board["commit"].tolist() == ["a1; b2; unknown"]
-    assert board["processor"].tolist() == ["a CPU; a GPU; unknown"]
+def test_ablations_are_with_what_differs_least_from_the_others(found):
+    given = {"flip": True, "crop": True, "epochs": 2}
+    runs = [
+        found("whole", 0.8, **given),
+        found("no-flip", 0.9, **given | {"flip": False}),
+        found("no-crop", 0.7, **given | {"crop": False}),
+        found("other", 0.85, **given | {"architecture": "vgg19"}),
+        found("longer", 0.6, **given | {"epochs": 9}),
+        *(found(name, top1, notebook="03", rate=top1) for name, top1 in (("a", 0.4), ("b", 0.5))),
+    ]
+    together = families(configurations(runs))
+    names = [[group.name for group in family] for family in together]
+    assert names == [["other"], ["whole", "no-flip", "no-crop"], ["longer"], ["b", "a"]]
+    whole, no_flip, _ = together[1]
+    assert no_flip.differing(whole) == {"flip": False}
+
+
+def test_commits_are_shortened_and_nothing_else():
+    sha = "45844a83b720089f946f12afd9cb31487a0bdfd0"
+    assert short_commits(f"{sha}+changes; unknown; a1") == "45844a83 + changes; unknown; a1"
 
 
 def test_notes_are_those_of_runs_that_are_there(found, tmp_path):
@@ -205,24 +209,24 @@ def cli(tmp_path, monkeypatch):
     return run
 
 
-def test_the_command_prints_a_table(add, cli):
-    add("reports/published/one")
-    add("reports/published/two", dataset="digits", architecture="tiny")
-    (add("reports/published/three") / "record.json").unlink()
-    add("notebooks")  # makes this folder the project
+def test_the_command_prints_a_table(found, cli):
+    found("reports/published/one", 0.5)
+    found("reports/published/two", dataset="digits", architecture="tiny")
+    (found("reports/published/three").folder / "record.json").unlink()
+    found("notebooks")  # makes this folder the project
     heads, one, two = cli().stdout.splitlines()
     assert heads.split()[:4] == ["run", "dataset", "architecture", "top-1"]
-    assert one.split()[:7] == ["one", "cifar10", "resnet20", "50.0%", "40.0", "to", "60.0%"]
+    assert one.split()[:7] == ["one", "cifar10", "resnet20", "50.0%", "49.0", "to", "51.0%"]
     assert "1 min 0 s" in one
     assert two.split()[7:9] == ["–", "274"]
     assert "two" not in cli("--dataset", "cifar10").stdout
 
 
-def test_the_command_writes_csv(add, cli, tmp_path):
-    add("runs/one")
+def test_the_command_writes_csv(found, cli, tmp_path):
+    found("runs/one", 0.5, seed=3)
     assert cli("runs", "--csv", "a.csv").stdout == "leaderboard: a.csv\n"
     (row,) = pd.read_csv(tmp_path / "a.csv").to_dict("records")
-    assert (row["run"], row["top1"], row["top1_low"], row["seed"]) == ("one", 0.5, 0.4, 3)
+    assert (row["run"], row["top1"], row["top1_low"], row["seed"]) == ("one", 0.5, 0.49, 3)
     assert cli("runs", "--csv", "-").stdout == (tmp_path / "a.csv").read_text()
 
 
@@ -234,8 +238,8 @@ def test_the_command_writes_csv(add, cli, tmp_path):
         (["runs", "--csv", "no/a.csv"], "no/a.csv can't be written (No such file"),
     ],
 )
-def test_what_the_command_refuses(add, cli, capsys, arguments, words):
-    add("runs/one")
+def test_what_the_command_refuses(found, cli, capsys, arguments, words):
+    found("runs/one")
     assert main(["leaderboard", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line

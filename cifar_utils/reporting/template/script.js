@@ -13,8 +13,6 @@ document.addEventListener("DOMContentLoaded", () => {
   codeSwitch();
   contentsMark();
   figuresEnlarge();
-  document.querySelectorAll("table.sortable").forEach(tableSorts);
-  document.querySelectorAll(".filters").forEach(tableFilters);
 });
 
 function themeSwitch() {
@@ -103,47 +101,4 @@ function figuresEnlarge() {
     picture.addEventListener("click", open);
     frame.after(button);
   });
-}
-
-// A head sorts by its column: first the larger numbers or the earlier letters, then the reverse.
-function tableSorts(table) {
-  const body = table.tBodies[0];
-  [...table.tHead.rows[0].cells].forEach((head, column) => {
-    const numeric = head.classList.contains("number");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const before = head.getAttribute("aria-sort");
-      const order = before ? { ascending: "descending", descending: "ascending" }[before] : numeric ? "descending" : "ascending";
-      table.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", order);
-      const sign = order === "ascending" ? 1 : -1;
-      const key = (row) => row.cells[column].dataset.value ?? (numeric ? null : row.cells[column].textContent);
-      const compare = (a, b) => {
-        const [x, y] = [key(a), key(b)];
-        if (x === null || y === null) return (x === null) - (y === null); // what is missing comes last
-        return sign * (numeric ? x - y : x.localeCompare(y, "en", { numeric: true }));
-      };
-      body.append(...[...body.rows].sort(compare));
-    });
-  });
-}
-
-function tableFilters(filters) {
-  const rows = [...document.querySelectorAll("table.sortable tbody tr")];
-  const choices = [...filters.querySelectorAll("select")];
-  const apply = () => {
-    rows.forEach((row) => {
-      row.hidden = !choices.every((choice) => !choice.value || row.dataset[choice.dataset.filter] === choice.value);
-    });
-    const runs = (some) => some.reduce((sum, row) => sum + Number(row.dataset.runs), 0);
-    const all = runs(rows);
-    filters.querySelector("[role=status]").textContent =
-      `${runs(rows.filter((row) => !row.hidden))} of ${all} run${all === 1 ? "" : "s"}`;
-  };
-  choices.forEach((choice) => choice.addEventListener("change", apply));
-  apply(); // a browser may keep the choices of the last visit
-  filters.hidden = false;
 }

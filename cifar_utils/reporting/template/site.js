@@ -1,0 +1,284 @@
+// The index: a leaderboard to sort, search and fold, and the runs that the reader chooses of it.
+document.addEventListener("DOMContentLoaded", () => {
+  const table = document.querySelector(".runs");
+  if (!table) return;
+  const { configurations, tested } = JSON.parse(document.getElementById("data").textContent);
+  const rows = [...table.querySelectorAll("tbody tr")]; // one for each configuration, in that order
+  tableSorts(table);
+  tableFolds(rows, configurations);
+  rowsChoose(rows, configurations, tested);
+  drawCosts(document.getElementById("cost"), configurations);
+});
+
+const SVG = "http://www.w3.org/2000/svg";
+const fill = (node, attributes, children) => {
+  Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
+  node.append(...children);
+  return node;
+};
+const make = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
+const draw = (name, attributes = {}, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
+const look = (place) => `c${place % 6} d${Math.floor(place / 6) % 4}`;
+
+// A head sorts by its column: first the larger numbers or the earlier letters, then the reverse.
+// Variants stay below the row that they vary.
+function tableSorts(table) {
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const numeric = head.classList.contains("number");
+    const button = make("button", { type: "button" }, ...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const before = head.getAttribute("aria-sort");
+      const order = before ? { ascending: "descending", descending: "ascending" }[before] : numeric ? "descending" : "ascending";
+      table.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", order);
+      const sign = order === "ascending" ? 1 : -1;
+      const key = (row) => row.cells[column].dataset.value ?? (numeric ? null : row.cells[column].textContent);
+      const compare = (a, b) => {
+        const [x, y] = [key(a), key(b)];
+        if (x === null || y === null) return (x === null) - (y === null); // what is missing comes last
+        return sign * (numeric ? x - y : x.localeCompare(y, "en", { numeric: true }));
+      };
+      const bodies = [...table.tBodies].sort((a, b) => compare(a.rows[0], b.rows[0]));
+      bodies.forEach((body) => body.append(...[...body.rows].slice(1).sort(compare)));
+      table.append(...bodies);
+    });
+  });
+}
+
+// Rows show if they hold all words of the search; variants too, or where their fold is open.
+function tableFolds(rows, configurations) {
+  const filters = document.querySelector(".filters");
+  const [search, dataset] = filters.querySelectorAll("input, select");
+  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const open = new Set();
+  const apply = () => {
+    const words = search.value.toLowerCase().split(/\s+/);
+    let found = 0, all = 0;
+    rows.forEach((row, i) => {
+      const { runs, dataset: name } = configurations[i];
+      const fits = words.every((word) => texts[i].includes(word)) && (!dataset.value || dataset.value === name);
+      row.hidden = !fits || (row.className === "variant" && !search.value.trim() && !open.has(row.parentNode));
+      all += runs.length;
+      found += fits ? runs.length : 0;
+    });
+    filters.querySelector("[role=status]").textContent = `${found} of ${all} run${all === 1 ? "" : "s"}`;
+  };
+  rows.filter((row) => row.nextElementSibling && row.className !== "variant").forEach((row) => {
+    const body = row.parentNode;
+    const words = `${body.rows.length - 1} variant${body.rows.length > 2 ? "s" : ""}`;
+    const button = make("button", { type: "button", class: "fold", "aria-expanded": false }, `${words} ▸`);
+    button.addEventListener("click", () => {
+      if (!open.delete(body)) open.add(body);
+      button.setAttribute("aria-expanded", open.has(body));
+      button.textContent = `${words} ${open.has(body) ? "▾" : "▸"}`;
+      apply();
+    });
+    row.cells[0].append(button);
+  });
+  search.addEventListener("input", apply);
+  dataset.addEventListener("change", apply);
+  apply(); // a browser may keep the choices of the last visit
+  filters.hidden = false;
+}
+
+// Ticked rows are drawn and compared below the table. To begin with, a row and what varies it.
+function rowsChoose(rows, configurations, tested) {
+  const section = document.getElementById("chosen");
+  const place = section.querySelector("div");
+  const boxes = rows.map((row, i) => {
+    const box = make("input", { type: "checkbox", "aria-label": `Choose ${configurations[i].name}`, autocomplete: "off" });
+    row.cells[0].prepend(box);
+    return box;
+  });
+  const count = make("span", { "aria-live": "polite" });
+  const clear = make("button", { type: "button" }, "Clear");
+  const tally = make("span", {}, count, make("a", { href: "#chosen" }, "See their curves"), " ", clear);
+  document.querySelector(".filters").append(tally);
+  let chosen = []; // in the order of choice: the first is what others are tested against
+  const show = () => {
+    boxes.forEach((box, i) => { box.checked = chosen.includes(i); });
+    tally.hidden = !chosen.length;
+    count.textContent = `${chosen.length} chosen. `;
+    const some = chosen.map((i) => configurations[i]);
+    const names = legend(some.map((one) => one.name));
+    [...names.children].forEach((item, i) => {
+      const button = make("button", { type: "button", "aria-label": `Leave out ${some[i].name}` }, "×");
+      button.addEventListener("click", () => choose(chosen[i], false));
+      item.append(button);
+    });
+    place.replaceChildren(...(some.length ? [names, curves(some)] : []), ...(some.length > 1 ? comparison(some, tested) : []));
+  };
+  const choose = (i, ticked) => {
+    chosen = chosen.filter((other) => other !== i).concat(ticked ? [i] : []);
+    show();
+  };
+  boxes.forEach((box, i) => box.addEventListener("change", () => choose(i, box.checked)));
+  clear.addEventListener("click", () => { chosen = []; show(); });
+  const varied = Math.max(0, rows.findIndex((row) => row.className === "variant") - 1);
+  chosen = rows.length > 1 ? [varied, varied + 1] : [0];
+  section.hidden = false;
+  show();
+}
+
+function legend(names) {
+  return make("ul", { class: "legend" }, ...names.map((name, i) =>
+    make("li", {}, draw("svg", { viewBox: "0 0 30 10", class: look(i), "aria-hidden": true },
+      draw("path", { d: "M0 5H30" }), draw("circle", { cx: 15, cy: 5, r: 4 })), name)));
+}
+
+function curves(some) {
+  const panels = ["training", "validation"].map((kind) => {
+    const series = some.map((one, i) => ({
+      look: look(i),
+      lines: one.runs.map((run) => run[kind].map((y, epoch) => ({ x: epoch + 1, y, name: `${run.name}, epoch ${epoch + 1}` }))),
+    }));
+    const best = some.map((one) => [one.name, Math.max(...one.runs.flatMap((run) => run[kind]))]);
+    const told = best.filter(([, value]) => value > 0).map(([name, value]) => `${name} ${percent(value)}`);
+    const longest = Math.max(...some.flatMap((one) => one.runs.map((run) => run[kind].length)));
+    const epochs = steps(0, longest).filter((tick) => Number.isInteger(tick) && tick <= longest);
+    return longest && chart(`${kind} accuracy`, `By epoch. Best of each: ${told.join(", ")}.`, series,
+      { name: "epoch", low: 0, high: longest, ticks: epochs.map((tick) => [tick, tick]) });
+  });
+  return make("div", { class: "charts" }, ...panels.filter(Boolean));
+}
+
+// In what configurations differ, what came of them, and a paired test of each against the first.
+function comparison(some, tested) {
+  const names = [...new Set(some.flatMap((one) => Object.keys(one.settings)))];
+  const differing = names.filter((name) => some.some((one) => one.settings[name] !== some[0].settings[name]));
+  const lines = [["top-1", ...some.map((one) => one.accuracy)], ...differing.map((name) => [name, ...some.map((one) => one.settings[name] ?? "–")])];
+  const table = make("table", { class: "compared" },
+    make("thead", {}, make("tr", {}, make("td"), ...some.map((one) => make("th", { scope: "col" }, one.name)))),
+    make("tbody", {}, ...lines.map(([name, ...values]) =>
+      make("tr", {}, make("th", { scope: "row" }, name), ...values.map((value) => make("td", {}, value))))));
+  const paired = some.every((one) => one.runs.some((run) => some[0].runs.some((other) => other.seed === run.seed)));
+  const things = paired ? differing : [...differing, "seed"];
+  const unsure = ["commit", "processor", "computed in"].filter((name) =>
+    !differing.includes(name) && /unknown|changes/.test(some[0].settings[name]));
+  const apart = things.length > 1
+    ? `They differ in ${things.length} things. What comes of it can't be laid to any one of them.`
+    : `They differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
+  const tests = some.slice(1).flatMap((one) => one.runs.flatMap((run) =>
+    some[0].runs.filter((other) => other.seed === run.seed).map((other) => pairedTest(run, other, tested)).filter(Boolean)));
+  const note = tests.length
+    ? "These are differences between trained networks, one seed each. Another seed may change them; p-values are not corrected for the number of tests."
+    : "No paired test: they keep no predicted classes, of one seed, of the same test images.";
+  return [
+    make("div", { class: "scroll", tabindex: 0 }, table), make("p", {}, apart),
+    make("ul", {}, ...tests.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
+  ];
+}
+
+// The words of cifar_utils.runs.compare.PairedTest: McNemar's exact test, and Newcombe's interval.
+function pairedTest(run, against, tested) {
+  if (!run.tested || !against.tested || run.tested[0] !== against.tested[0]) return null;
+  const { n, both } = tested[run.tested[0]];
+  const [i, j] = [run.tested[1], against.tested[1]];
+  const right = [both[i][i], both[j][j]];
+  const shared = both[Math.max(i, j)][Math.min(i, j)];
+  const [only, other] = right.map((count) => count - shared);
+  const neither = n - shared - only - other;
+  const [a, b] = right.map((count) => wilson(count, n));
+  const product = right.reduce((all, count) => all * count * (n - count), 1);
+  let excess = shared * neither - only * other;
+  if (excess > 0) excess = Math.max(excess - n / 2, 0); // a correction for continuity
+  const correlation = product ? excess / Math.sqrt(product) : 0;
+  const spread = (x, y) => Math.sqrt(Math.max(x * x - 2 * correlation * x * y + y * y, 0));
+  const difference = (only - other) / n;
+  const points = (share) => `${share < 0 ? "-" : "+"}${Math.abs(100 * share).toFixed(1)}`;
+  const low = difference - spread(a.share - a.low, b.high - b.share);
+  const high = difference + spread(a.high - a.share, b.share - b.low);
+  const p = coin(Math.min(only, other), only + other);
+  return `${run.name} against ${against.name} on ${n.toLocaleString("en")} test images: top-1 ${points(difference)} points ` +
+    `(95% interval ${points(low)} to ${points(high)}), McNemar's exact p ${p < 1e-4 ? "< 0.0001" : `= ${Number(p.toPrecision(2))}`}; ` +
+    `both right ${shared.toLocaleString("en")}, only ${run.name} ${only.toLocaleString("en")}, ` +
+    `only ${against.name} ${other.toLocaleString("en")}, both wrong ${neither.toLocaleString("en")}`;
+}
+
+// Wilson's 95% interval of a fraction.
+function wilson(hits, n) {
+  const [share, z] = [hits / n, 1.959963984540054];
+  const middle = (share + z * z / (2 * n)) / (1 + z * z / n);
+  const half = z / (1 + z * z / n) * Math.sqrt(share * (1 - share) / n + z * z / (4 * n * n));
+  return { share, low: middle - half, high: middle + half };
+}
+
+// How likely n throws of a fair coin divide at least as unevenly as fewer : n - fewer.
+function coin(fewer, n) {
+  let term = -n * Math.LN2, tail = 0; // logarithms: 2^-n would be zero
+  for (let i = 0; i <= fewer; i++) {
+    tail += Math.exp(term);
+    term += Math.log((n - i) / (i + 1));
+  }
+  return Math.min(1, 2 * tail);
+}
+
+function drawCosts(section, configurations) {
+  const costs = [
+    ["seconds", "training time", Object.entries({ s: 1, min: 60, h: 3600 }).flatMap(([unit, size]) => [1, 2, 5, 10, 20].map((k) => [k * size, `${k} ${unit}`]))],
+    ["flops", "FLOPs an image", [..."kMGT"].flatMap((unit, i) => [1, 2, 5, 10, 20, 50, 100, 200, 500].map((k) => [k * 1000 ** (i + 1), `${k} ${unit}`]))],
+  ];
+  const names = [...new Set(configurations.map((one) => one.dataset))];
+  names.forEach((dataset) => {
+    const here = configurations.filter((one) => one.dataset === dataset && one.top1[0] !== null);
+    const kinds = [...new Set(here.map((one) => one.kind))];
+    const panels = costs.map(([key, name, ticks]) => {
+      const shown = here.filter((one) => one[key] > 0).sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
+      if (!shown.length) return null;
+      const point = (one) => ({ x: one[key], y: one.top1[0], low: one.top1[1], high: one.top1[2], name: `${one.name}: ${one.accuracy}` });
+      const best = shown.filter((one, i) => shown.slice(0, i).every((cheaper) => cheaper.top1[0] < one.top1[0]));
+      const series = kinds.map((kind, i) => ({ look: look(i), points: shown.filter((one) => one.kind === kind).map(point) }));
+      const low = shown[0][key] / 2, high = shown.at(-1)[key] * 2;
+      const told = `The best for their cost, from the cheapest: ${best.map((one) => `${one.name} ${percent(one.top1[0])}`).join(", ")}.`;
+      return chart(`test accuracy by ${name}`, told, [{ look: "frontier", lines: [best.map((one) => ({ x: one[key], y: one.top1[0] }))] }, ...series],
+        { name, log: true, low, high, ticks: ticks.filter(([tick]) => low <= tick && tick <= high) });
+    }).filter(Boolean);
+    if (panels.length) section.append(make("h3", {}, dataset), legend(kinds), make("div", { class: "charts" }, ...panels));
+  });
+  section.append(make("p", { class: "note" }, "Bars are 95% intervals. Times are of the machine that each ran on. Along the grey line no cheaper run is better."));
+  section.hidden = !section.querySelector("svg");
+}
+
+// Round steps that hold low and high.
+function steps(low, high) {
+  const rough = (high - low || 1) / 5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= rough * 0.999);
+  const first = Math.floor(low / step + 1e-9);
+  return Array.from({ length: Math.ceil(high / step - 1e-9) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
+// Series of lines and single points over an axis x = {name, log, low, high, ticks: [value, text]}.
+function chart(title, told, series, x) {
+  const [width, height, left, top, right, bottom] = [420, 280, 46, 26, 396, 238];
+  const all = series.flatMap(({ lines = [], points = [] }) => [...lines.flat(), ...points]).filter((point) => point.y !== null);
+  const ys = all.flatMap(({ y, low, high }) => [y, low ?? y, high ?? y]);
+  const shares = steps(Math.min(...ys), Math.max(...ys));
+  const scale = x.log ? Math.log : Number;
+  const across = (value) => left + (right - left) * (scale(value) - scale(x.low)) / (scale(x.high) - scale(x.low));
+  const up = (share) => bottom - (bottom - top) * (share - shares[0]) / (shares.at(-1) - shares[0]);
+  const dot = ({ x, y, name }, r) => draw("circle", { cx: across(x).toFixed(1), cy: up(y).toFixed(1), r }, draw("title", {}, `${name}, ${percent(y, 2)}`));
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}. ${told}` },
+    draw("text", { x: left, y: 14, class: "title" }, title),
+    draw("text", { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" }, x.name));
+  shares.forEach((share) => svg.append(
+    draw("line", { class: "grid", x1: left, x2: right, y1: up(share), y2: up(share) }),
+    draw("text", { x: left - 6, y: up(share) + 4, "text-anchor": "end" }, `${Number((100 * share).toFixed(2))}%`)));
+  const every = Math.ceil(x.ticks.length / 7);
+  x.ticks.filter((_, i) => i % every === 0).forEach(([value, text]) => svg.append(draw("text", { x: across(value), y: bottom + 18, "text-anchor": "middle" }, text)));
+  series.forEach(({ look, lines = [], points = [] }) => {
+    const group = svg.appendChild(draw("g", { class: look }));
+    lines.forEach((line) => {
+      const there = line.filter((point) => point.y !== null);
+      group.append(draw("path", { d: there.map(({ x, y }, i) => `${i ? "L" : "M"}${across(x).toFixed(1)} ${up(y).toFixed(1)}`).join("") }));
+      if (there.length <= 40) group.append(...there.filter((point) => point.name).map((point) => dot(point, 2.6)));
+    });
+    points.forEach((point) => {
+      if (point.low !== null) group.append(draw("line", { class: "spread", x1: across(point.x), x2: across(point.x), y1: up(point.low), y2: up(point.high) }));
+      group.append(dot(point, 4.5));
+    });
+  });
+  return make("figure", {}, svg, make("figcaption", {}, told));
+}
