@@ -22,15 +22,25 @@ def answer(record: RunRecord) -> str:
     accuracy is near chance says nothing but that.
     """
     test = record.scores["test"]
-    n, chance = test["n"], 1 / max(1, len(test["per_class"]))
-    if test["top1_interval"][0] < 1.5 * chance:
+    if near_chance(record):
         return (
-            f"This run is too small to tell. It classifies {percent(test['top1'])} of {n:,} test "
-            f"images correctly, and guessing {percent(chance)}. More images or more epochs may do."
+            f"This run is too small to tell. It classifies {percent(test['top1'])} of "
+            f"{test['n']:,} test images correctly, and guessing {percent(_chance(test))}. More "
+            "images or more epochs may do."
         )
     trials = [trial for trial in record.trials if trial["val_accuracy"] is not None]
     alike = [trial for trial in trials if trial["epochs"] == trials[0]["epochs"]]
     return _compared(record, alike) if len(alike) > 1 else _trained(record)
+
+
+def near_chance(record: RunRecord) -> bool:
+    """Whether the test accuracy's 95% interval goes below 1.5 times what guessing comes to."""
+    test = record.scores["test"]
+    return test["top1_interval"][0] < 1.5 * _chance(test)
+
+
+def _chance(test: dict[str, Any]) -> float:
+    return 1 / max(1, len(test["per_class"]))
 
 
 def _trained(record: RunRecord) -> str:
