@@ -19,6 +19,8 @@ from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 from cifar_utils.training.schedules import SCHEDULES
 
+BUILT = ("architecture", "augmentation", "normalization")  # parameters of build_model
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trial:
@@ -101,15 +103,18 @@ def run_trials(
     output
         A run's folder, in which each trial has its checkpoints; ``None`` keeps nothing.
     **settings
-        ``architecture`` and ``augmentation`` as for :func:`~cifar_utils.models.build_model`, the
-        others as for :func:`~cifar_utils.training.fit`.
+        ``architecture``, ``augmentation`` and ``normalization`` as for
+        :func:`~cifar_utils.models.build_model`, the others as for
+        :func:`~cifar_utils.training.fit`.
 
     Raises
     ------
     InputError
-        As they do, and where two names are alike.
+        As they do, where two names are alike, and where no validation images are held out.
 
     """
+    if not len(dataset.validation.labels):
+        raise InputError("trials are compared on validation images; hold some out")
     folders = [slug(name) for name in cases]
     for name, folder in zip(cases, folders, strict=True):
         if folders.count(folder) > 1:
@@ -118,7 +123,7 @@ def run_trials(
     prepared = []
     for name, case in cases.items():
         values = settings | dict(case)
-        own = {key: values.pop(key) for key in ("architecture", "augmentation") if key in values}
+        own = {key: values.pop(key) for key in BUILT if key in values}
         model = build_model(dataset=dataset, precision=precision, seed=seed, **own)
         parse_call("schedule", values.get("schedule", "constant"), SCHEDULES, given=3)
         prepared.append((name, model, values))
@@ -152,22 +157,35 @@ def best_trial(trials: Iterable[Trial]) -> Trial:
 
 
 def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.DataFrame:
-    """A page's table of trials, a row each, in words; ``target`` is a validation accuracy."""
-    return pd.DataFrame.from_dict(
-        {
-            trial.name: {
-                **{key: str(value) for key, value in trial.values.items() if value != trial.name},
-                "parameters": compact(trial.summary.parameters),
-                "FLOPs": compact(trial.summary.flops),
-                "best validation": _best(trial),
-                "at the end": _last(trial),
-                **_iterations(trial, target),
-                "training": duration(trial.history.seconds),
-            }
-            for trial in trials
-        },
-        orient="index",
-    ).fillna("—")
+    """A page's table of trials, a row each, in words; ``target`` is a validation accuracy.
+
+    A parameter whose value is each trial's name has no column.
+    """
+    trials = list(trials)
+    named = [
+        key
+        for key in trials[0].values
+        if all(trial.values.get(key) == trial.name for trial in trials)
+    ]
+    rows = {
+        trial.name: {
+            **{key: str(value) for key, value in trial.values.items() if key not in named},
+            "parameters": compact(trial.summary.parameters),
+            "FLOPs": compact(trial.summary.flops),
+            "best validation": _best(trial),
+            "at the end": _last(trial),
+            "in training": _trained(trial),
+            **_iterations(trial, target),
+            "time": duration(trial.history.seconds),
+        }
+        for trial in trials
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("—")
+
+
+def _trained(trial: Trial) -> str:
+    epochs = trial.history.epochs
+    return percent(epochs[-1]["accuracy"]) if epochs else "—"
 
 
 def _iterations(trial: Trial, target: float | None) -> dict[str, str]:

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from cifar_utils.data import load_dataset
 from cifar_utils.errors import InputError
 from cifar_utils.training import (
     History,
@@ -59,6 +60,9 @@ def test_the_table_says_what_differs_and_what_came_of_it(trials):
     assert [*table["learning_rate"]] == ["1e-05", "0.01", "1e+30"]
     assert table.loc["far too fast", "at the end"] == "diverged in epoch 1"
     assert table.loc["fast", "best validation"].startswith(f"{trials[1].accuracy:.1%}")
+    assert "name" not in compare_trials([replace(trials[0], values={"name": "slow"})])
+    mixed = [replace(trials[0], values={"rate": "slow"}), replace(trials[1], values={"rate": "x"})]
+    assert [*compare_trials(mixed)["rate"]] == ["slow", "x"]
 
 
 def test_a_target_ends_each_trial(digits):
@@ -96,6 +100,12 @@ def test_trials_killed_between_two_of_them_go_on(build, digits, tmp_path):
 def test_names_must_differ(digits):
     with pytest.raises(InputError, match=r"'a b' has the name of another one; names must differ"):
         run_trials(digits, {"a b": {}, "a-b": {}}, **SETTINGS)
+
+
+def test_trials_need_validation_images():
+    data = load_dataset("digits", train_limit=100, validation_fraction=0.0)
+    with pytest.raises(InputError, match="compared on validation images; hold some out"):
+        run_trials(data, {"one": {}}, **SETTINGS)
 
 
 @pytest.mark.parametrize("mistake", [{"architecture": "tinny"}, {"schedule": "stepp(2)"}])
