@@ -15,7 +15,7 @@ from nbconvert.exporters import TemplateExporter
 from nbconvert.filters import Highlight2HTML
 from nbformat import NotebookNode
 
-from cifar_utils import __version__
+from cifar_utils import __version__, runs
 from cifar_utils.choices import parse_parameters
 from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
@@ -58,7 +58,8 @@ def page_digest(notebook: Path) -> str:
     """
     looks = [TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")]
     code = map(Path(__file__).with_name, ("export.py", "cells.py", "fragments.py", "facts.py"))
-    files = [*looks, *code, notebook, notebook.with_name("record.json")]
+    words = [Path(runs.__file__).parent / name for name in ("answer.py", "reported/results.yaml")]
+    files = [*looks, *code, *words, notebook, notebook.with_name("record.json")]
     content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
     return hashlib.sha256(content).hexdigest()[:16]
 
