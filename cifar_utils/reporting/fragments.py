@@ -8,6 +8,7 @@ import base64
 import io
 import mimetypes
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -23,8 +24,6 @@ from PIL import Image
 PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP")  # what every browser shows
 LARGE = 10_000  # bytes of a PNG that is worth to be made smaller
 PHOTOGRAPHIC = 8_000  # colours; a drawing has fewer
-PIXELS = 20_000_000  # more take seconds to encode
-SIDE = 16_384  # pixels; WebP holds no picture as wide or high
 
 SCRIPTED = ("script", "form")
 DROPPED = (*SCRIPTED, "link", "base", "meta")
@@ -275,21 +274,23 @@ def _picture(kind: str, content: bytes) -> str:
     if kind != "image/svg+xml":
         with Image.open(io.BytesIO(content), formats=PICTURES) as image:
             kind = Image.MIME[image.format]
-            still = image.format == "PNG" and not image.is_animated
-            eight_bits = image.mode in ("L", "LA", "P", "RGB", "RGBA")
-            fits = image.width * image.height < PIXELS and max(image.size) < SIDE
-            if len(content) > LARGE and still and eight_bits and fits:
+            if len(content) > LARGE and image.format == "PNG" and not image.is_animated:
                 smaller = io.BytesIO()
-                if image.getcolors(PHOTOGRAPHIC) is None:
-                    image.save(smaller, "WEBP", quality=75, method=2)
-                else:  # little effort: more of it takes ten times as long for a tenth of the bytes
-                    if image.mode == "RGBA" and image.getextrema()[3][0] == 255:
-                        image = image.convert("RGB")  # of which a palette loses less
-                    few = image.quantize(256, dither=Image.Dither.NONE)
-                    few.save(smaller, "WEBP", lossless=True, quality=0, method=1)
-                if smaller.tell() < len(content):
-                    kind, content = "image/webp", smaller.getvalue()
+                with suppress(OSError, ValueError):  # of 16 bits, or wider than WebP can be
+                    _write_webp(image, smaller)
+                    if smaller.tell() < len(content):
+                        kind, content = "image/webp", smaller.getvalue()
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _write_webp(image: Image.Image, file: io.BytesIO) -> None:
+    if image.getcolors(PHOTOGRAPHIC) is None:
+        return image.save(file, "WEBP", quality=75, method=2)
+    if image.mode == "RGBA" and image.getextrema()[3][0] == 255:
+        image = image.convert("RGB")  # of which a palette loses less
+    few = image.quantize(256, dither=Image.Dither.NONE)
+    # Little effort: more of it takes ten times as long for a tenth of the bytes.
+    return few.save(file, "WEBP", lossless=True, quality=0, method=1)
 
 
 def _mark(tag: Tag, name: str) -> None:
