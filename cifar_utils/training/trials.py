@@ -159,17 +159,11 @@ def best_trial(trials: Iterable[Trial]) -> Trial:
 def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.DataFrame:
     """A page's table of trials, a row each, in words; ``target`` is a validation accuracy.
 
-    A parameter whose value is each trial's name has no column.
+    What would only repeat the trials' names, and a cost that all have in common, has no column.
     """
-    trials = list(trials)
-    named = [
-        key
-        for key in trials[0].values
-        if all(trial.values.get(key) == trial.name for trial in trials)
-    ]
     rows = {
         trial.name: {
-            **{key: str(value) for key, value in trial.values.items() if key not in named},
+            **{key: str(value) for key, value in trial.values.items()},
             "parameters": compact(trial.summary.parameters),
             "FLOPs": compact(trial.summary.flops),
             "best validation": _best(trial),
@@ -180,7 +174,11 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
         }
         for trial in trials
     }
-    return pd.DataFrame.from_dict(rows, orient="index").fillna("—")
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("—")
+    common = [key for key in ("parameters", "FLOPs") if table[key].nunique() == 1 < len(table)]
+    return table.drop(
+        columns=[*common, *(key for key in table if (table[key] == table.index).all())]
+    )
 
 
 def _trained(trial: Trial) -> str:
@@ -200,19 +198,17 @@ def describe_trials(trials: Iterable[Trial]) -> str:
     trials = list(trials)
     order = sorted(trials, key=lambda trial: -math.inf if trial.diverged else trial.accuracy)[::-1]
     ranked = ", ".join(
-        f"{trial.name} {_best(trial)}" for trial in order if not math.isnan(trial.accuracy)
+        f"“{trial.name}” {_best(trial)}" for trial in order if not math.isnan(trial.accuracy)
     )
     sentences = [f"Best validation accuracy of each: {ranked}."] if ranked else []
     for trial in trials:
         chance = 1 / trial.model.output_shape[-1]
         if trial.diverged:
-            sentences.append(f"In {trial.name}, {trial.diverged}.")
+            sentences.append(f"In “{trial.name}”, {trial.diverged}.")
         elif trial.accuracy < 1.5 * chance:
-            sentences.append(f"{trial.name.capitalize()} never left chance, {percent(chance)}.")
+            sentences.append(f"“{trial.name}” never left chance, {percent(chance)}.")
         elif trial.history.epochs[-1]["val_accuracy"] < trial.accuracy / 2:
-            sentences.append(
-                f"{trial.name.capitalize()} collapsed: from {_best(trial)} to {_last(trial)}."
-            )
+            sentences.append(f"“{trial.name}” collapsed: from {_best(trial)} to {_last(trial)}.")
     return " ".join([*sentences, "One seed each: another one moves these figures, too."])
 
 
