@@ -16,6 +16,11 @@ def interval(bounds: Sequence[float]) -> str:
     return f"{100 * low:.1f} to {percent(high)}"
 
 
+def listed(items: Sequence[str]) -> str:
+    """Items in words: ``"cat, dog and frog"``."""
+    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
+
+
 def compact(number: float) -> str:
     """A count in three digits: ``"87.3 M"``."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):

@@ -24,6 +24,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
 # Two trials of one size: which of them is the better one may hang on the backend.
 FEW = {
+    "02_resnet": {"architectures": "resnet20(residual=False)"},
     "06_training_collapse": {"range_steps": 3},
     "07_tuning": {"trials": 2, "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)"},
 }

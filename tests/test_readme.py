@@ -1,17 +1,23 @@
 """README and RESULTS.md say what the committed records say, and their links lead somewhere."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cifar_utils.choices import check_parameters
+from cifar_utils.reporting.parameters import read_parameters
 from cifar_utils.reporting.results import MARKS, render_results, render_table, with_table
+from cifar_utils.reporting.runs import find_notebook, list_notebooks
+from cifar_utils.reporting.series_file import read_series
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "reports/published"
 README, RESULTS = ((ROOT / name).read_text("utf-8") for name in ("README.md", "RESULTS.md"))
 PROSE = README[: README.index(MARKS[0])] + README[README.index(MARKS[1]) :]
+LESSONS = (ROOT / "notebooks/README.md").read_text("utf-8")
 
 
 def test_results_are_those_of_the_published_records():
@@ -26,7 +32,9 @@ def test_each_percentage_in_the_readme_is_one_of_the_results():
     assert set(re.findall(r"[\d.]+%", PROSE)) <= set(re.findall(r"[\d.]+%", RESULTS))
 
 
-@pytest.mark.parametrize("name", ["README.md", "RESULTS.md", "benchmarks/NOTES.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "RESULTS.md", "benchmarks/NOTES.md", "notebooks/README.md"]
+)
 def test_links_lead_somewhere(name):
     page = ROOT / name
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text("utf-8"))
@@ -37,3 +45,19 @@ def test_links_lead_somewhere(name):
 def test_each_note_is_of_a_published_run():
     patterns = yaml.safe_load((PUBLISHED / "notes.yaml").read_text("utf-8"))
     assert [pattern for pattern in patterns if not [*PUBLISHED.glob(pattern)]] == []
+
+
+@pytest.mark.parametrize("command", re.findall("cifar-reports run (.+)", LESSONS))
+def test_each_exercise_is_a_run_that_its_notebook_takes(command):
+    name, *words = shlex.split(command)
+    given = dict(word.split("=", 1) for word in words if word != "-p")
+    assert len(given) == words.count("-p") > 0
+    check_parameters(read_parameters(find_notebook(name)), given)
+
+
+def test_the_lesson_path_and_the_quick_series_hold_every_notebook(tmp_path):
+    names = set(list_notebooks())
+    assert set(re.findall(r"^## Lesson \d: (\w+)$", LESSONS, re.M)) == names
+    assert len(re.findall("cifar-reports run", LESSONS)) >= 2 * len(names) - 1
+    quick = read_series(ROOT / "notebooks/series.yaml", "quick", tmp_path)
+    assert {run.notebook.stem for run in quick} == names

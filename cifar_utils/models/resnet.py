@@ -277,7 +277,7 @@ def _rounds(width: int) -> tuple[int, int, int]:
     return count // 3, (count + 1) // 3, (count + 2) // 3
 
 
-def cifarnet_worst(x, classes: int, residual: bool = True):
+def cifarnet_worst(x, classes: int, residual: bool = True, width: float = 1.0):
     """The deeper and narrower network that report E compares with CifarNet; 7,713,874 parameters.
 
     Three stages of 10, 100 and 256 filters. A stage is a convolution (5×5 in the first, else 3×3)
@@ -290,16 +290,19 @@ def cifarnet_worst(x, classes: int, residual: bool = True):
     ----------
     residual
         Whether blocks add their input to their output.
+    width
+        Factor for the numbers of filters.
 
     """
     x = layers.ZeroPadding2D(3)(x)
-    for filters, size, padding in ((10, 5, "valid"), (100, 3, "same"), (256, 3, "same")):
+    for full, size, padding in ((10, 5, "valid"), (100, 3, "same"), (256, 3, "same")):
+        filters = round(width * full)
         x = _bn_relu(conv(x, filters, size, padding=padding))
         for _ in range(4):
             y = conv(layers.ReLU()(conv(x, filters)), filters)
             x = layers.ReLU()(layers.Add()([x, y]) if residual else y)
         x = layers.MaxPooling2D(2)(x)
-    x = _bn_relu(conv(x, 512, padding="valid"))
+    x = _bn_relu(conv(x, round(width * 512), padding="valid"))
     x = layers.Flatten()(layers.MaxPooling2D(2)(x))
     for units in (512, 500, 500, 100, 100, 100):
         x = layers.Dense(units, "relu", kernel_initializer=normal())(x)

@@ -4,16 +4,15 @@ Each function takes normalized images as a Keras tensor ``(N, H, W, 3)`` and giv
 ``(N, classes)``.
 """
 
-from functools import partial
-
 from keras import layers
 
 from cifar_utils.models.blocks import conv_bn_relu, normal
 
 
 def cifarnet(
-    x, classes: int, residual: bool = True, variance: float = 2.0, pool: int = 4, deep: bool = False
-):
+    x, classes: int, residual: bool = True, variance: float = 2.0, pool: int = 4,
+    deep: bool = False, width: float = 1.0,
+):  # fmt: skip
     """CifarNet (report E): eight 3×3 convolutions of 64 to 256 filters, as in a ResNet-9.
 
     2,444,672 parameters for 10 classes, 2,441,728 of them trained.
@@ -32,10 +31,14 @@ def cifarnet(
     deep
         The report's deeper network for 64×64 images: four more convolutions of 512 filters and
         three more poolings take the place of the last pooling.
+    width
+        Factor for the numbers of filters.
 
     """
-    step = partial(conv_bn_relu, variance=variance)
     halve = layers.MaxPooling2D
+
+    def step(x, filters: int):
+        return conv_bn_relu(x, round(width * filters), variance=variance)
 
     def pair(x, filters: int):
         y = step(step(x, filters), filters)
@@ -86,6 +89,7 @@ def vgg19(
     dropout: float = 0.5,
     units: int = 512,
     residual: bool = False,
+    width: float = 1.0,
 ):
     """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images; 20,576,842 parameters.
 
@@ -103,13 +107,15 @@ def vgg19(
         Size of the hidden dense layers.
     residual
         Whether the input of each convolution, except the first of a stage, is added to its output.
+    width
+        Factor for the numbers of filters.
 
     """
     for filters, depth in zip([64, 128, 256, 512, 512], [2, 2, 4, 4, 4], strict=True):
         for place in range(depth):
             adds = residual and place > 0
             # With a hundredth of the variance, eleven additions nearly keep the scale.
-            y = conv_bn_relu(x, filters, batch_norm, variance=0.02 if adds else 2.0)
+            y = conv_bn_relu(x, round(width * filters), batch_norm, 0.02 if adds else 2.0)
             x = layers.Add()([x, y]) if adds else y
         x = layers.MaxPooling2D(2)(x)
     x = layers.Flatten()(x)

@@ -67,11 +67,6 @@ def readable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def listed(items: list[str]) -> str:
-    """Items in words: ``"cat, dog and frog"``."""
-    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
-
-
 def share_axis(axis: Axis) -> None:
     """Mark an axis of fractions in percent, with as many digits as its ticks need."""
     axis.set_major_formatter(lambda fraction, _: f"{100 * fraction:.4g}%")

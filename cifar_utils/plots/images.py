@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.evaluation import Scores
-from cifar_utils.plots.figure import FEW, STYLE, WIDTH, CaptionedFigure, listed, readable
-from cifar_utils.text import percent
+from cifar_utils.plots.figure import FEW, STYLE, WIDTH, CaptionedFigure, readable
+from cifar_utils.text import listed, percent
 
 if TYPE_CHECKING:
     import keras

@@ -20,11 +20,10 @@ from cifar_utils.plots.figure import (
     WIDTH,
     CaptionedFigure,
     add_legend,
-    listed,
     readable,
     share_axis,
 )
-from cifar_utils.text import percent
+from cifar_utils.text import listed, percent
 
 
 @matplotlib.rc_context(STYLE)

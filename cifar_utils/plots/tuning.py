@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from cifar_utils.plots.figure import (
     BLUE,
@@ -82,14 +82,10 @@ def plot_parallel_coordinates(
     panel.grid(False)
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
-    figure.colorbar(
-        colours,
-        ax=panel,
-        location="bottom",
-        format=PercentFormatter(1, decimals=1),
-        label="validation accuracy",
-        aspect=40,
+    bar = figure.colorbar(
+        colours, ax=panel, location="bottom", label="validation accuracy", aspect=40
     )
+    share_axis(bar.ax.xaxis)
 
     best = shown[-1]
     values = ", ".join(f"{name.replace('_', ' ')} {best.values[name]:g}" for name in space)
@@ -127,8 +123,11 @@ def _ticks(low: float, high: float, log: bool) -> list[float]:
 
 
 @matplotlib.rc_context(STYLE)
-def plot_best_so_far(trials: Sequence[Trial]) -> CaptionedFigure:
-    """Validation accuracy by trial, and the best of those up to it."""
+def plot_best_so_far(trials: Sequence[Trial], defaults: float = math.nan) -> CaptionedFigure:
+    """Validation accuracy by trial, and the best of those up to it.
+
+    ``defaults`` is the accuracy without a search, drawn as a dotted line.
+    """
     numbers = np.arange(1, len(trials) + 1)
     accuracies = np.array([trial.val_accuracy for trial in trials], float)  # None becomes NaN
     best = np.maximum.accumulate(np.nan_to_num(accuracies, nan=0.0))
@@ -139,6 +138,8 @@ def plot_best_so_far(trials: Sequence[Trial]) -> CaptionedFigure:
     axes.step(numbers, best, where="post", color=VERMILION, label="best so far")
     if len(trials) == 1:
         axes.plot(numbers, best, "_", color=VERMILION, markersize=20)
+    if not math.isnan(defaults):
+        axes.axhline(defaults, color="#333333", lw=1.2, ls=":", label="the defaults")
     diverged = np.flatnonzero(np.isnan(accuracies))
     if len(diverged):
         floor = np.zeros(len(diverged))
@@ -163,4 +164,6 @@ def plot_best_so_far(trials: Sequence[Trial]) -> CaptionedFigure:
         alt += f"The first has {percent(first)}; the best, number {place}, {percent(top)}."
     else:
         alt += "All diverged."
+    if not math.isnan(defaults):
+        alt += f" The defaults have {percent(defaults)}."
     return CaptionedFigure(figure, caption, alt)

@@ -15,14 +15,18 @@ from nbconvert.exporters import TemplateExporter
 from nbconvert.filters import Highlight2HTML
 from nbformat import NotebookNode
 
-from cifar_utils import __version__
+from cifar_utils import __version__, runs
 from cifar_utils.choices import parse_parameters
 from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
 from cifar_utils.provenance import own_commit
-from cifar_utils.reporting.cells import mapping, read_cells, without_surrogates
+from cifar_utils.reporting.cells import read_cells
 from cifar_utils.reporting.facts import record_facts
+from cifar_utils.reporting.runs import project_folder
+from cifar_utils.runs.answer import answer, near_chance
+from cifar_utils.runs.folder import find_runs
 from cifar_utils.runs.record import RunRecord, read_record
+from cifar_utils.runs.reported import introduction
 
 TEMPLATE = Path(__file__).parent / "template"
 LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
@@ -54,7 +58,8 @@ def page_digest(notebook: Path) -> str:
     """
     looks = [TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")]
     code = map(Path(__file__).with_name, ("export.py", "cells.py", "fragments.py", "facts.py"))
-    files = [*looks, *code, notebook, notebook.with_name("record.json")]
+    words = [Path(runs.__file__).parent / name for name in ("answer.py", "reported/results.yaml")]
+    files = [*looks, *code, *words, notebook, notebook.with_name("record.json")]
     content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -92,25 +97,39 @@ def page_look() -> dict[str, str]:
 def render_page(notebook: Path, record: RunRecord | None = None) -> str:
     """The page's HTML; raises as :func:`export_page` does."""
     nb, outline = read_cells(notebook)
-    run = mapping(nb.metadata.get("papermill"))
+    run = nb.metadata.get("papermill", {})
     page = {
         "address": quote(os.fsencode(notebook.name)),
         "title": outline.title or escape(notebook.stem),
         "name": outline.name or notebook.stem,
         "contents": outline.entries,
+        "reports": [(name, introduction(name)) for name in outline.reports or []],
         "date": _date(run.get("end_time")),
         "failed": _mark_failed(nb),
-        "parameters": _parameter_rows(nb, mapping(run.get("parameters"))),
+        "parameters": _parameter_rows(nb, run.get("parameters", {})),
         "look": page_look(),
         "digest": page_digest(notebook),
         "made": ", commit ".join(filter(None, [f"cifar-reports {__version__}", own_commit()])),
     }
     try:
         page |= {"record": record, "facts": record_facts(record) if record else []}
+        if record and near_chance(record):
+            page |= {"warning": answer(record), "twin": _twin(record, notebook.parent)}
     except Exception:  # one that says nothing, such as scores that are no numbers
         page |= {"record": None}
     html, _ = _exporter().from_notebook_node(nb, {"page": page})
-    return without_surrogates(html)
+    # UTF-8 can't hold halves of characters, as broken output has them: they become �.
+    return html.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _twin(record: RunRecord, folder: Path) -> tuple[str, str, str] | None:
+    """The best published run of the same notebook: its name, dataset and page as seen from here."""
+    for run in find_runs(project_folder() / "reports" / "published"):
+        same = run.record and run.record.notebook == record.notebook
+        if same and run.page.exists() and not near_chance(run.record):
+            address = quote(Path(os.path.relpath(run.page, folder)).as_posix())
+            return run.name, run.record.dataset["name"], address
+    return None
 
 
 @cache

@@ -8,6 +8,7 @@ import base64
 import io
 import mimetypes
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -21,10 +22,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 
 PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP")  # what every browser shows
-LARGE = 60_000  # bytes of a PNG that is worth to be made smaller
-PHOTOGRAPHIC = 20_000  # colours; a drawing has fewer
-PIXELS = 20_000_000  # more take seconds to encode
-SIDE = 16_384  # pixels; WebP holds no picture as wide or high
+LARGE = 10_000  # bytes of a PNG that is worth to be made smaller
+PHOTOGRAPHIC = 8_000  # colours; a drawing has fewer
 
 SCRIPTED = ("script", "form")
 DROPPED = (*SCRIPTED, "link", "base", "meta")
@@ -33,8 +32,12 @@ FETCHING = ("iframe", "object", "embed", "video", "audio", "img")
 ADDRESSES = ("src", "srcset", "poster", "background", "data", "xlink:href", "ping")
 ELSEWHERE = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.IGNORECASE)
 HARMLESS = re.compile(r"(?!\s*(javascript|vbscript|data):)", re.IGNORECASE)
-NUMBER = re.compile(r"[-+−]?\d[\d,.]*(e[-+]?\d+)?\s?[%kMGT]?(\s*\([^()]*\))?")
+NUMBER = re.compile(
+    r"[-+−]?\d[\d,.]*(e[-+]?\d+)?\s?[%kMGT]?(\s*\([^()]*\))?|(\d[\d.]* (h|min|s) ?)+"
+)
 BREAK = re.compile(r"(?<=\S) (?!\()")  # within a number; its interval may go to the next line
+HEADINGS = re.compile("^h[1-6]$")
+REPORT = re.compile(r"\b[Rr]eport ([A-E])\b")
 NOTHING = {"", "NaN", "None", "nan", "–", "—"}
 # Children of each MathML element; TeX such as \frac{1} makes an element with fewer.
 ARITY = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2}
@@ -44,13 +47,14 @@ ALIGNED = "align|aligned|split|gather|gathered|multline|eqnarray"
 
 @dataclass
 class Outline:
-    """The headings of a page so far."""
+    """The headings of a page so far, and the reports that it names."""
 
     title: str = ""  # HTML
     name: str = ""  # the title's text
     section: str = ""  # the last heading's text
     entries: list[tuple[str, str, str]] = field(default_factory=list)  # level, address, text
-    taken: set[str] = field(default_factory=lambda: {"content", "error"})  # addresses
+    taken: set[str] = field(default_factory=lambda: {"content", "error", "reports"})  # addresses
+    reports: list[str] | None = None  # letters; None where the page does not introduce them
 
 
 def note(what: str, why: str, address: str = "") -> str:
@@ -62,11 +66,9 @@ def note(what: str, why: str, address: str = "") -> str:
     return f"<em>[{what} not in this page: {said}]</em>"
 
 
-def figure_in(section: str, plain: str = "") -> str:
-    """Text that stands for a picture without one: what matplotlib says of it, and where it is."""
-    matplotlib = re.fullmatch(r"<(Figure size [^<>\n]{,80})>", plain)
-    what = matplotlib[1] if matplotlib else "Figure"
-    return f"{what} in section '{section}'" if section else what
+def figure_in(section: str) -> str:
+    """Text that stands for a picture without one: where it is."""
+    return f"Figure in section '{section}'" if section else "Figure"
 
 
 class _Inline(MathInlineParser):
@@ -168,8 +170,10 @@ def clean(
         if not soup.get_text(strip=True) and not soup.find(["img", "svg", "table"]):
             soup.clear()  # a box that a script would have filled
         soup.append(_parsed(note("interactive output", "it needs JavaScript")))
-    for heading in soup.find_all(re.compile("^h[1-6]$")):
+    for heading in soup.find_all(HEADINGS):
         _enter(heading, outline)
+    if outline.reports is not None:
+        _introduce(soup, outline.reports)
     for table in soup.find_all("table"):
         if table.find("table") is None:  # one of tables is a layout
             _align_numbers(table)
@@ -196,6 +200,20 @@ def _enter(heading: Tag, outline: Outline) -> None:
         outline.taken.add(slug)
         heading["id"] = slug
         outline.entries.append((heading.name, slug, text))
+
+
+def _introduce(soup: BeautifulSoup, reports: list[str]) -> None:
+    """Link the first mention of each report to the place where the page says what it is."""
+
+    def link(found: re.Match) -> str:
+        if found[1] in reports:
+            return found[0]
+        reports.append(found[1])
+        return f'<a href="#report-{found[1]}">{found[0]}</a>'
+
+    for text in soup.find_all(string=REPORT):
+        if not text.find_parent(["a", "code", "pre", "style", HEADINGS]):
+            text.replace_with(_parsed(REPORT.sub(link, escape(text))))
 
 
 def _acts(tag: Tag, key: str) -> bool:
@@ -245,7 +263,7 @@ def _content(address: str, folder: Path, attached: dict[str, Any]) -> tuple[str,
 
 
 def _picture(kind: str, content: bytes) -> str:
-    """A picture as a data URI; a large PNG becomes WebP, lossless but for photographs.
+    """A picture as a data URI; a large PNG becomes WebP, a drawing of at most 256 colours.
 
     Raises
     ------
@@ -256,18 +274,23 @@ def _picture(kind: str, content: bytes) -> str:
     if kind != "image/svg+xml":
         with Image.open(io.BytesIO(content), formats=PICTURES) as image:
             kind = Image.MIME[image.format]
-            still = image.format == "PNG" and not image.is_animated
-            eight_bits = image.mode in ("L", "LA", "P", "RGB", "RGBA")
-            fits = image.width * image.height < PIXELS and max(image.size) < SIDE
-            if len(content) > LARGE and still and eight_bits and fits:
+            if len(content) > LARGE and image.format == "PNG" and not image.is_animated:
                 smaller = io.BytesIO()
-                if image.getcolors(PHOTOGRAPHIC) is None:
-                    image.save(smaller, "WEBP", quality=90, method=0)
-                else:  # little effort: more of it takes ten times as long for a tenth of the bytes
-                    image.save(smaller, "WEBP", lossless=True, quality=0, method=1)
-                if smaller.tell() < len(content):
-                    kind, content = "image/webp", smaller.getvalue()
+                with suppress(OSError, ValueError):  # of 16 bits, or wider than WebP can be
+                    _write_webp(image, smaller)
+                    if smaller.tell() < len(content):
+                        kind, content = "image/webp", smaller.getvalue()
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _write_webp(image: Image.Image, file: io.BytesIO) -> None:
+    if image.getcolors(PHOTOGRAPHIC) is None:
+        return image.save(file, "WEBP", quality=75, method=2)
+    if image.mode == "RGBA" and image.getextrema()[3][0] == 255:
+        image = image.convert("RGB")  # of which a palette loses less
+    few = image.quantize(256, dither=Image.Dither.NONE)
+    # Little effort: more of it takes ten times as long for a tenth of the bytes.
+    return few.save(file, "WEBP", lossless=True, quality=0, method=1)
 
 
 def _mark(tag: Tag, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import reported_results, reporter
-from cifar_utils.text import interval, percent
+from cifar_utils.text import interval, listed, percent
 
 TARGET = 0.94  # the accuracy that report A trains to, by a top-k of which it does not give k
 
@@ -18,19 +18,29 @@ def answer(record: RunRecord) -> str:
 
     A run of one training says how good its network is, beside the best figure that others report
     of it on test images. A run of several says which was the best on the validation images, and
-    whether these are enough to tell it from the second and from the first. A run whose test
-    accuracy is near chance says nothing but that.
+    from which of the others these images can tell it. A run whose test accuracy is near chance says
+    nothing but that.
     """
     test = record.scores["test"]
-    n, chance = test["n"], 1 / max(1, len(test["per_class"]))
-    if test["top1_interval"][0] < 1.5 * chance:
+    if near_chance(record):
         return (
-            f"This run is too small to tell. It classifies {percent(test['top1'])} of {n:,} test "
-            f"images correctly, and guessing {percent(chance)}. More images or more epochs may do."
+            f"This run is too small to tell. It classifies {percent(test['top1'])} of "
+            f"{test['n']:,} test images correctly; guessing comes to {percent(_chance(test))}. "
+            "More images or more epochs may help."
         )
     trials = [trial for trial in record.trials if trial["val_accuracy"] is not None]
     alike = [trial for trial in trials if trial["epochs"] == trials[0]["epochs"]]
     return _compared(record, alike) if len(alike) > 1 else _trained(record)
+
+
+def near_chance(record: RunRecord) -> bool:
+    """Whether the test accuracy's 95% interval goes below 1.5 times what guessing comes to."""
+    test = record.scores["test"]
+    return test["top1_interval"][0] < 1.5 * _chance(test)
+
+
+def _chance(test: dict[str, Any]) -> float:
+    return 1 / max(1, len(test["per_class"]))
 
 
 def _trained(record: RunRecord) -> str:
@@ -64,31 +74,42 @@ def _best_reported(network: str, dataset: str) -> dict[str, Any] | None:
 
 def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     images = record.dataset["validation"]
-    first = trials[0]
-    best, second, *_ = sorted(trials, key=lambda trial: -trial["val_accuracy"])
-    words = (
+    best, *others = sorted(trials, key=lambda trial: -trial["val_accuracy"])
+    if len(others) > 3:  # the second, and the one that the others are set against
+        others = [others[0], *(trial for trial in trials[:1] if trial not in (best, others[0]))]
+    sentences = [
         f"Of {len(trials)} trainings of {best['epochs']} epochs each, one seed, the best on "
-        f"{images:,} validation images is “{best['name']}” with {percent(best['val_accuracy'])}."
-    )
-    against = [second] if first in (best, second) else [second, first]
-    return " ".join([words, *(_difference(best, other, images) for other in against)])
+        f"{images:,} validation images is {_called(best)} with {percent(best['val_accuracy'])}."
+    ]
+    gains = [(_called(other), _gain(best, other, images)) for other in others]
+    better = [f"{name} by {gain:.1f} ({told})" for name, (gain, low, told) in gains if low > 0]
+    alike = [f"{name} ({told})" for name, (_, low, told) in gains if low <= 0]
+    if better:
+        points = "points of accuracy (95% interval in parentheses)"
+        sentences.append(f"It is better, in {points}, than {listed(better)}.")
+    if alike:
+        sentences.append(f"These images can't tell it from {listed(alike)}.")
+    return " ".join(sentences)
 
 
-def _difference(best: dict[str, Any], other: dict[str, Any], images: int) -> str:
-    """How much better the best is, with the interval of Newcombe's method for two shares.
+def _called(trial: dict[str, Any]) -> str:
+    """A trial's name in quotation marks; of a search, whose trials have numbers, its values too."""
+    if not trial["name"].isdigit():
+        return f"“{trial['name']}”"
+    values = [f"{key.replace('_', ' ')} {value:g}" for key, value in trial["values"].items()]
+    return f"trial {trial['name']} ({', '.join(values)})"
 
-    (Statistics in Medicine 17, 873-890, 1998. That the images are the same ones is left out of
-    account, which makes the interval too wide rather than too narrow.)
+
+def _gain(best: dict[str, Any], other: dict[str, Any], images: int) -> tuple[float, float, str]:
+    """How many points better the best is: the gain, its interval's low end, the interval in words.
+
+    The interval is of Newcombe's method for two shares (Statistics in Medicine 17, 873-890, 1998).
+    That the images are the same ones is left out of account, so it is too wide rather than too
+    narrow.
     """
     shares = [trial["val_accuracy"] for trial in (best, other)]
     bounds = [wilson_interval(round(share * images), images) for share in shares]
     gain = shares[0] - shares[1]
     low = gain - math.hypot(shares[0] - bounds[0][0], bounds[1][1] - shares[1])
     high = gain + math.hypot(bounds[0][1] - shares[0], shares[1] - bounds[1][0])
-    told = f"95% interval {100 * low:+.1f} to {100 * high:+.1f}"
-    if low <= 0:
-        return (
-            f"“{other['name']}” has {percent(shares[1])}, which these images can't tell from it "
-            f"({told} points)."
-        )
-    return f"It is {100 * gain:.1f} points better than “{other['name']}” ({told})."
+    return 100 * gain, 100 * low, f"{100 * low:+.1f} to {100 * high:+.1f}"

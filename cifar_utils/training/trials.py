@@ -18,6 +18,8 @@ from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 
+BUILT = ("architecture", "augmentation", "normalization")  # parameters of build_model
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trial:
@@ -100,15 +102,18 @@ def run_trials(
     output
         A run's folder, in which each trial has its checkpoints; ``None`` keeps nothing.
     **settings
-        ``architecture`` and ``augmentation`` as for :func:`~cifar_utils.models.build_model`, the
-        others as for :func:`~cifar_utils.training.fit`.
+        ``architecture``, ``augmentation`` and ``normalization`` as for
+        :func:`~cifar_utils.models.build_model`, the others as for
+        :func:`~cifar_utils.training.fit`.
 
     Raises
     ------
     InputError
-        As they do, and where two names are alike.
+        As they do, where two names are alike, and where no validation images are held out.
 
     """
+    if not len(dataset.validation.labels):
+        raise InputError("trials are compared on validation images; hold some out")
     folders = [slug(name) for name in cases]
     for name, folder in zip(cases, folders, strict=True):
         if folders.count(folder) > 1:
@@ -117,7 +122,7 @@ def run_trials(
     prepared = []
     for name, case in cases.items():
         values = settings | dict(case)
-        own = {key: values.pop(key) for key in ("architecture", "augmentation") if key in values}
+        own = {key: values.pop(key) for key in BUILT if key in values}
         model = build_model(dataset=dataset, precision=precision, seed=seed, **own)
         parse_call("schedule", values.get("schedule", "constant"))
         prepared.append((name, model, values))
@@ -151,22 +156,33 @@ def best_trial(trials: Iterable[Trial]) -> Trial:
 
 
 def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.DataFrame:
-    """A page's table of trials, a row each, in words; ``target`` is a validation accuracy."""
-    return pd.DataFrame.from_dict(
-        {
-            trial.name: {
-                **{key: str(value) for key, value in trial.values.items() if value != trial.name},
-                "parameters": compact(trial.summary.parameters),
-                "FLOPs": compact(trial.summary.flops),
-                "best validation": _best(trial),
-                "at the end": _last(trial),
-                **_iterations(trial, target),
-                "training": duration(trial.history.seconds),
-            }
-            for trial in trials
-        },
-        orient="index",
-    ).fillna("—")
+    """A page's table of trials, a row each, in words; ``target`` is a validation accuracy.
+
+    What would only repeat the trials' names, and a cost that all have in common, has no column.
+    """
+    rows = {
+        trial.name: {
+            **{key: str(value) for key, value in trial.values.items()},
+            "parameters": compact(trial.summary.parameters),
+            "FLOPs": compact(trial.summary.flops),
+            "best validation": _best(trial),
+            "at the end": _last(trial),
+            "in training": _trained(trial),
+            **_iterations(trial, target),
+            "time": duration(trial.history.seconds),
+        }
+        for trial in trials
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("—")
+    common = [key for key in ("parameters", "FLOPs") if table[key].nunique() == 1 < len(table)]
+    return table.drop(
+        columns=[*common, *(key for key in table if (table[key] == table.index).all())]
+    )
+
+
+def _trained(trial: Trial) -> str:
+    epochs = trial.history.epochs
+    return percent(epochs[-1]["accuracy"]) if epochs else "—"
 
 
 def _iterations(trial: Trial, target: float | None) -> dict[str, str]:
@@ -181,19 +197,17 @@ def describe_trials(trials: Iterable[Trial]) -> str:
     trials = list(trials)
     order = sorted(trials, key=lambda trial: -math.inf if trial.diverged else trial.accuracy)[::-1]
     ranked = ", ".join(
-        f"{trial.name} {_best(trial)}" for trial in order if not math.isnan(trial.accuracy)
+        f"“{trial.name}” {_best(trial)}" for trial in order if not math.isnan(trial.accuracy)
     )
     sentences = [f"Best validation accuracy of each: {ranked}."] if ranked else []
     for trial in trials:
         chance = 1 / trial.model.output_shape[-1]
         if trial.diverged:
-            sentences.append(f"In {trial.name}, {trial.diverged}.")
+            sentences.append(f"In “{trial.name}”, {trial.diverged}.")
         elif trial.accuracy < 1.5 * chance:
-            sentences.append(f"{trial.name.capitalize()} never left chance, {percent(chance)}.")
+            sentences.append(f"“{trial.name}” never left chance, {percent(chance)}.")
         elif trial.history.epochs[-1]["val_accuracy"] < trial.accuracy / 2:
-            sentences.append(
-                f"{trial.name.capitalize()} collapsed: from {_best(trial)} to {_last(trial)}."
-            )
+            sentences.append(f"“{trial.name}” collapsed: from {_best(trial)} to {_last(trial)}.")
     return " ".join([*sentences, "One seed each: another one moves these figures, too."])
 
 

@@ -13,6 +13,14 @@ def layers_of(model, *kinds):
     return [layer for layer in model.layers if isinstance(layer, kinds)]
 
 
+@pytest.mark.parametrize("name", ["cifarnet", "cifarnet_worst", "vgg19"])
+def test_a_factor_thins_each_convolution(digits, name):
+    whole, thin = (build_model(f"{name}(width={width})", digits) for width in (1, 0.5))
+    convolutions = [layers_of(model, keras.layers.Conv2D) for model in (whole, thin)]
+    filters = [[layer.filters for layer in row] for row in convolutions]
+    assert filters[1] == [count / 2 for count in filters[0]]
+
+
 def test_fan_is_report_b_s_layer_by_layer(built):
     layers = keras.layers
     expected = [layers.InputLayer, layers.Normalization]

@@ -63,7 +63,10 @@ def test_each_axis_shows_its_name_and_bounds(space):
 def test_the_best_values_are_told(space):
     figure = plot_parallel_coordinates(trials_of(4), space)
     assert "runs from 50.0% to 80.0%; best: learning rate 0.004, weight decay 0.001" in figure.alt
-    assert "the best, number 4, 80.0%" in plot_best_so_far(trials_of(4)).alt
+    so_far = plot_best_so_far(trials_of(4), 0.6)
+    assert "the best, number 4, 80.0%. The defaults have 60.0%." in so_far.alt
+    assert "the defaults" in texts(so_far)
+    assert "defaults" not in plot_best_so_far(trials_of(4)).alt
 
 
 def test_a_trial_that_another_one_continues_is_drawn_once(space):

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from cifar_utils.data import load_dataset
 from cifar_utils.errors import InputError
 from cifar_utils.training import (
     History,
@@ -59,6 +60,10 @@ def test_the_table_says_what_differs_and_what_came_of_it(trials):
     assert [*table["learning_rate"]] == ["1e-05", "0.01", "1e+30"]
     assert table.loc["far too fast", "at the end"] == "diverged in epoch 1"
     assert table.loc["fast", "best validation"].startswith(f"{trials[1].accuracy:.1%}")
+    named = compare_trials([replace(trial, values={"rate": trial.name}) for trial in trials])
+    assert not {"rate", "parameters", "FLOPs"} & {*named}, "nothing differs in them"
+    mixed = [replace(trials[0], values={"rate": "slow"}), replace(trials[1], values={"rate": "x"})]
+    assert [*compare_trials(mixed)["rate"]] == ["slow", "x"]
 
 
 def test_a_target_ends_each_trial(digits):
@@ -73,14 +78,14 @@ def test_a_target_ends_each_trial(digits):
 
 def test_words_say_the_order_and_who_fell_by_the_way(trials):
     words = describe_trials(trials)
-    assert words.index("fast ") < words.index("slow ")
-    assert "In far too fast, the loss became" in words
+    assert words.index("“fast”") < words.index("“slow”")
+    assert "In “far too fast”, the loss became" in words
     assert "collapsed" not in words
     rows = [{"epoch": e, "val_accuracy": a, "val_loss": 1.0} for e, a in ((1, 0.8), (2, 0.1))]
     fallen = replace(trials[0], history=History(rows, 1))
-    assert "Slow collapsed: from 80.0% (epoch 1) to 10.0%." in describe_trials([fallen])
+    assert "“slow” collapsed: from 80.0% (epoch 1) to 10.0%." in describe_trials([fallen])
     still = replace(trials[0], history=History(rows[1:], 1))
-    assert "Slow never left chance, 10.0%." in describe_trials([still])
+    assert "“slow” never left chance, 10.0%." in describe_trials([still])
 
 
 def test_trials_killed_between_two_of_them_go_on(build, digits, tmp_path):
@@ -96,6 +101,12 @@ def test_trials_killed_between_two_of_them_go_on(build, digits, tmp_path):
 def test_names_must_differ(digits):
     with pytest.raises(InputError, match=r"'a b' has the name of another one; names must differ"):
         run_trials(digits, {"a b": {}, "a-b": {}}, **SETTINGS)
+
+
+def test_trials_need_validation_images():
+    data = load_dataset("digits", train_limit=100, validation_fraction=0.0)
+    with pytest.raises(InputError, match="compared on validation images; hold some out"):
+        run_trials(data, {"one": {}}, **SETTINGS)
 
 
 @pytest.mark.parametrize("mistake", [{"architecture": "tinny"}, {"schedule": "stepp(2)"}])

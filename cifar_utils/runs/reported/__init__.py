@@ -48,6 +48,11 @@ def _table() -> dict[str, Any]:
     return yaml.safe_load((FOLDER / "results.yaml").read_text("utf-8"))
 
 
+def introduction(report: str) -> str:
+    """What a report does, for readers who do not know it; ``report`` is its letter, A to E."""
+    return f"Report {report} {_table()['reports'][report]}"
+
+
 def _family(architecture: str) -> str:
     """``"resnet18(dropout=0.5)"`` is looked up as ``"resnet18"``."""
     return architecture.partition("(")[0].strip()
