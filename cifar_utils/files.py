@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+PART = ".part"  # ends the names of files that are being written; a killed process leaves them
+
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:
     """Write a file so that a reader always finds a complete one, the old or the new.
@@ -32,7 +34,7 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
 
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

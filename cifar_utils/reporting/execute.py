@@ -29,12 +29,13 @@ from rich.console import Console
 from cifar_utils.data.folder import PREFIX
 from cifar_utils.errors import InputError
 from cifar_utils.events import read_events
-from cifar_utils.files import write_atomically
+from cifar_utils.files import PART, write_atomically
 from cifar_utils.reporting import kernel as kernel_lock
 from cifar_utils.reporting.export import export_page
 from cifar_utils.reporting.parameters import read_parameters
 from cifar_utils.reporting.progress import shown_progress
 from cifar_utils.runs.folder import (
+    BEFORE,
     CHECKPOINTS,
     EVENTS,
     FACTS,
@@ -115,11 +116,14 @@ def execute(
             )
     try:
         if _checked(run, force, series).word == "done":
-            return _done(run)
+            if not run.page.exists():
+                export_page(run.folder / NOTEBOOK, run.page)
+            return Status("done")
         with _held(run):
-            status = _checked(run, force, series, held=True)  # another process may have ended it
-            if status.word == "done":
-                return _done(run)
+            status = _checked(run, force, series, held=True)
+            if status.word == "done":  # another process has ended it, or was killed at its page
+                export_page(run.folder / NOTEBOOK, run.page)
+                return status
             if status.word == "stale" and status.why:
                 tell({"event": "start"})
                 tell({"event": "note", "text": f"{status.why}; it runs afresh"})
@@ -152,12 +156,6 @@ def _checked(run: Run, force: bool, series: str, held: bool = False) -> Status:
         way_out = "give --output another folder, or --force to replace it"
         raise InputError(f"output folder {run.folder} holds another run ({status.why}); {way_out}")
     return status
-
-
-def _done(run: Run) -> Status:
-    if not run.page.exists():
-        export_page(run.folder / NOTEBOOK, run.page)
-    return Status("done")
 
 
 def _execute(run: Run, series: str, watch: "_Watch") -> Status:
@@ -383,6 +381,11 @@ def _held(run: Run) -> Iterator[None]:
         run.folder.mkdir(parents=True, exist_ok=True)
         # A kernel whose process was killed notices it within a second or so, and ends.
         with run.locked(LOCK_SECONDS):
+            for path in run.left:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.suffix == PART:
+                    path.unlink(missing_ok=True)
             yield
     finally:
         for path in made:
@@ -393,12 +396,13 @@ def _held(run: Run) -> Iterator[None]:
 @contextmanager
 def _restored(folder: Path, afresh: bool) -> Iterator[None]:
     """A run's folder, emptied for a run ``afresh``; put back where that ends in bad input."""
-    aside = folder / ".before"
+    aside = folder / BEFORE
     cleared = False
+    # What a killed process has begun to clear must still be a run, and not go on.
+    order = {FACTS: 2} | dict.fromkeys(CHECKPOINTS, 0)
     try:
-        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        for path in visible(folder):
+        for path in sorted(visible(folder), key=lambda path: order.get(path.name, 1)):
             if afresh:
                 path.rename(aside / path.name)
             elif path.name in (FACTS, NOTEBOOK, PAGE):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import write_atomically
+from cifar_utils.files import PART, write_atomically
 from cifar_utils.provenance import changed_code
 from cifar_utils.runs.record import RunRecord, read_record
 
@@ -34,6 +34,7 @@ PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras
 EVENTS = "events.jsonl"
 CHECKPOINTS = ("checkpoint", "features", "tuning")  # to go on from; not needed in the end
 LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
+BEFORE = ".before"  # what a run takes the place of, while it runs
 KINDS = {"notebook": str, "parameters": dict, "notebook_sha256": str}  # of values of run.json
 DATA = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit", "image_size")
 
@@ -226,6 +227,13 @@ class Run:
             return f"{again} and this output: it goes on from its checkpoint"
         return again
 
+    @property
+    def left(self) -> list[Path]:
+        """What a process that runs it keeps in its folder, and leaves there where it is killed."""
+        names = LOCK, KERNEL_LOCK, BEFORE
+        hidden = self.folder.rglob(".*")
+        return [path for path in hidden if path.name in names or path.suffix == PART]
+
     def identity(self) -> dict[str, Any]:
         """What makes a planned run another one than the next: the first keys of ``run.json``."""
         cells = read_cells(self.notebook)
@@ -272,7 +280,8 @@ class Run:
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             return Status("other", "; ".join(differing[:3]) + more)
-        if facts.get("outcome") != "finished" or not self.has_record:
+        stopped = self.left and not held  # its page may not be made yet
+        if facts.get("outcome") != "finished" or not self.has_record or stopped:
             error = facts.get("error")
             return Status("unfinished", f"it failed: {error}" if error else "it was stopped")
         if facts.get("notebook_sha256") != wanted["notebook_sha256"]:

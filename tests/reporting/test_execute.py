@@ -236,6 +236,47 @@ def test_a_kernel_whose_process_is_killed_ends_before_another_gets_the_folder(
     assert not alive(kernel.pid)
 
 
+@pytest.mark.parametrize(("stopped_at", "word"), [("its page", "done"), ("training", "finished")])
+def test_what_a_killed_process_left_is_gone_in_the_end(done, console, stopped_at, word):
+    done.page.write_text("the page of an earlier try")
+    (done.folder / ".before").mkdir()
+    (done.folder / "checkpoint").mkdir()
+    for name in (".lock", ".kernel.lock", ".before/run.json", "checkpoint/.state.json.x.part"):
+        (done.folder / name).touch()
+    if stopped_at == "training":
+        done.write_facts(done.identity())
+    assert execute(done, console=console).word == word
+    assert "an earlier try" not in done.page.read_text()
+    assert list(done.folder.rglob(".*")) == []
+
+
+DIE = """\
+import os
+
+rename = Path.rename
+
+def rename_and_die(path, target):
+    rename(path, target)
+    if path.name == "run.json":
+        os.kill(os.getpid(), 9)
+
+Path.rename = rename_and_die
+"""
+
+
+def test_a_run_whose_folder_was_being_cleared_begins_again(done, write_notebook, console):
+    notebook = write_notebook("print('another cell')")
+    (done.folder / "checkpoint").mkdir()
+    (done.folder / "checkpoint" / "old").touch()
+    script = EXECUTE.replace("\n\n", f"\n{DIE}\n").replace(
+        "{})", "{'epochs': '3', 'note': \"it's {odd}\"})"
+    )
+    subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, check=False)
+    assert (done.folder / ".before" / "run.json").exists()
+    assert execute(replace(done, notebook=notebook), console=console).word == "finished"
+    assert not (done.folder / "checkpoint").exists()
+
+
 def test_sockets_need_no_short_folder(project, write_notebook, console, monkeypatch):
     deep = project / ("d" * 120)
     deep.mkdir()
