@@ -65,6 +65,14 @@ def main() -> None:
 
 def measure(folder: Path, count: int, jobs: int) -> float:
     """Seconds that a series of no-op runs takes, from the command's start to its end."""
+    command = prepare(folder, count, jobs)
+    started = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - started
+
+
+def prepare(folder: Path, count: int, jobs: int) -> list[str]:
+    """The command of a series of no-op runs; its files and its output lie in a folder."""
     new = nbformat.v4
     parameters = new.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
     cells = [new.new_markdown_cell("# Nothing\n\nDoes nothing."), parameters]
@@ -79,13 +87,7 @@ def measure(folder: Path, count: int, jobs: int) -> float:
     file = folder / "series.yaml"
     file.write_text(json.dumps({"profiles": {"quick": [run]}}))  # JSON is YAML
     command = [sys.executable, "-m", "cifar_utils.reporting.cli", "series", str(file)]
-    started = time.monotonic()
-    subprocess.run(
-        [*command, "--jobs", str(jobs), "--output", str(folder / "out")],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return time.monotonic() - started
+    return [*command, "--jobs", str(jobs), "--output", str(folder / "out")]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "re
 PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
 EVENTS = "events.jsonl"
 CHECKPOINTS = ("checkpoint", "features", "tuning")  # to go on from; not needed in the end
+PART = ".part"  # in the names of files that are being written; a killed process leaves them
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:
@@ -39,7 +40,8 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
 
     """
     path = Path(path)
-    place = {"dir": path.parent, "prefix": f".{path.stem}.", "suffix": path.suffix}
+    ending = PART + path.suffix  # Keras goes by the suffix
+    place = {"dir": path.parent, "prefix": f".{path.stem}.", "suffix": ending}
     file = tempfile.NamedTemporaryFile(**place, delete=False)  # noqa: SIM115
     temporary = Path(file.name)
     try:

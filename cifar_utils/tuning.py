@@ -298,7 +298,7 @@ def tune(
         _check(folder, study)
 
         def train(values: dict[str, float], until: int) -> tuple[keras.Model, History]:
-            keras.utils.clear_session()  # else the graphs of all trials stay in memory
+            _forget_graphs()
             own = {name: values[name] for name in TRAINED if name in values}
             model = build_model(_network(architecture, values), data, seed=seed, **built)
             return model, fit(
@@ -316,6 +316,19 @@ def tune(
                 f"all {len(found)} trials diverged: lower learning_rate in space"
             )
         return Search(found, *train(best.values, best.epochs), len(data.validation.labels))
+
+
+def _forget_graphs() -> None:
+    """Free the memory that graphs of earlier trainings take."""
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.framework import ops
+
+        # TensorFlow keeps each custom gradient for ever, and with it the whole step. Each step has
+        # one: Keras adds up gradients over replicas. There is no public way to take it back.
+        registered = ops.gradient_registry._registry
+        for name in [name for name in registered if name.startswith("CustomGradient-")]:
+            del registered[name]
+    keras.utils.clear_session()
 
 
 def _network(architecture: str, values: dict[str, float]) -> str:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -172,7 +173,11 @@ class WholeFilesEngine(Engine):
         book = _Book(nb, run, watch.tell)
         nb.metadata.papermill.update(input_path=run.notebook.name, output_path=NOTEBOOK)
         book.notebook_start()
-        with kernel_lock.short_folder() as folder, Path(folder, "stdio").open("w+b") as stdio:
+        with (
+            kernel_lock.short_folder() as folder,
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
+            Path(folder, "stdio").open("w+b") as stdio,
+        ):
             kernel = AsyncKernelManager(
                 kernel_name=kernel_name,
                 # Without folders to look in, the kernel is that of this very interpreter.
@@ -195,6 +200,8 @@ class WholeFilesEngine(Engine):
                 extra_arguments=[f"--ext={kernel_lock.__name__}"],
             )
             environment = os.environ | {kernel_lock.VARIABLE: str(run.folder.absolute())}
+            # A kernel is ended before it removes its temporary files.
+            environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
             try:
                 client.execute(cleanup_kc=True, stdout=stdio, stderr=stdio, env=environment)
             except (DeadKernelError, RuntimeError):  # the latter: it never answered

@@ -4,13 +4,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import CHECKPOINTS, FACTS, NOTEBOOK, PAGE, RECORD
+from cifar_utils.files import CHECKPOINTS, FACTS, NOTEBOOK, PAGE, PART, RECORD
 from cifar_utils.reporting.engine import FULL, UNWANTED, Watch, execute_notebook
 from cifar_utils.reporting.export import export_page
-from cifar_utils.runs.folder import Run, RunningError, Status, visible
+from cifar_utils.runs.folder import BEFORE, Run, RunningError, Status, visible
 
 LOCK_SECONDS = 5
 
@@ -62,18 +63,20 @@ def execute(
 
     """
     try:
-        if _checked(run, force, series).word != "done":
-            with _held(run):
-                status = _checked(run, force, series, held=True)
-                if status.word != "done":  # else another process has ended it just now
-                    tell({"event": "start"})
-                    if status.word == "stale" and status.why:
-                        tell({"event": "note", "text": f"{status.why}; it runs afresh"})
-                    with _restored(run, afresh=status.word == "stale"):
-                        return _execute(run, series, Watch(run, tell, wanted))
-        if not run.page.exists():
-            export_page(run.folder / NOTEBOOK, run.page)
-        return Status("done")
+        if _checked(run, force, series).word == "done":
+            if not run.page.exists():
+                export_page(run.folder / NOTEBOOK, run.page)
+            return Status("done")
+        with _held(run):
+            status = _checked(run, force, series, held=True)
+            if status.word == "done":  # another process has ended it, or was killed at its page
+                export_page(run.folder / NOTEBOOK, run.page)
+                return status
+            tell({"event": "start"})
+            if status.word == "stale" and status.why:
+                tell({"event": "note", "text": f"{status.why}; it runs afresh"})
+            with _restored(run.folder, afresh=status.word == "stale"):
+                return _execute(run, series, Watch(run, tell, wanted))
     except RunningError as error:
         return Status("running", str(error))
     except OSError as error:
@@ -132,6 +135,11 @@ def _held(run: Run) -> Iterator[None]:
         run.folder.mkdir(parents=True, exist_ok=True)
         # A kernel whose process was killed notices it within a second or so, and ends.
         with run.locked(LOCK_SECONDS):
+            for path in run.left:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.suffix == PART:
+                    path.unlink(missing_ok=True)
             yield
     finally:
         for path in made:
@@ -140,22 +148,20 @@ def _held(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _restored(run: Run, afresh: bool) -> Iterator[None]:
+def _restored(folder: Path, afresh: bool) -> Iterator[None]:
     """A run's folder, emptied for a run ``afresh``; put back where that ends in bad input."""
-    folder, aside = run.folder, run.folder / ".before"
+    aside = folder / BEFORE
     cleared = False
+    # A process that is stopped on the way leaves a run, but none that goes on or is done.
+    order = dict.fromkeys(CHECKPOINTS, 0) | {RECORD: 1, FACTS: 3}
     try:
-        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        for name in (FACTS, NOTEBOOK, PAGE):
-            if (folder / name).exists():
-                shutil.copy2(folder / name, aside)
-        if afresh:
-            run.write_facts({})  # after a kill on the way, what is left is taken for no run's
-            for path in visible(folder):
-                if path.name != FACTS:
-                    path.replace(aside / path.name)
-        cleared = afresh or not visible(folder)
+        for path in sorted(visible(folder), key=lambda path: order.get(path.name, 2)):
+            if afresh:
+                path.replace(aside / path.name)
+            elif path.name in (FACTS, NOTEBOOK, PAGE):
+                shutil.copy2(path, aside)
+        cleared = not visible(folder)
         yield
     except (InputError, OSError) as error:
         kept = any((folder / name).exists() for name in CHECKPOINTS)

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import FACTS, MODEL, PAGE, PREDICTED, PREDICTIONS, RECORD, write_atomically
+from cifar_utils.files import (
+    FACTS,
+    MODEL,
+    PAGE,
+    PART,
+    PREDICTED,
+    PREDICTIONS,
+    RECORD,
+    write_atomically,
+)
 from cifar_utils.provenance import changed_code
 from cifar_utils.runs.record import RunRecord, read_record
 
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
     from cifar_utils.evaluation import Predicted, Scores
 
 LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
+BEFORE = ".before"  # what a run takes the place of, while it runs
 DATA = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit", "image_size")
 
 
@@ -206,6 +216,13 @@ class Run:
     def _way_out(self) -> str:
         return f"run {self.record.notebook} again with its parameters"
 
+    @property
+    def left(self) -> list[Path]:
+        """What a process that runs it keeps in its folder, and leaves there where it is killed."""
+        names = LOCK, KERNEL_LOCK, BEFORE
+        hidden = self.folder.rglob(".*")
+        return [path for path in hidden if path.name in names or PART in path.suffixes]
+
     def identity(self) -> dict[str, Any]:
         """What makes a planned run another one than the next: the first keys of ``run.json``."""
         cells = read_cells(self.notebook)
@@ -252,7 +269,8 @@ class Run:
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             return Status("other", "; ".join(differing[:3]) + more)
-        if facts.get("outcome") != "finished":
+        stopped = self.left and not held  # its page may not be made yet
+        if facts.get("outcome") != "finished" or stopped:
             error = facts.get("error")
             return Status("unfinished", f"it failed: {error}" if error else "it was stopped")
         try:

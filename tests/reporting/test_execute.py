@@ -103,7 +103,7 @@ def test_forcing_replaces_a_run_but_nothing_else(done, project):
         execute(plan_run(done.notebook, {}, mine), force=True)
 
 
-def test_a_stop_while_a_run_is_put_aside_leaves_no_run_to_go_on_with(done, monkeypatch):
+def test_a_run_that_was_stopped_while_it_was_put_aside_begins_again(done, monkeypatch):
     replace_file, calls = Path.replace, []
 
     def stop_at_the_third(path, target):
@@ -116,8 +116,9 @@ def test_a_stop_while_a_run_is_put_aside_leaves_no_run_to_go_on_with(done, monke
     with pytest.raises(KeyboardInterrupt):
         execute(done, force=True)
     monkeypatch.undo()
-    assert done.status().word == "other"
-    assert execute(done, force=True).word == "finished"
+    assert done.status().word == "unfinished"
+    assert execute(done).word == "finished"
+    assert list(done.folder.rglob(".*")) == []
 
 
 def test_a_failed_notebook_keeps_its_part_and_goes_on(project, write_notebook):
@@ -189,12 +190,29 @@ def test_what_a_series_has_begun_afresh_it_goes_on_with(done):
     assert execute(done, force=True, series="this").word == "done"
 
 
+@pytest.mark.parametrize(("stopped_at", "word"), [("its page", "done"), ("training", "finished")])
+def test_what_a_killed_process_left_is_gone_in_the_end(done, stopped_at, word):
+    done.page.write_text("the page of an earlier try")
+    (done.folder / ".before").mkdir()
+    (done.folder / "checkpoint").mkdir()
+    for name in (".lock", ".kernel.lock", ".before/run.json", "checkpoint/.state.x.part.json"):
+        (done.folder / name).touch()
+    if stopped_at == "training":
+        done.write_facts(done.identity())
+    assert execute(done).word == word
+    assert "an earlier try" not in done.page.read_text()
+    assert list(done.folder.rglob(".*")) == []
+
+
 def test_odd_names_and_a_deep_temporary_folder_are_no_trouble(project, write_notebook, monkeypatch):
     deep = project / ("d" * 120)  # too long for the path of a socket in it
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    notebook = write_notebook(name="01 {tiny} [b]", folder=project / "a {b}")
-    assert execute(plan_run(notebook, {}, project / "out {epochs} <i>")).word == "finished"
+    cell = "import tempfile\nprint(tempfile.mkstemp()[1])"
+    notebook = write_notebook(cell, name="01 {tiny} [b]", folder=project / "a {b}")
+    run = plan_run(notebook, {}, project / "out {epochs} <i>")
+    assert execute(run).word == "finished"
+    assert texts(run)[0].startswith(str(deep))
     assert not any(deep.iterdir())
 
 

@@ -40,6 +40,9 @@ def test_status_goes_from_new_over_unfinished_to_done(run, finish):
     assert run.status()[:2] == ("unfinished", "it failed: ValueError: x")
     finish(run)
     assert run.status()[:2] == ("done", "finished on 2026-01-02")
+    (run.folder / ".before").mkdir()  # a process was killed while it made the page
+    assert run.status()[:2] == ("unfinished", "it was stopped")
+    assert run.status(held=True).word == "done"
     (run.folder / "record.json").write_text("{")
     assert run.status().word == "unfinished"
 
