@@ -262,7 +262,7 @@ def _tell(name: str, run: Run, status: Status, before: str) -> None:
 @commands.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def site(folder: Path) -> None:
-    """Make the site of all runs below FOLDER: index.html, curves.html, and the runs' pages.
+    """Make the site of all runs below FOLDER: index.html and the runs' pages.
 
     Pages are exported anew where their notebook, record or the template has changed, and linked
     with one another; nothing is executed.

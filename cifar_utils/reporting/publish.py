@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cifar_utils.errors import InputError
 from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD
@@ -71,12 +72,12 @@ def _copy(run: Run, target: Path) -> Path:
     for name in PUBLISHED:
         if (run.folder / name).exists():
             shutil.copy2(run.folder / name, new)
-    _move(new / NOTEBOOK, f"reports/published/{run.name}")
+    kept = run.record.parameters | {"output": f"reports/published/{run.name}"}
+    _without_paths(new / NOTEBOOK, kept)
     export_page(new / NOTEBOOK, new / PAGE)
     facts = run.facts
-    if "dataset" in facts.get("parameters", {}):  # may hold a path of this machine
-        facts["parameters"]["dataset"] = run.record.dataset["name"]
-        (new / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+    facts["parameters"] = {name: kept.get(name, x) for name, x in facts["parameters"].items()}
+    (new / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
     if target.exists():
         target.rename(old)
     new.rename(target)
@@ -84,13 +85,15 @@ def _copy(run: Run, target: Path) -> Path:
     return target
 
 
-def _move(notebook: Path, folder: str) -> None:
-    """Name a folder as the one that a notebook was executed into, instead of this machine's."""
+def _without_paths(notebook: Path, kept: Mapping[str, Any]) -> None:
+    """Give an executed notebook the values that its record has in place of paths."""
     text = notebook.read_text("utf-8")
     given = json.loads(text)["metadata"].get("papermill", {}).get("parameters", {})
-    if old := given.get("output"):
-        for form in (f'"output": "{old}"', f'output = \\"{old}\\"'):  # metadata, and the cell
-            text = text.replace(form, form.replace(old, folder))
-        if Path(old).is_absolute():  # then an output that names it can mean nothing else
-            text = text.replace(old, folder)
-        notebook.write_text(text, "utf-8")
+    for name, old in given.items():
+        new = kept.get(name)
+        if isinstance(old, str) and isinstance(new, str) and old != new:
+            for form in (f'"{name}": "{old}"', f'{name} = \\"{old}\\"'):  # metadata, and the cell
+                text = text.replace(form, form.replace(old, new))
+            if Path(old).is_absolute():  # then an output that names it can mean nothing else
+                text = text.replace(old, new)
+    notebook.write_text(text, "utf-8")

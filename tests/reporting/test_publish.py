@@ -18,18 +18,21 @@ def add(project, write_run, report_cells):
     def add(name="mine", commit="abc123", dataset="digits", path="", top1=0.5, output=None):
         folder = write_run(project / "reports" / name, *report_cells(), dataset=dataset, top1=top1)
         if output:
-            given = f"epochs = 2\noutput = {json.dumps(output)}\n"
+            given = f'epochs = 2\nweights = "/home/me/w.h5"\noutput = {json.dumps(output)}\n'
             tagged = new_code_cell(given, metadata={"tags": ["injected-parameters"]})
             told = new_output("stream", text=f"{output}: done")
             cells = [tagged, new_code_cell("run()", outputs=[told], execution_count=2)]
             notebook = new_notebook(cells=cells)
-            notebook.metadata["papermill"] = {"parameters": {"epochs": 2, "output": output}}
+            notebook.metadata["papermill"] = {
+                "parameters": {"epochs": 2, "weights": "/home/me/w.h5", "output": output}
+            }
             nbformat.write(notebook, folder / "notebook.ipynb")
         record = json.loads((folder / "record.json").read_text())
+        record["parameters"] |= {"dataset": dataset, "weights": "w.h5"}
         record["trained_by"] = [{"first": 1, "last": 2, "git": commit, "processor": "a CPU"}]
         (folder / "record.json").write_text(json.dumps(record))
         facts = json.loads((folder / "run.json").read_text())
-        facts["parameters"] = {"dataset": path or dataset}
+        facts["parameters"] = {"dataset": path or dataset, "weights": "/home/me/w.h5"}
         (folder / "run.json").write_text(json.dumps(facts))
         for left in ("model.keras", "predictions.npz", "predicted.npz", "events.jsonl"):
             (folder / left).write_text("")
@@ -55,7 +58,7 @@ def test_what_a_reader_needs_is_copied_and_the_site_and_results_are_made_anew(ad
 
 
 @pytest.mark.parametrize("output", ["/home/me/runs/mine", "reports/mine", "m"])
-def test_a_published_notebook_names_the_folder_that_it_lies_in(add, project, output):
+def test_a_published_notebook_names_its_folder_and_no_path_of_a_machine(add, project, output):
     source = add(output=output)
     before = (source / "notebook.ipynb").read_text()
     assert main(["publish", "reports/mine"]) == 0
@@ -63,9 +66,12 @@ def test_a_published_notebook_names_the_folder_that_it_lies_in(add, project, out
     notebook = nbformat.read(published / "notebook.ipynb", 4)
     assert notebook.metadata.papermill.parameters == {
         "epochs": 2,
+        "weights": "w.h5",
         "output": "reports/published/mine",
     }
-    assert notebook.cells[0].source == 'epochs = 2\noutput = "reports/published/mine"\n'
+    assert notebook.cells[0].source == (
+        'epochs = 2\nweights = "w.h5"\noutput = "reports/published/mine"\n'
+    )
     assert "reports/published/mine" in (published / "report.html").read_text()
     for file in ("notebook.ipynb", "report.html"):
         assert "/home/me" not in (published / file).read_text()
