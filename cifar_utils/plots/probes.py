@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from cifar_utils.errors import InputError
 from cifar_utils.plots.figure import (
@@ -85,6 +85,8 @@ def plot_gradient_norms(
         told.append(f"{name}: {ends}")
     axes.set(yscale="log", xlabel="kernel, from the input on", ylabel="norm of its gradient")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(LogFormatter())  # 60 instead of 6 × 10¹
+    axes.yaxis.set_minor_formatter(LogFormatter())
     add_legend(figure, axes)
     caption = (
         f"The L2 norm of the loss's gradient by each kernel of a convolution or dense layer, in a "

@@ -306,8 +306,9 @@ def _align_numbers(table: Tag) -> None:
         if texts - NOTHING and all(NUMBER.fullmatch(text) for text in texts - NOTHING):
             for cell in (row[column] for row in rows if len(row) > column):
                 _mark(cell, "number")
-                for text in cell.find_all(string=True):  # 13.3 % stays on one line
-                    text.replace_with(BREAK.sub("\N{NO-BREAK SPACE}", text))
+                if cell.name == "td":  # 13.3 % stays on one line
+                    for text in cell.find_all(string=True):
+                        text.replace_with(BREAK.sub("\N{NO-BREAK SPACE}", text))
 
 
 def _name_columns(table: Tag) -> None:
