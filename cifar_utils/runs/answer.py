@@ -53,13 +53,11 @@ def _trained(record: RunRecord) -> str:
     ]
     best = _best_reported(network, data["name"])
     if best is not None:
-        points = round(100 * (test["top1"] - best["top1"]), 1)
-        side = (
-            f"{abs(points)} points {'above' if points > 0 else 'below'}" if points else "equal to"
-        )
         whose = reporter(best).removesuffix(".")
-        reported = f"the {percent(best['top1'], 2)} reported by {whose}"
-        sentences.append(f"That is {side if points else 'equal to'} {reported}.")
+        sentences.append(
+            f"The best figure reported of this network is {percent(best['top1'], 2)}, by {whose}; "
+            "its settings may differ."
+        )
     reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
     if reached and best is None and len(test["top_k"]) > 5:
         sentences.append(f"Counted by top-k, {percent(TARGET, 0)} is reached at k = {reached[0]}.")
