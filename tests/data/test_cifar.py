@@ -138,7 +138,7 @@ def test_a_flipped_bit_in_an_archive_is_found_by_its_checksum(official, refused)
         read_cifar(path, CIFAR10)
 
 
-@pytest.mark.parametrize("content", [b"not an archive", gzip.compress(b"not a tar" * 200)])
+@pytest.mark.parametrize("content", [b"not an archive", gzip.compress(b"not a tar" * 200, mtime=0)])
 def test_another_file_under_the_name_of_an_archive(tmp_path, refused, content):
     path = tmp_path / CIFAR10.file
     path.write_bytes(content)
@@ -238,32 +238,35 @@ def header_of(kind):
     return member.tobuf(tarfile.USTAR_FORMAT)
 
 
-TEXT = b"X\x00\x00\x00\x01" + b"a" * 2**24  # a text of 16 MiB
-EXPANDING = {
-    "tuples for a shape": (small_batch(shape=nested(tuple, 8)), "more than once"),
-    "tuples for a dtype": (small_batch(kind=nested(tuple, 8)), "more than once"),
-    "lists for labels": (small_batch(labels=nested(list, 9)), "more than once"),
-    "tuples for a key": (b"\x80\x02}" + nested(tuple, 40) + b"Ns.", "more than once"),
-    "a far place in the memo": (b"\x80\x02Nr\x00\x00\x00\x08.", "134,217,728"),
-    "a text encoded again and again": (
-        b"\x80\x02(c_codecs\nencode\nq\x00" + TEXT + b"q\x01" + 99 * b"h\x00(h\x01Ntre" + b"t.",
-        "more than once",
-    ),
-    "many empty lists": (b"\x80\x02(" + b"]" * 10**8 + b"t.", "opcodes"),
-    "a long name for a class": (b"\x80\x02c" + bytes(2**28), "newline"),
-    "a header of pax": (zeros_after(header_of(tarfile.XHDTYPE)), "3,000,000,000 bytes"),
-    "a long name": (zeros_after(header_of(tarfile.GNUTYPE_LONGNAME)), "3,000,000,000 bytes"),
-    "zeros after the end": (zeros_after(bytes(1024)), "after the end"),
-    "headers without end": (
-        gzip.compress(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT) * 2**20),
-        "too much",
-    ),
-}
+def expanding():
+    """Contents that are small on the disk and huge in memory, and what they are refused for."""
+    text = b"X\x00\x00\x00\x01" + b"a" * 2**24  # 16 MiB
+    return {
+        "tuples for a shape": (small_batch(shape=nested(tuple, 8)), "more than once"),
+        "tuples for a dtype": (small_batch(kind=nested(tuple, 8)), "more than once"),
+        "lists for labels": (small_batch(labels=nested(list, 9)), "more than once"),
+        "tuples for a key": (b"\x80\x02}" + nested(tuple, 40) + b"Ns.", "more than once"),
+        "a far place in the memo": (b"\x80\x02Nr\x00\x00\x00\x08.", "134,217,728"),
+        "a text encoded again and again": (
+            b"\x80\x02(c_codecs\nencode\nq\x00" + text + b"q\x01" + 99 * b"h\x00(h\x01Ntre" + b"t.",
+            "more than once",
+        ),
+        "many empty lists": (b"\x80\x02(" + b"]" * 10**8 + b"t.", "opcodes"),
+        "a long name for a class": (b"\x80\x02c" + bytes(2**28), "newline"),
+        "a header of pax": (zeros_after(header_of(tarfile.XHDTYPE)), "3,000,000,000 bytes"),
+        "a long name": (zeros_after(header_of(tarfile.GNUTYPE_LONGNAME)), "3,000,000,000 bytes"),
+        "zeros after the end": (zeros_after(bytes(1024)), "after the end"),
+        "headers without end": (
+            gzip.compress(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT) * 2**20),
+            "too much",
+        ),
+    }
 
 
 @pytest.mark.slow
 def test_what_expands_is_refused_in_little_memory_and_time(tmp_path):
-    for name, (content, _) in EXPANDING.items():
+    contents = expanding()
+    for name, (content, _) in contents.items():
         packed = content.startswith(b"\x1f\x8b")
         path = tmp_path / name / (CIFAR10.file if packed else "cifar-10-batches-py/batches.meta")
         path.parent.mkdir(parents=True)
@@ -281,11 +284,11 @@ for folder in sys.argv[1:]:
         print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, *(tmp_path / name for name in EXPANDING)],
+        [sys.executable, "-c", code, *(tmp_path / name for name in contents)],
         capture_output=True, text=True, check=True, timeout=600,
     )  # fmt: skip
     lines = done.stdout.splitlines()
-    for (name, (_, words)), line in zip(EXPANDING.items(), lines, strict=True):
+    for (name, (_, words)), line in zip(contents.items(), lines, strict=True):
         assert str(tmp_path / name) in line
         assert words in line
 
