@@ -1,5 +1,6 @@
 # make report   run the experiments on the embedded digits and print where to read them
 # make test     the test suite; make test-all takes the slow ones in
+# make coverage the same, and the lines of cifar_utils that no test runs
 # make lab      JupyterLab on the notebooks
 # make publish  the site over the published runs, RESULTS.md and README's table, made anew
 # make lint     what CI checks before the tests
@@ -11,7 +12,7 @@ FITS := >=3.11.4,<3.14
 READY := .venv/.ready
 TOOL := .venv/bin
 
-.PHONY: report test test-all lab publish lint
+.PHONY: report test test-all coverage lab publish lint
 .DEFAULT_GOAL := report
 
 report: $(READY)
@@ -22,6 +23,9 @@ test: $(READY)
 
 test-all: $(READY)
 	@$(TOOL)/python -m pytest --numprocesses auto --dist loadfile -m ''
+
+coverage: $(READY)
+	@$(TOOL)/python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 lab: .venv/.lab
 	@$(TOOL)/jupyter lab notebooks
