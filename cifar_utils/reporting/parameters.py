@@ -34,11 +34,11 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
 
 
 def read_question(notebook: Path) -> str:
-    """The first question in a notebook's prose; empty where it asks none."""
+    """The first question in a notebook's prose, or its first sentence where it asks none."""
     prose = "\n".join(source for kind, source, _ in read_cells(notebook) if kind == "markdown")
     lines = " ".join(line for line in prose.splitlines() if not line.startswith("#"))
     sentences = re.split(r"(?<=[.?!])\s+", lines.replace("*", "").strip())
-    return next((sentence for sentence in sentences if sentence.endswith("?")), "")
+    return next((sentence for sentence in sentences if sentence.endswith("?")), sentences[0])
 
 
 def read_options(kind: str, name: str) -> tuple[str, list[tuple[str, str, str, str]]]:

@@ -95,7 +95,7 @@ def test_a_run_and_the_same_again(cli, write_notebook, project):
     assert cli("export", "mine/notebook.ipynb")[1] == "page: mine/notebook.html\n"
     assert cli("site", ".")[1] == "index: index.html\n"
     assert {path.name for path in project.rglob("*.html")} == {
-        "report.html", "notebook.html", "index.html", "curves.html",
+        "report.html", "notebook.html", "index.html",
     }  # fmt: skip
     status, out, _ = cli(
         "run", "01", "-p", "epochs=3", "-p", "note=a=b", "--force", "--output", "mine"
