@@ -53,9 +53,8 @@ def _trained(record: RunRecord) -> str:
     ]
     best = _best_reported(network, data["name"])
     if best is not None:
-        whose = reporter(best).removesuffix(".")
         sentences.append(
-            f"The best figure reported of this network is {percent(best['top1'], 2)}, by {whose}; "
+            f"The best figure reported of this network is {percent(best['top1'], 2)}, by {reporter(best)}; "
             "its settings may differ."
         )
     reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
