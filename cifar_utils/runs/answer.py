@@ -54,8 +54,8 @@ def _trained(record: RunRecord) -> str:
     best = _best_reported(network, data["name"])
     if best is not None:
         sentences.append(
-            f"The best figure reported of this network is {percent(best['top1'], 2)}, by {reporter(best)}; "
-            "its settings may differ."
+            f"The best figure reported of this network is {percent(best['top1'], 2)}, by "
+            f"{reporter(best)}; its settings may differ."
         )
     reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
     if reached and best is None and len(test["top_k"]) > 5:
