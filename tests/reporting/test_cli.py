@@ -267,8 +267,8 @@ def begin(command: list[str], pid: Path, **environment: str) -> tuple[subprocess
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
-        # What a shell runs in the background has the signal ignored, and passes that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # What a shell runs in the background, or nohup, has signals ignored, and passes that on.
+        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in SIGNALS.values()],
         start_new_session=True,  # as a terminal does, whose Ctrl-C goes to the whole group
     )
     try:
