@@ -138,7 +138,7 @@ def _held(run: Run) -> Iterator[None]:
             for path in run.left:
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path.suffix == PART:
+                elif PART in path.suffixes:
                     path.unlink(missing_ok=True)
             yield
     finally:
