@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 import latex2mathml.converter
 from bs4 import BeautifulSoup, Tag
+from bs4.exceptions import ParserRejectedMarkup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathInlineParser
 from PIL import Image
 
@@ -150,7 +151,7 @@ def clean(
 
     """
     # Beautiful Soup warns of a line without markup, which might be meant as a file's name.
-    soup = BeautifulSoup(f"{html}\n", "html.parser")
+    soup = _parsed(f"{html}\n")
     tags = soup.find_all(True)
     scripted = any(tag.name in SCRIPTED for tag in tags)
     for tag in tags:
@@ -185,7 +186,10 @@ def clean(
 
 
 def _parsed(html: str) -> BeautifulSoup:
-    return BeautifulSoup(html, "html.parser")
+    try:
+        return BeautifulSoup(html, "html.parser")
+    except ParserRejectedMarkup:  # "<![" that opens no section is text
+        return BeautifulSoup(html.replace("<![", "&lt;!["), "html.parser")
 
 
 def _enter(heading: Tag, outline: Outline) -> None:

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -303,6 +303,7 @@ MARKUP = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).ma
 
 @settings(max_examples=40, deadline=None)
 @given(MARKUP, st.sampled_from(["text/html", "text/markdown", "text/latex", "image/png"]))
+@example("<![", "text/html")
 def test_any_markup_makes_a_page(folder, markup, kind):
     page = exported(
         folder,
