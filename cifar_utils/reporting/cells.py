@@ -17,7 +17,7 @@ from cifar_utils.reporting.fragments import Outline, clean, figure_in, markdown_
 NEEDS_SCRIPT = re.compile(r"application/(javascript|vnd\..*)")
 
 
-def read_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
+def ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
     """Read a notebook and make its cells ready for a page.
 
     Each cell has ``tags``. A code cell has ``outputs``, each of which is a stream, an error or has

@@ -20,7 +20,7 @@ from cifar_utils.choices import parse_parameters
 from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
 from cifar_utils.provenance import own_commit
-from cifar_utils.reporting.cells import read_cells
+from cifar_utils.reporting.cells import ready_cells
 from cifar_utils.reporting.facts import record_facts
 from cifar_utils.reporting.runs import project_folder
 from cifar_utils.runs.answer import answer, near_chance
@@ -96,7 +96,7 @@ def page_look() -> dict[str, str]:
 
 def render_page(notebook: Path, record: RunRecord | None = None) -> str:
     """The page's HTML; raises as :func:`export_page` does."""
-    nb, outline = read_cells(notebook)
+    nb, outline = ready_cells(notebook)
     run = nb.metadata.get("papermill", {})
     page = {
         "address": quote(os.fsencode(notebook.name)),
@@ -138,7 +138,7 @@ def _exporter() -> TemplateExporter:
         template_name=TEMPLATE.name,
         template_file="page.html.j2",
         extra_template_basedirs=[str(TEMPLATE.parent)],
-        default_preprocessors=[],  # read_cells has done what there is to do
+        default_preprocessors=[],  # ready_cells has done what there is to do
         filters={"lines": _lines, "highlighted": _highlighted},
     )
 

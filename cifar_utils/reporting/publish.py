@@ -77,7 +77,7 @@ def _copy(run: Run, target: Path) -> Path:
     export_page(new / NOTEBOOK, new / PAGE)
     facts = run.facts
     facts["parameters"] = {name: kept.get(name, x) for name, x in facts["parameters"].items()}
-    (new / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+    Run(new).write_facts(facts)
     if target.exists():
         target.rename(old)
     new.rename(target)
