@@ -81,8 +81,9 @@ class PatchWhitening(layers.Conv2D):
 
     Its filters are the eigenvectors of the patches' covariance over the training images, each
     divided by the square root of its eigenvalue, and their negatives: 24 for 2 × 2 pixels in
-    colour. :meth:`whiten` sets them. The bias is trained in the first ``bias_epochs`` epochs and
-    constant later.
+    colour. Grey images have no colour to whiten, so their patches vary in four directions alone;
+    filters of these take the places of the others. :meth:`whiten` sets the filters. The bias is
+    trained in the first ``bias_epochs`` epochs and constant later.
     """
 
     def __init__(self, *args, bias_epochs: int = 3, **kwargs):
@@ -109,7 +110,10 @@ class PatchWhitening(layers.Conv2D):
         windows = np.lib.stride_tricks.sliding_window_view(images, shape[:2], axis=(1, 2))
         patches = np.moveaxis(windows, 3, 5).reshape(-1, np.prod(shape[:3]))
         values, vectors = np.linalg.eigh(patches.T.astype(np.float64) @ patches / len(patches))
-        filters = (vectors / np.sqrt(values + epsilon))[:, ::-1].reshape(*shape[:3], -1)
+        filters = (vectors / np.sqrt(values + epsilon)).T[::-1]
+        # A filter for what does not vary would be of rounding errors alone, enlarged 45 times.
+        varied = filters[values[::-1] > 1e-6 * values[-1]]
+        filters = np.resize(varied, filters.shape).T.reshape(*shape[:3], -1)
         self.kernel.assign(np.concatenate([filters, -filters], axis=-1))
 
     def call(self, images):

@@ -39,6 +39,14 @@ def test_patches_come_out_decorrelated_and_of_variance_one(digits, with_images):
     np.testing.assert_allclose(found[:, :12].T @ found[:, :12] / len(found), np.eye(12), atol=0.02)
 
 
+def test_grey_images_are_whitened_where_they_vary(digits, with_images):
+    layer = whitening(build_model("airbench", with_images(digits, 32), precision="float32"))
+    grey = np.random.default_rng(0).normal(size=(200, 32, 32, 1)).astype(np.float32)
+    images = np.repeat(grey + np.roll(grey, 1, axis=1), 3, axis=-1)
+    layer.whiten(images)
+    np.testing.assert_allclose(to_numpy(layer(images)).std(axis=(0, 1, 2)), 1, atol=0.02)
+
+
 def test_whitening_is_of_the_training_images_and_frozen(digits):
     model = build_model("airbench", digits, precision="float32")
     layer = whitening(model)
