@@ -57,10 +57,27 @@ def _trained(record: RunRecord) -> str:
             f"The best figure reported of this network is {percent(best['top1'], 2)}, by "
             f"{reporter(best)}; its settings may differ."
         )
+    if record.parameters.get("fine_tune_layers") and data["validation"]:
+        sentences.append(_fine_tuned(record))
     reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
-    if reached and best is None and len(test["top_k"]) > 5:
+    if best is None and reached and reached[0] > 1 and len(test["top_k"]) > 5:
         sentences.append(f"Counted by top-k, {percent(TARGET, 0)} is reached at k = {reached[0]}.")
     return " ".join(sentences)
+
+
+def _fine_tuned(record: RunRecord) -> str:
+    """What training the base's last layers was worth after the head's own epochs."""
+    first, images = record.parameters["epochs"], record.dataset["validation"]
+    alone, together = (
+        {"val_accuracy": max(row["val_accuracy"] for row in rows)}
+        for rows in (record.history[:first], record.history[first:])
+    )
+    gain, _, told = _gain(together, alone, images)
+    return (
+        f"The head alone came to {percent(alone['val_accuracy'])} of {images:,} validation images. "
+        f"With the base's last layers trained too it was {percent(together['val_accuracy'])}, "
+        f"{gain:+.1f} points (95% interval {told})."
+    )
 
 
 def _best_reported(network: str, dataset: str) -> dict[str, Any] | None:
@@ -86,6 +103,13 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
         sentences.append(f"It is better, in {points}, than {listed(better)}.")
     if alike:
         sentences.append(f"These images can't tell it from {listed(alike)}.")
+    trained = [
+        f"{_called(trial)} {percent(trial['history'][-1]['accuracy'])}"
+        for trial in (best, *others)
+        if trial.get("history")  # a search keeps none
+    ]
+    if trained:
+        sentences.append(f"Accuracy on training images in the last epoch: {listed(trained)}.")
     return " ".join(sentences)
 
 

@@ -54,6 +54,13 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     assert "“first” by 39.0 (+" in better
 
 
+def test_how_well_each_learned_its_training_images_is_told():
+    both = record(trials=[("plain", 0.6, 2), ("residual", 0.8, 2)])
+    for trial, share in zip(both.trials, (0.55, 0.79), strict=True):
+        trial["history"] = [{"accuracy": 0.1}, {"accuracy": share}]
+    assert answer(both).endswith("“residual” 79.0% and “plain” 55.0%.")
+
+
 def test_of_many_trainings_the_second_and_the_first_are_told():
     trials = [("defaults", 0.5, 2), *((str(k), k / 10, 2) for k in range(1, 9))]
     told = answer(record(trials=trials, validation=5000))
@@ -65,3 +72,18 @@ def test_of_many_trainings_the_second_and_the_first_are_told():
 def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_percent():
     top_k = [0.3, 0.5, 0.7, 0.8, 0.85, 0.95, 1.0]
     assert "94% is reached at k = 6" in answer(record(architecture="report_a(32)", top_k=top_k))
+
+
+def test_a_top_1_above_94_percent_needs_no_other_k():
+    told = answer(record(0.95, architecture="no such network", top_k=[0.95, *[0.99] * 6]))
+    assert "top-k" not in told
+
+
+@pytest.mark.parametrize(("images", "tells"), [(5000, True), (0, False)])
+def test_what_the_base_gains_by_training_on_is_told_from_validation_images(images, tells):
+    both = record(validation=images)
+    both.parameters.update(epochs=2, fine_tune_layers=4)
+    both.history[:] = [{"val_accuracy": share} for share in (0.85, 0.88, 0.92, 0.91)]
+    told = answer(both)
+    assert ("88.0% of 5,000 validation images" in told) == tells
+    assert ("92.0%, +4.0 points (95% interval +2.8 to +5.2)" in told) == tells
