@@ -109,11 +109,13 @@ def render_table(folder: Path, root: Path) -> str:
 def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configuration, str]]]:
     """What answers each notebook's question, by its name: configurations and their answers.
 
-    Of each kind of network on each dataset they are those that saw the most images in training.
+    Of each kind of network on each dataset they are those that saw the most images in training. A
+    run that compares several trainings is another kind than a run of one.
     """
-    found: dict[str, dict[tuple[str, str], list[tuple[int, Configuration, str]]]] = {}
+    found: dict[str, dict[tuple[Any, ...], list[tuple[int, Configuration, str]]]] = {}
     for group in groups:
-        record, kind = group.record, (group.board["dataset"][0], group.network.partition("(")[0])
+        record, network = group.record, group.network.partition("(")[0]
+        kind = (group.board["dataset"][0], network, bool(record.trials))
         with suppress(KeyError, TypeError):  # a record that says too little of its test
             row = len(record.history) * record.dataset["train"], group, group.answer
             found.setdefault(record.notebook, {}).setdefault(kind, []).append(row)
