@@ -1,9 +1,9 @@
-"""What the notebooks share: data, models, training, scores, records and pages."""
+"""The code that the notebooks share: data, models, training, scores, records and pages."""
 
 import importlib
 import os
 
-# TensorFlow reads this once, at its first import; without it, it prints processor flags into
+# TensorFlow reads this at its first import. Without it, TensorFlow prints processor flags into
 # every page. A user's own setting wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 
 
 def later(package: str, modules: dict[str, str]):
-    """A package's ``__getattr__``: what it offers is imported when it is first asked for.
+    """A package's ``__getattr__``, which imports a name when it is used.
 
-    ``modules`` has names in a row by the module of the package that has them.
+    ``modules`` maps a module of the package to its names, separated by spaces.
     """
     homes = {name: module for module, names in modules.items() for name in names.split()}
 
@@ -25,5 +25,5 @@ def later(package: str, modules: dict[str, str]):
     return __getattr__
 
 
-# For playing with runs that are done.
+# For work with finished runs.
 __getattr__ = later(__name__, {"runs.folder": "load_run", "runs.compare": "compare_runs"})

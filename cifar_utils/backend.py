@@ -1,4 +1,4 @@
-"""Keras, imported here first, and quietly; and what precision its backend is fast at."""
+"""The first import of Keras, without TensorFlow's messages; and the choice of precision."""
 
 import contextlib
 import logging
@@ -21,8 +21,8 @@ def _stderr_silenced():
         os.close(nowhere)
 
 
-# TensorFlow uses oneDNN on x86 by itself only where there is AVX-512 VNNI or AMX. With AVX2 alone
-# it makes a step 1.6 to 3.6 times as fast (ResNet-20 at batch 128, CifarNet at batch 32).
+# By default TensorFlow uses oneDNN only on x86 with AVX-512 VNNI or AMX. With AVX2 alone, oneDNN
+# makes a step 1.6 to 3.6 times as fast (ResNet-20 at batch 128, CifarNet at batch 32).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 try:
@@ -35,11 +35,11 @@ except (ImportError, ValueError) as error:
         "tensorflow, jax or torch, whichever is installed"
     ) from error
 
-# Whatever the user's keras.json says.
+# These override the user's keras.json.
 keras.config.set_image_data_format("channels_last")
 keras.config.set_floatx("float32")
 
-# It warns of functions traced again and again, as they are where several models are trained.
+# TensorFlow warns of repeated tracing, which is normal where several models are trained.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
@@ -48,7 +48,7 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 def set_random_seed(seed: int) -> None:
     """Seed Python, NumPy and the backend, as ``keras.utils.set_random_seed`` does, but quietly.
 
-    Keras seeds TensorFlow too where it is installed, whatever the backend, and imports it for that.
+    Keras also imports and seeds TensorFlow where it is installed, whatever the backend.
     """
     with _stderr_silenced():
         keras.utils.set_random_seed(seed)
@@ -57,8 +57,8 @@ def set_random_seed(seed: int) -> None:
 def choose_precision(precision: str = "auto") -> str:
     """The name of Keras's dtype policy; ``"auto"`` is mixed bfloat16 where that is fast.
 
-    That is x86 with AVX-512 BF16 or AMX under TensorFlow, or NVIDIA GPUs of compute capability 8 or
-    later.
+    It is fast on x86 with AVX-512 BF16 or AMX under TensorFlow, and on NVIDIA GPUs of compute
+    capability 8 or later.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """What a user may choose: a notebook's parameters, and registered names with options.
 
 The tagged cell of a notebook is the one source of truth on its parameters. Each line gives a name,
-a type, a default and, in its comment, what is allowed and what it means::
+a type and a default. Its comment gives the allowed values and the meaning::
 
     epochs: int = 20  # at least 1: passes over the training set
     validation_fraction: float = 0.1  # above 0, below 1: share of the training images held out
@@ -10,11 +10,11 @@ a type, a default and, in its comment, what is allowed and what it means::
     train_limit: int = None  # at least 1: training images to use; None for all
 
 Types may also be written as ``Literal["sgd", "adam"]`` and ``int | None``. A parameter whose
-default is ``None`` may be ``None``. A choice may carry options, written as a call:
-``"resnet18(dropout=0.5)"``. A parameter named as a registry in :data:`REGISTRIES` is read against
-it; with an s at its end it takes several, separated by semicolons. A choice may carry a place too:
-``"folder:/path"``. (The equals sign of the assignment is the only one in a line: papermill reads no
-line with two.)
+default is ``None`` may be ``None``. A choice may have options, written as a call:
+``"resnet18(dropout=0.5)"``. It may have a path: ``"folder:/path"``. A parameter with the name of a
+registry in :data:`REGISTRIES` is checked by that registry. With an s at the end of its name, it
+takes several values, separated by semicolons. A line has one equals sign only: papermill can't read
+a line with two.
 """
 
 import __future__
@@ -36,24 +36,24 @@ from cifar_utils.errors import BOUND, InputError, check_bounds, known_name, shor
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}
-# What ast.literal_eval raises on text that is no literal, or one too deep or too large to read.
+# ast.literal_eval raises these on text that is not a literal, or is too deep or too large to read.
 LITERAL_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 
 
 class Registry(UserDict):
-    """Functions by name, which a parameter may name. Each is imported when it is asked for.
+    """Functions that a parameter may name. Each is imported when it is used.
 
     Attributes
     ----------
     given
-        How many arguments the functions are given before their options.
+        Number of a function's arguments before its options.
     several
         Whether one text may name several of them.
 
     """
 
     def __init__(self, modules: Mapping[str, str], given: int = 0, several: bool = False):
-        """``modules``: names in a row by the module of this package that has them."""
+        """``modules`` maps a module of this package to its names, separated by spaces."""
         self.given, self.several = given, several
         super().__init__((name, module) for module in modules for name in modules[module].split())
 
@@ -62,10 +62,10 @@ class Registry(UserDict):
         return found if callable(found) else getattr(import_module(f"cifar_utils.{found}"), name)
 
     def read(self, name: str) -> Callable:
-        """A function as far as it can be read without importing Keras.
+        """A stand-in for a function, made without importing Keras.
 
-        It has its signature and docstring, and of its body the calls of ``check_bounds`` and
-        ``known_name``, which refuse options.
+        It has the function's signature and docstring. Its body is the calls of ``check_bounds`` and
+        ``known_name``, which check the options.
         """
         found = self.data[name]
         if callable(found):
@@ -135,7 +135,7 @@ class Parameter:
         Raises
         ------
         InputError
-            Where the type is another, or the value is outside of what is allowed.
+            Where the type is wrong, or the value is not allowed.
 
         """
         if value is None and self.optional:
@@ -153,7 +153,7 @@ class Parameter:
         if self.choices:
             known_name("", name, self.choices, label=self.name)
         kind = self.name.removesuffix("s")
-        # A notebook of a user's own may offer choices that no registry has.
+        # A user's notebook may offer choices that are in no registry.
         if kind in REGISTRIES and (not self.choices or name in REGISTRIES[kind]):
             parse = parse_calls if REGISTRIES[kind].several else parse_call
             for text in value.split(";") if self.name != kind else [value]:
@@ -162,7 +162,7 @@ class Parameter:
 
 
 def parse_parameters(source: str, where: str = "the parameters cell") -> dict[str, Parameter]:
-    """Read the text of a parameters cell: ``name: type = default  # allowed: meaning`` a line."""
+    """Read a parameters cell. Each line is ``name: type = default  # allowed: meaning``."""
     lines = source.split("\n")
     found = {}
     try:
@@ -193,7 +193,7 @@ def parse_parameters(source: str, where: str = "the parameters cell") -> dict[st
 
 
 def _annotation(node: ast.expr) -> tuple[str, tuple[str, ...], bool]:
-    """The type, the choices and whether None is allowed, of ``int | None``, ``Literal[1, 2]``."""
+    """The type, the choices and whether None is allowed, by ``int | None`` or ``Literal[1, 2]``."""
     if isinstance(node, ast.BinOp) and ast.unparse(node.right) == "None":
         return *_annotation(node.left)[:2], True
     if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("Literal"):
@@ -204,17 +204,17 @@ def _annotation(node: ast.expr) -> tuple[str, tuple[str, ...], bool]:
 
 
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a notebook's parameters: the ``given`` ones, read, over the ``known`` defaults."""
+    """All of a notebook's parameters: the ``given`` values, checked, and the other defaults."""
     for name in given:
         known_name("parameter", name, known)
     return {name: row.read(given.get(name, row.default)) for name, row in known.items()}
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a notebook's parameters have now, checked: ``parameters_in(globals())``.
+    """The current values of a notebook's parameters, checked: ``parameters_in(globals())``.
 
-    In a notebook, what its parameters cell says is checked; in a script, types alone are. A
-    function, such as a network of the reader's own, goes by its name.
+    A notebook's values are checked against its parameters cell, a script's only against their
+    types. A function, such as the reader's own network, is given by its name.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, repr=False)
 class Call:
-    """A function of a registry with options; it prints as text gives it: ``crop(padding=4)``."""
+    """A function of a registry with options; it prints as a call: ``crop(padding=4)``."""
 
     name: str
     registry: Mapping[str, Callable]
@@ -248,7 +248,7 @@ class Call:
 
     @property
     def function(self) -> Callable:
-        """The function itself, imported now if it was not yet."""
+        """The function itself; this imports it."""
         return self.registry[self.name]
 
     def __call__(self, *args: Any) -> Any:
@@ -263,20 +263,20 @@ class Call:
 def parse_calls(kind: str, text: str) -> list[Call]:
     """Read comma-separated calls, ``"crop(padding=4), flip"``, of functions in a registry.
 
-    Keras is not imported for that.
+    This does not import Keras.
 
     Parameters
     ----------
     kind
         Which of :data:`REGISTRIES`: ``"augmentation"``.
     text
-        Of a kind that takes several, ``"none"`` is none.
+        For a kind that takes several, ``"none"`` gives an empty list.
 
     Raises
     ------
     InputError
-        Where the text does not parse, a name is unknown, an option is none of the function's, or
-        its value is of another type or out of range.
+        Where the text does not parse, a name or an option is unknown, or an option's value is of
+        the wrong type or out of range.
 
     """
     registry = REGISTRIES[kind]
@@ -315,7 +315,7 @@ def parse_calls(kind: str, text: str) -> list[Call]:
             for name, option in options.items()
             if name in bound
         }
-        target(*[1] * registry.given, **values)  # which refuses values that are out of range
+        target(*[1] * registry.given, **values)  # raises where a value is out of range
         calls.append(Call(function.id, registry, values))
     return calls
 

@@ -1,4 +1,4 @@
-"""The error that a user can mend, and the checks of names and numbers that raise it."""
+"""The error for wrong input, and the checks of names and numbers that raise it."""
 
 import difflib
 import operator
@@ -15,10 +15,10 @@ BOUND = re.compile(rf"({'|'.join(COMPARISONS)}) (-?[\d.]+(?:e[+-]?\d+)?)")
 
 
 class InputError(ValueError):
-    """Something a user gave is wrong: one line that names the thing, the value and the way out."""
+    """A user's input is wrong. The message is one line: the thing, the value and the way out."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows: that line, without the frames that led to it."""
+        """The line that IPython shows, without a traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 

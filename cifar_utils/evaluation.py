@@ -1,4 +1,4 @@
-"""How good a model is on a split: top-1 and top-k, loss, by class, confusion, calibration."""
+"""Scores of a model on a split: top-1, top-k, loss, accuracy by class, confusion, calibration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
 
 
 class Predicted(NamedTuple):
-    """What a classifier said of ``N`` test images, in their order; enough for a paired test.
+    """A classifier's predictions for ``N`` test images, in their order; enough for a paired test.
 
     Attributes
     ----------
@@ -56,13 +56,13 @@ class Predicted(NamedTuple):
 
     @property
     def right(self) -> np.ndarray:
-        """Whether each image was classified rightly, booleans ``(N,)``."""
+        """Whether each image was classified correctly, booleans ``(N,)``."""
         return self.labels == self.classes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scores:
-    """What a classifier said of ``N`` labelled images of ``K`` classes, and how good that is.
+    """A classifier's predictions for ``N`` labelled images of ``K`` classes, and their scores.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Scores:
     labels
         True classes, integers ``(N,)``.
     probabilities
-        Of each class, float32 ``(N, K)``; each row sums to 1.
+        The probability of each class, float32 ``(N, K)``; each row sums to 1.
 
     Raises
     ------
@@ -123,7 +123,7 @@ class Scores:
 
     @property
     def top1(self) -> float:
-        """The fraction of images classified rightly."""
+        """The fraction of images classified correctly."""
         return self.top_k(1)
 
     def top_k_interval(self, k: int) -> tuple[float, float]:
@@ -137,13 +137,13 @@ class Scores:
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """Counts ``(K, K)``: images of true class ``row`` that were taken for class ``column``."""
+        """Counts of images ``(K, K)``: rows are true classes, columns are predicted classes."""
         known = np.arange(len(self.class_names))
         return confusion_matrix(self.labels, self.predictions, labels=known)
 
     @cached_property
     def per_class(self) -> dict[str, float]:
-        """The fraction of each class's images classified rightly; without classes of no image."""
+        """The accuracy on each class, a fraction; a class without images is left out."""
         rows = zip(
             self.class_names, self.confusion.diagonal(), self.confusion.sum(axis=1), strict=True
         )
@@ -153,8 +153,9 @@ class Scores:
     def confidence_bins(self) -> pd.DataFrame:
         """Images by the probability of their predicted class, in 15 bins of equal width.
 
-        A row a bin, empty ones too: ``low`` (the probability lies above it), ``high`` (at most this
-        one), ``n`` images, ``hits`` of them classified rightly, and their mean ``confidence``.
+        Each bin has a row, also an empty one. Its probabilities are above ``low`` and at most
+        ``high``. ``n`` counts its images, ``hits`` the correct ones, and ``confidence`` is the mean
+        probability.
         """
         confidence = self.probabilities.max(axis=1).astype(np.float64)
         edges = np.linspace(0, 1, BINS + 1)
@@ -170,8 +171,8 @@ class Scores:
     def calibration_error(self) -> float:
         """The expected calibration error (Guo et al., arXiv:1706.04599), a fraction.
 
-        How far apart accuracy and mean confidence are in a bin of :attr:`confidence_bins`, on
-        average over the images.
+        The distance between accuracy and mean confidence in each bin of :attr:`confidence_bins`,
+        averaged over the images.
         """
         bins = self.confidence_bins
         return float((bins["hits"] - bins["n"] * bins["confidence"]).abs().sum() / self.n)
@@ -242,12 +243,12 @@ def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def read_scores(path: Path | str) -> Scores:
-    """The scores that a ``predictions.npz`` was written from, exactly.
+    """Read the scores from a ``predictions.npz``, exactly as they were written.
 
     Raises
     ------
     InputError
-        Where there is none, or it is broken.
+        Where the file is missing or damaged.
 
     """
     with _arrays(path) as kept:
@@ -255,7 +256,7 @@ def read_scores(path: Path | str) -> Scores:
 
 
 def read_predicted(path: Path | str) -> Predicted:
-    """What a ``predicted.npz`` holds; raises as :func:`read_scores`."""
+    """Read a ``predicted.npz``; raises as :func:`read_scores`."""
     with _arrays(path) as kept:
         labels, classes = (kept[name].astype(np.int64) for name in ("labels", "classes"))
         return Predicted(labels, classes, kept["probabilities"].astype(np.float32))
@@ -289,14 +290,14 @@ def evaluate(
     class_names
         The ``K`` names, by label.
     batch_size
-        Images at a time: a matter of memory and speed alone.
+        Images at a time. This changes memory and speed alone.
 
     Raises
     ------
     FloatingPointError
         Where a logit is NaN or infinite: training has diverged, or a sum overflowed.
     ValueError
-        Where there are no images, or the model has other than ``K`` outputs.
+        Where there are no images, or the model does not have ``K`` outputs.
 
     """
     return _scores(_logits(model, split.images, batch_size), split, class_names)
@@ -307,10 +308,10 @@ def evaluate_views(
 ) -> dict[int, Scores]:
     """Classify a split's images by 1, 2 and 6 views of each, whose logits are averaged.
 
-    One view is the image alone; two are it and its mirror image; six are these, with half of the
-    weight, and both shifted by a pixel either way along the diagonal, where what comes into view
-    mirrors the edge. (Test-time augmentation as in airbench: Jordan, arXiv:2404.00498.) Arguments
-    and errors are those of :func:`evaluate`, which gives what one view does.
+    One view is the image. Two views are the image and its mirror image. Six views are these two,
+    with half of the weight, and both shifted by a pixel along the diagonal in either direction; new
+    pixels at the border mirror the image. This is the test-time augmentation of airbench (Jordan,
+    arXiv:2404.00498). Arguments and errors are those of :func:`evaluate`.
     """
     height, width = split.images.shape[1:3]
     padded = np.pad(split.images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
@@ -329,7 +330,7 @@ def evaluate_views(
 
 
 def compare_views(by_views: dict[int, Scores]) -> pd.DataFrame:
-    """A page's table of what :func:`evaluate_views` gave: a row for each number of views."""
+    """A page's table of the scores from :func:`evaluate_views`: a row for each number of views."""
     rows = {
         f"{count} view{'s' * (count > 1)}": {
             **_tops(scores, (1, 5), digits=2),

@@ -1,4 +1,4 @@
-"""How a run tells what it is doing: a line under the notebook's cell, and events in a file."""
+"""The progress of a run: a line under the notebook's cell, and events in a file."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from typing import Any
 from cifar_utils.files import EVENTS
 from cifar_utils.text import duration
 
-PATIENCE = 5  # seconds without a progress bar
+PATIENCE = 5  # seconds until a progress bar appears
 
 
 def write_event(output: Path | str | None, event: str, **values) -> None:
@@ -25,9 +25,10 @@ def write_event(output: Path | str | None, event: str, **values) -> None:
 
 
 def read_events(path: Path, position: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """The events in whole lines of a file from a byte position on, and the position to go on from.
+    """Read a file's events from a byte position on; return them and the next position.
 
-    A file that is not there yet has none; a broken line (the end of a killed run) is passed over.
+    Only whole lines are read. A missing file has no events. A broken line, which a killed run
+    leaves, is skipped.
     """
     try:
         with path.open("rb") as file:
@@ -48,7 +49,7 @@ def read_events(path: Path, position: int = 0) -> tuple[list[dict[str, Any]], in
 
 
 def in_notebook() -> bool:
-    """Whether a kernel runs this code, for a notebook."""
+    """Whether a notebook's kernel runs this code."""
     from IPython import get_ipython
 
     return hasattr(get_ipython(), "kernel")
@@ -57,8 +58,8 @@ def in_notebook() -> bool:
 def display_line(text: str) -> Callable[..., None]:
     """Show a line under the notebook's cell; return the function that replaces its text.
 
-    That function takes a drawing too, as HTML, to show below the line for as long as no other call
-    replaces it. Outside of a notebook nothing is shown.
+    That function also takes a drawing, as HTML. It stands below the line until the next call.
+    Outside of a notebook nothing is shown.
     """
     from IPython.display import display
 
@@ -76,7 +77,7 @@ def display_line(text: str) -> Callable[..., None]:
 def progress_bar(label: str, total: int | None, **options: Any):
     """A tqdm bar on a terminal, or as a line below a notebook's cell; silent elsewhere.
 
-    It shows after some seconds, and is gone in the end. ``options`` are tqdm's.
+    It appears after some seconds and disappears at the end. ``options`` are tqdm's.
     """
     from tqdm import tqdm
 
@@ -89,14 +90,14 @@ def progress_bar(label: str, total: int | None, **options: Any):
 
     options |= {"desc": label, "total": total, "leave": False, "delay": PATIENCE}
     if in_notebook():
-        return CellBar(**options, file=io.StringIO())  # what tqdm itself would write is not shown
+        return CellBar(**options, file=io.StringIO())  # hides tqdm's own output
     return tqdm(**options, disable=None)
 
 
 def is_watched() -> bool:
-    """Whether a person sent the cell that runs: who does can answer it, so it may ask for input.
+    """Whether a person runs the current cell, rather than papermill or nbconvert.
 
-    The cells that papermill and nbconvert send may not, as nobody looks on.
+    Jupyter allows a cell to ask for input only where a person can answer.
     """
     from IPython import get_ipython
 
@@ -106,7 +107,7 @@ def is_watched() -> bool:
 
 
 class Phases:
-    """Seconds by phase of a run; each phase is announced as it begins.
+    """The seconds of each phase of a run. A phase writes an event when it begins.
 
     >>> phase = Phases(None)
     >>> with phase("load"):

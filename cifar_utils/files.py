@@ -1,4 +1,4 @@
-"""The files of a run's folder, by name; and files that are whole or not there at all."""
+"""The names of the files in a run's folder, and atomic writing."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ from typing import BinaryIO
 RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "report.html"
 PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
 EVENTS = "events.jsonl"
-CHECKPOINTS = ("checkpoint", "features", "tuning")  # to go on from; not needed in the end
+CHECKPOINTS = ("checkpoint", "features", "tuning")  # to resume from; a finished run needs none
 PART = ".part"  # in the names of files that are being written; a killed process leaves them
 
 
@@ -29,9 +29,9 @@ def write_atomically(path: Path | str, content: str | bytes) -> None:
 
 @contextmanager
 def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of the one at ``path`` when the block has ended.
+    """A file to write; it replaces the one at ``path`` when the block ends.
 
-    It has a ``name``, with the ending of ``path``, for what writes files by their paths.
+    Its ``name`` has the suffix of ``path``, for libraries that write files by their paths.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
 
     """
     path = Path(path)
-    ending = PART + path.suffix  # Keras goes by the suffix
+    ending = PART + path.suffix  # Keras chooses the format by the suffix
     place = {"dir": path.parent, "prefix": f".{path.stem}.", "suffix": ending}
     file = tempfile.NamedTemporaryFile(**place, delete=False)  # noqa: SIM115
     temporary = Path(file.name)
@@ -59,7 +59,7 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
 
 def sync(path: Path) -> None:
     """Wait until a file's content, or the names in a folder, are on the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders, and needs no such thing
+    if path.is_dir() and os.name == "nt":  # Windows can't open folders, and need not
         return
     handle = os.open(path, os.O_RDONLY)
     try:

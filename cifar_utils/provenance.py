@@ -1,4 +1,4 @@
-"""What computed a run: commit, machine and versions by epoch, and the code that took part."""
+"""The origin of a run: commit, machine and versions by epoch, and the code that took part."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 from cifar_utils.choices import source_file
 
 PACKAGE = "cifar_utils"
-# What is in other parts of the package shows a run, and changes nothing of its result.
+# The other parts of the package show a run and don't change its result.
 COMPUTING = ("augmentation", "backend", "data", "models", "training", "tuning")
 
 
 def describe_environment(precision: str) -> dict[str, Any]:
-    """What computes in this process: a record's ``environment``.
+    """Hardware, software and commit of this process: a record's ``environment``.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ def describe_environment(precision: str) -> dict[str, Any]:
     -------
     dict
         ``backend``, ``backend_version``, ``keras``, ``python``, ``platform``, ``precision``,
-        ``processor``, ``cores`` (those this process may use), ``accelerators`` (names; empty
-        without any) and ``git`` (the commit of this package's own repository when it was first
-        asked for, ``+changes`` where tracked files differed from it; None without one).
+        ``processor``, ``cores`` (how many this process may use), ``accelerators`` (names) and
+        ``git``. That is the commit of this package's repository at the first call, with
+        ``+changes`` where tracked files differed from it; None without a repository.
 
     """
     import keras
@@ -57,9 +57,9 @@ def describe_environment(precision: str) -> dict[str, Any]:
 def with_epoch(
     stretches: Sequence[Mapping[str, Any]], epoch: int, environment: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Stretches of epochs with one more epoch at their end.
+    """Add an epoch to the end of stretches of epochs.
 
-    A stretch is an environment with ``first`` and ``last``, the epochs (from 1) that it computed.
+    A stretch is an environment with the ``first`` and the ``last`` epoch (from 1) it computed.
     """
     *before, last = stretches or [{}]
     if last and _environment(last) == environment:
@@ -68,7 +68,7 @@ def with_epoch(
 
 
 def changes(stretch: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-    """How an environment differs from that of a stretch: ``"cores 1 instead of 2"``, or nothing."""
+    """How an environment differs from a stretch's: ``"cores 1 instead of 2"``, or nothing."""
     before = _environment(stretch)
     return ", ".join(
         f"{key.replace('_', ' ')} {environment.get(key)} instead of {before.get(key)}"
@@ -84,16 +84,16 @@ def _environment(stretch: Mapping[str, Any]) -> dict[str, Any]:
 def code_of(functions: Iterable[Callable]) -> dict[str, str]:
     """A fingerprint of the code that each function of this package runs, by the function's name.
 
-    It covers the statements of the function and of all that it reaches by name in the modules that
-    compute (:data:`COMPUTING`). Comments and docstrings don't count. What a run names in text, such
-    as its schedule, is not reached, so pass that too. Functions of other packages are left out.
+    It covers the function and all definitions that it reaches by name in the modules that compute
+    (:data:`COMPUTING`), without comments and docstrings. A function that a run names in text, such
+    as its schedule, is not reached: pass it, too. Functions of other packages are left out.
     """
     names = {f"{function.__module__}.{function.__qualname__}" for function in functions}
     return {name: _fingerprint(name) for name in sorted(names) if name.partition(".")[0] == PACKAGE}
 
 
 def changed_code(recorded: Mapping[str, str]) -> list[str]:
-    """The names in a result of :func:`code_of` whose code is another one now, or is gone."""
+    """The names in a result of :func:`code_of` whose code has changed or is gone."""
     return [name for name, digest in recorded.items() if _fingerprint(name) != digest]
 
 
@@ -106,7 +106,7 @@ def _fingerprint(name: str) -> str:
 
 
 def _reach(module: str, name: str, reached: dict[tuple[str, str], str]) -> None:
-    """Add the code of a module's definition, and of all that it names, to ``reached``."""
+    """Add the code of a definition, and of all definitions that it names, to ``reached``."""
     part = module.partition(".")[2].partition(".")[0]
     if (module, name) in reached or part not in COMPUTING:
         return
@@ -127,7 +127,7 @@ Definitions = dict[str, tuple[str, set[str]]]  # by name: code, and the names th
 Imports = dict[str, tuple[str, str]]  # by name: the module that it is imported from, its name there
 
 
-@cache  # once a process: the code that runs is what was there first
+@cache  # the process keeps the code that it read first
 def _read_module(name: str) -> tuple[Definitions, Imports]:
     """A module's definitions without their docstrings, and its imports from this package."""
     file = source_file(name)
@@ -148,7 +148,7 @@ def _read_module(name: str) -> tuple[Definitions, Imports]:
             targets = getattr(node, "targets", [getattr(node, "target", None)])
             below = [each for target in filter(None, targets) for each in ast.walk(target)]
             defined = [each.id for each in below if isinstance(each, ast.Name)]
-        for name in defined:  # may be more than once: a table that grows
+        for name in defined:  # there may be several assignments: a table that grows
             before = definitions.get(name, ("", set()))
             definitions[name] = f"{before[0]}\n{code}", before[1] | used
     return definitions, imported
@@ -173,9 +173,9 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-@cache  # the code that runs is that of the first time, whatever is committed later
+@cache  # the process keeps the code that it read first, whatever is committed later
 def own_commit() -> str | None:
-    """The commit of this package as it runs: see :func:`git_commit`."""
+    """The commit of this package: see :func:`git_commit`."""
     return git_commit(Path(__file__))
 
 
@@ -183,7 +183,7 @@ def _accelerators(backend: str) -> list[str]:
     """Names of the devices other than processors that the backend computes on."""
     import keras
 
-    if backend == "torch":  # Keras lists no devices for it
+    if backend == "torch":  # Keras does not list torch's devices
         cuda = sys.modules["torch"].cuda
         return [cuda.get_device_name(i) for i in range(cuda.device_count())]
     devices = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
@@ -191,24 +191,24 @@ def _accelerators(backend: str) -> list[str]:
 
 
 def gpu_names() -> list[str]:
-    """Names of this machine's NVIDIA GPUs, as its driver tells them."""
+    """Names of this machine's NVIDIA GPUs, from the driver."""
     names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return names.splitlines() if names else []
 
 
 def usable_cores() -> list[int]:
-    """Numbers of the cores that this process may use; Linux alone tells which of all they are."""
+    """Numbers of the cores that this process may use; outside of Linux, of all cores."""
     on_linux = sys.platform == "linux"
     return sorted(os.sched_getaffinity(0)) if on_linux else [*range(os.cpu_count() or 1)]
 
 
 def git_commit(file: Path) -> str | None:
-    """The commit a file is of, ``+changes`` where tracked files differ; None where it has none.
+    """The commit of a tracked file's repository, or None; ``+changes`` where files differ from it.
 
-    Published pages may differ: they are what code leaves behind.
+    Published pages don't count: they are output of the code.
     """
     git = ("git", "-C", str(file.parent))
-    # An installed copy may lie inside of another repository, whose commit says nothing of it.
+    # An installed copy may lie in another repository, whose commit says nothing about this package.
     if _output(*git, "ls-files", "--error-unmatch", file.name) is None:
         return None
     commit = _output(*git, "rev-parse", "HEAD")

@@ -43,6 +43,6 @@ def duration(seconds: float) -> str:
 def slug(value: Any) -> str:
     """A value as part of a folder's name: ``"crop(4), flip"`` is ``"crop-4-flip"``.
 
-    What is neither a letter, a digit nor ``_.=`` becomes a hyphen.
+    Characters other than letters, digits and ``_.=`` become hyphens.
     """
     return re.sub(r"[^\w.=]+", "-", str(value)).strip("-.")

@@ -1,4 +1,4 @@
-"""Tuning: :func:`tune` trains a network with values that keras-tuner chooses, and compares."""
+"""Tuning: :func:`tune` trains a network with values that keras-tuner chooses."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Range:
     name: str
     low: float
     high: float
-    log: bool = False  # drawn evenly on a logarithmic scale rather than a linear one
-    step: int = 0  # between whole numbers; 0 for numbers of any kind
+    log: bool = False  # whether values are drawn evenly on a logarithmic scale
+    step: int = 0  # between whole numbers; 0 if values need not be whole
 
     def __repr__(self) -> str:
         scale = ", on a logarithmic scale" if self.log else ""
@@ -53,7 +53,7 @@ class Range:
         return f"{self.name} from {self.low:g} to {self.high:g}{scale}{steps}"
 
     def value(self, drawn: float) -> float:
-        """The drawn number in three digits; keras-tuner's chief sends its workers 32 bits."""
+        """The drawn number to three digits, because keras-tuner's chief sends only 32 bits."""
         return round(drawn) if self.step else float(f"{drawn:.3g}")
 
 
@@ -72,14 +72,14 @@ def weight_decay(low: float, high: float) -> Range:
 
 
 def dropout(low: float, high: float) -> Range:
-    """The architecture's option of that name, a rate."""
+    """The architecture's option ``dropout``, a rate."""
     check_bounds("dropout low", low, "at least 0")
     check_bounds("dropout high", high, f"above {low}, below 1")
     return Range("dropout", low, high)
 
 
 def width(low: int, high: int, step: int = 1) -> Range:
-    """The architecture's option of that name, a number of channels."""
+    """The architecture's option ``width``, a number of channels."""
     check_bounds("width low", low, "at least 1")
     check_bounds("width high", high, f"above {low}")
     check_bounds("width step", step, "at least 1")
@@ -90,9 +90,10 @@ RANGES = REGISTRIES["space"]
 
 
 def parse_space(text: str) -> dict[str, Range]:
-    """The ranges by name that a text such as ``"learning_rate(0.01, 1), dropout(0, 0.5)"`` gives.
+    """Read ranges, by name, from a text such as ``"learning_rate(0.01, 1), dropout(0, 0.5)"``.
 
-    Raises InputError where it does not parse, a name is unknown or there twice, a range is empty.
+    Raises InputError where the text does not parse, a name is unknown or given twice, or a range is
+    empty.
     """
     calls = parse_calls("space", text)
     names = [call.name for call in calls]
@@ -103,7 +104,7 @@ def parse_space(text: str) -> dict[str, Range]:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One training with values of its own; a record's ``trials`` are these, as dicts.
+    """One training with its own values; a record's ``trials`` are these, as dicts.
 
     Attributes
     ----------
@@ -112,11 +113,11 @@ class Trial:
     continues
         The trial whose training it continues (Hyperband), or None.
     values
-        What it was trained with, by name.
+        The tuned values, by name.
     val_accuracy, val_loss
-        Of its best epoch, the accuracy a fraction; None where its loss diverged.
+        Accuracy (a fraction) and loss of the best epoch; None where the loss diverged.
     epochs
-        Passes over the training images, those of the trials it continues included.
+        Passes over the training images, including those of the trials that it continues.
     seconds
         Time of its own epochs.
 
@@ -131,7 +132,7 @@ class Trial:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """What a record keeps of it."""
+        """The trial as a record keeps it."""
         return asdict(self)
 
     @property
@@ -147,7 +148,7 @@ def _words(values: dict[str, float]) -> str:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Search:
-    """What came of a search.
+    """The result of a search.
 
     Attributes
     ----------
@@ -167,7 +168,7 @@ class Search:
 
     @property
     def best(self) -> Trial:
-        """The trial of the highest validation accuracy; of equals, the one of the lowest loss."""
+        """The trial of the highest validation accuracy; with equal accuracy, of the lowest loss."""
         return max(self.trials, key=lambda trial: trial.rank)
 
     def table(self, count: int = 10) -> pd.DataFrame:
@@ -189,7 +190,7 @@ class Search:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
 
     def __repr__(self) -> str:
-        """The best values, and their gain over the median of the trials of as many epochs."""
+        """The best values, and their gain over the median trial of as many epochs."""
         best = self.best
         peers = [t.val_accuracy for t in self.trials if t.epochs == best.epochs]
         peers = [accuracy for accuracy in peers if accuracy is not None]
@@ -210,7 +211,7 @@ class Search:
 
 class _Bayesian(kt.oracles.BayesianOptimizationOracle):
     def populate_space(self, trial_id):
-        # Matrices of a few trials: threads wait longer than they work, and fits are often flat.
+        # The matrices are small: threads would mostly wait. Warnings are of fits that are flat.
         with threadpool_limits(1), warnings.catch_warnings(action="ignore"):
             return super().populate_space(trial_id)
 
@@ -236,15 +237,15 @@ def tune(
 ) -> Search:
     """Train a network with different values; find those of the highest validation accuracy.
 
-    The same search comes to the same trials, also where it was killed and goes on.
+    The same search gives the same trials, also after a kill.
 
     Several processes or machines can share a search, by keras-tuner's own chief and workers. Run
     the same program in each, with the same ``output`` on a shared disk, and these variables:
     ``KERASTUNER_ORACLE_IP`` and ``KERASTUNER_ORACLE_PORT``, the address of the chief;
-    ``KERASTUNER_TUNER_ID``, which is ``chief`` in one of them, and a name of its own in each other
-    one. The chief hands out trials, the others train them, and each returns the whole search.
-    Which values are tried next then depends on which trial ends first, so such a search can't be
-    repeated exactly. A process that was killed is started again with the same variables.
+    ``KERASTUNER_TUNER_ID``, ``chief`` in one process and a different name in each of the others.
+    The chief hands out trials, the others train them, and each returns the whole search. The order
+    in which trials end then decides the next values, so such a search can't be repeated exactly.
+    Start a killed process again with the same variables.
 
     Parameters
     ----------
@@ -252,15 +253,15 @@ def tune(
         What is tuned: see :func:`parse_space`. It overrides ``architecture`` and ``settings``.
     tuner
         How the next values are chosen. ``"random"`` draws them. ``"hyperband"`` (Li et al.,
-        arXiv:1603.06560) trains many for few epochs and the best third of them for three times as
-        many, up to ``epochs``. ``"bayesian"`` goes by a Gaussian process over the trials so far.
+        arXiv:1603.06560) trains many for few epochs, then the best third of them for three times as
+        many, up to ``epochs``. ``"bayesian"`` fits a Gaussian process to the trials so far.
     trials
-        At most; a space of few values is exhausted sooner. With Hyperband, a training that is
-        continued is one trial more.
+        The most trials; a small space is exhausted sooner. With Hyperband, a continued training
+        counts as another trial.
     seed
-        Of the values drawn and of all trainings: trials differ by their values alone.
+        Seeds the drawn values and all trainings. Trials differ by their values alone.
     output
-        A run's folder for the search, and the best trial's checkpoints; ``None`` keeps nothing.
+        A run's folder, for the search and the best trial's checkpoints; ``None`` keeps nothing.
     **settings
         ``augmentation`` and ``precision`` as for :func:`~cifar_utils.models.build_model`, the
         others as for :func:`~cifar_utils.training.fit`.
@@ -323,8 +324,8 @@ def _forget_graphs() -> None:
     if keras.backend.backend() == "tensorflow":
         from tensorflow.python.framework import ops
 
-        # TensorFlow keeps each custom gradient for ever, and with it the whole step. Each step has
-        # one: Keras adds up gradients over replicas. There is no public way to take it back.
+        # TensorFlow keeps each custom gradient for ever, and with it the graph of the whole step.
+        # Each step has one: Keras adds up gradients over replicas. No public function removes it.
         registered = ops.gradient_registry._registry
         for name in [name for name in registered if name.startswith("CustomGradient-")]:
             del registered[name]
@@ -340,7 +341,7 @@ def _network(architecture: str, values: dict[str, float]) -> str:
 
 
 def _check(folder: Path, study: dict[str, Any]) -> None:
-    """Raise InputError where a folder holds another search; else note this one there."""
+    """Raise InputError where a folder holds another search; else write this one's settings."""
     file = folder / "study.json"
     if not file.exists():
         write_atomically(file, json.dumps(study, indent=1))
@@ -367,13 +368,13 @@ def _oracle(tuner: str, ranges: dict[str, Range], trials: int, epochs: int, seed
         add(row.name, row.low, row.high, step=row.step or None, sampling=scale)
     own = {
         "hyperband": {"max_epochs": epochs, "hyperband_iterations": None},
-        # By itself it would draw three for each dimension before it begins to choose.
+        # The default draws three for each dimension before the first choice.
         "bayesian": {"num_initial_points": len(ranges) + 1},
     }
     oracle = TUNERS[tuner](
         objective=kt.Objective(OBJECTIVE, "max"),
         hyperparameters=space,
-        # To keras-tuner a seed of 0 is none, and seeds n apart share values in a space of n.
+        # keras-tuner takes a seed of 0 for none, and seeds n apart share values in a space of n.
         seed=int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1) or 1,
         **own.get(tuner, {}),
     )
@@ -382,12 +383,12 @@ def _oracle(tuner: str, ranges: dict[str, Range], trials: int, epochs: int, seed
 
 
 class _Tuner(kt.Tuner):
-    """Trains an oracle's trials, and keeps what came of each in a file.
+    """Trains an oracle's trials, and keeps the outcome of each in a file.
 
     keras-tuner overwrites its files in place, so a kill between two of them loses a trial. Its
-    project folder is therefore a temporary one. A search goes on by asking the oracle again from
-    the start: it gives the same trials for the same seed and outcomes, and a trial whose outcome is
-    in a file is not trained again.
+    project folder is therefore temporary. A resumed search asks the oracle again from the start.
+    The oracle gives the same trials for the same seed and outcomes. A trial whose outcome is in a
+    file is not trained again.
     """
 
     def __init__(self, oracle, ranges, train, epochs, output, scratch):
@@ -398,18 +399,18 @@ class _Tuner(kt.Tuner):
 
     def pre_create_trial(self) -> None:
         if _shared():
-            time.sleep(1)  # a worker that is told to wait asks again at once
+            time.sleep(1)  # else a waiting worker would ask without a pause
 
     def run_trial(self, trial) -> dict[str, float]:
         try:
             accuracy = self.outcome(trial).val_accuracy or 0.0
-        except Exception as error:  # after any but a FatalError, keras-tuner tries the next trial
+        except Exception as error:  # after other errors, keras-tuner tries the next trial
             raise kt.errors.FatalError(str(error)) from error
         self.best = max(self.best, accuracy)
         return {OBJECTIVE: accuracy}
 
     def outcome(self, drawn) -> Trial:
-        """What came of keras-tuner's trial; it is trained unless that is known."""
+        """The outcome of keras-tuner's trial, which is trained unless a file has it."""
         own, number = drawn.hyperparameters.values, int(drawn.trial_id) + 1
         values = {name: row.value(own[name]) for name, row in self.ranges.items()}
         until, before = own.get("tuner/epochs", self.epochs), own.get("tuner/trial_id")
@@ -421,7 +422,7 @@ class _Tuner(kt.Tuner):
             so_far = [f"best so far {percent(accuracy)}" for accuracy in best.values()]
             self.line(", ".join([f"trial {number} of {self.oracle.max_trials}", *so_far]))
             try:
-                # A training is named by its values: one that Hyperband continues has a checkpoint.
+                # Values name a training, so one that Hyperband continues finds its checkpoint.
                 rows = self.train(values, until)[1].epochs[:until]
             except TrainingDiverged:
                 rows = []
