@@ -92,10 +92,10 @@ def colour_jitter(
 ) -> Augmentation:
     """Change each image's brightness, contrast, saturation and hue, in this order (report E).
 
-    As torchvision's ColorJitter, which draws the order too: the first three change by factors
-    between ``1 - strength`` and ``1 + strength``, hue by up to a share of the wheel either way.
-    Values are clipped once, at the end. Report E does not give strengths; torchvision's defaults
-    are 0 and change nothing.
+    The first three change by factors between ``1 - strength`` and ``1 + strength``. Hue turns by up
+    to a share of the wheel either way. Values are clipped once, at the end. torchvision's
+    ColorJitter does the same, but draws the order too. Report E does not give strengths;
+    torchvision's defaults are 0 and change nothing.
     """
     check_bounds("colour_jitter brightness", brightness, "at least 0")
     check_bounds("colour_jitter contrast", contrast, "at least 0")

@@ -40,8 +40,8 @@ class AlternatingFlip(layers.Layer):
     def change(self, images: np.ndarray, labels, index: np.ndarray, seed: int, epoch: int) -> tuple:
         """Mirror the images of a batch ``(N, H, W, C)`` whose turn it is.
 
-        ``index`` holds the images' numbers. Whether an image is mirrored in the first epoch is
-        drawn by ``(seed, index)``.
+        ``index`` holds the images' numbers. ``(seed, index)`` decides whether an image is mirrored
+        in the first epoch.
         """
         first = np.random.PCG64([seed, 1]).random_raw(int(index.max(initial=0)) + 1)
         turn = (first[index] >> np.uint64(63)) % 2 != epoch % 2
@@ -112,7 +112,7 @@ class RandomAffine(Augmentation):
         A positive angle turns anticlockwise.
         """
         height, width = images.shape[1:3]
-        # Where each pixel comes from, as distance from the centre.
+        # The source of each pixel, as a distance from the centre.
         row = ops.arange(height, dtype="float32")[:, None] - (height - 1) / 2 - down * height
         column = ops.arange(width, dtype="float32") - (width - 1) / 2 - right * width
         cos, sin = ops.cos(angle), ops.sin(angle)
@@ -145,8 +145,8 @@ def _pixels(images, rows, columns):
 def alternating_flip() -> layers.Layer:
     """Mirror one half of the images, left to right, in one epoch, and the other half in the next.
 
-    So two epochs show each image both ways, which :func:`flip` leaves to chance (Jordan,
-    arXiv:2404.00498).
+    Two epochs therefore show each image both ways; with :func:`flip` that is left to chance
+    (Jordan, arXiv:2404.00498).
     """
     return AlternatingFlip(dtype="float32")
 
@@ -156,9 +156,9 @@ def flip(
 ) -> Augmentation:
     """Mirror each image with a probability: left to right (``horizontal``) or top to bottom.
 
-    ``"flip, flip('vertical')"`` does both, each drawn by itself. ``per_batch`` draws once for all
-    images of a batch. Report A's "flip all" is ``flip(probability=1)``, its random flip of batches
-    ``flip(per_batch=True)``.
+    ``"flip, flip('vertical')"`` does both, drawn independently. ``per_batch`` draws once for all
+    images of a batch. Report A's "flip all" is ``flip(probability=1)``, and its random flip of
+    batches is ``flip(per_batch=True)``.
     """
     known_name("flip direction", direction, DIRECTIONS)
     check_bounds("flip probability", probability, "above 0, at most 1")
@@ -178,9 +178,9 @@ def crop(padding: int = 4, mode: str = "constant") -> Augmentation:
 def affine(degrees: float = 30.0, shift: float = 0.1) -> Augmentation:
     """Rotate by up to ``degrees`` either way, then shift by up to ``shift`` of height and width.
 
-    Angle and shifts are drawn for each image, uniformly; shifts are fractions of pixels, too. The
-    image is interpolated once (bilinear), and places outside it take the nearest pixel's value.
-    Keras's ImageDataGenerator, which report D uses, does the same.
+    Angle and shifts are drawn uniformly for each image. Shifts need not be whole pixels. The image
+    is interpolated once (bilinear). Places outside it take the nearest pixel's value. Keras's
+    ImageDataGenerator, which report D uses, does the same.
     """
     check_bounds("affine degrees", degrees, "at least 0, at most 180")
     check_bounds("affine shift", shift, "at least 0, below 1")
@@ -188,12 +188,12 @@ def affine(degrees: float = 30.0, shift: float = 0.1) -> Augmentation:
 
 
 def rotation(degrees: float = 30.0) -> Augmentation:
-    """Rotate by up to ``degrees`` either way, as :func:`affine` does without a shift."""
+    """Rotate by up to ``degrees`` either way: :func:`affine` without a shift."""
     check_bounds("rotation degrees", degrees, "above 0, at most 180")
     return RandomAffine(degrees, 0.0)
 
 
 def shift(fraction: float = 0.1) -> Augmentation:
-    """Shift by up to ``fraction`` of height and width, as :func:`affine` does without rotation."""
+    """Shift by up to ``fraction`` of height and width: :func:`affine` without rotation."""
     check_bounds("shift fraction", fraction, "above 0, below 1")
     return RandomAffine(0.0, fraction)

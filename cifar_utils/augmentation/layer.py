@@ -1,4 +1,4 @@
-"""What augmentation layers have in common."""
+"""The base class of augmentation layers."""
 
 import keras
 from keras import layers, ops
@@ -7,9 +7,9 @@ COMPILED = {}  # by class and options, so that each is compiled once for all mod
 
 
 class Augmentation(layers.Layer):
-    """Changes training images, pixels from 0 to 255, and leaves other images as they are.
+    """Changes training images, whose pixels are from 0 to 255; leaves other images as they are.
 
-    A subclass defines what is drawn for a batch (:meth:`draw`) and how the images change
+    A subclass draws random numbers for a batch (:meth:`draw`) and changes the images by them
     (:meth:`transform`). With TensorFlow, XLA compiles the change into one or two passes over the
     images instead of one for each operation (``benchmarks/NOTES.md``).
     """
@@ -27,7 +27,7 @@ class Augmentation(layers.Layer):
         return transform(ops.cast(images, "float32"), *self.draw(ops.shape(images)[0]))
 
     def draw(self, count) -> tuple:
-        """What is random in a batch of ``count`` images: small tensors."""
+        """Draw the random numbers for a batch of ``count`` images: small tensors."""
         raise NotImplementedError
 
     def transform(self, images, *draws):
@@ -35,7 +35,7 @@ class Augmentation(layers.Layer):
         raise NotImplementedError
 
     def uniform(self, *shape, low: float = 0.0, high: float = 1.0):
-        """Draw numbers between two, of a shape."""
+        """Draw numbers of a shape, uniformly between ``low`` and ``high``."""
         return keras.random.uniform(shape, low, high, seed=self.seed_generator)
 
     def _compiled(self):

@@ -39,11 +39,11 @@ class Cutout(Augmentation):
 class Mixing(layers.Layer):
     """Mixes each image of a batch, and its label, with another before the model sees them.
 
-    What is drawn depends on the seed, the epoch and the number of the batch's first image alone.
+    The draw depends on the seed, the epoch and the number of the batch's first image alone.
     """
 
     mixes_labels = True
-    stream: int  # a number of each subclass, so that two draw different numbers
+    stream: int  # different in each subclass, so that two draw different numbers
 
     def __init__(self, alpha: float, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -53,7 +53,7 @@ class Mixing(layers.Layer):
         return images
 
     def change(self, images: np.ndarray, labels: np.ndarray, index, seed: int, epoch: int) -> tuple:
-        """Mix uint8 images ``(N, H, W, C)`` and labels ``(N, K)``, which sum to 1 for an image."""
+        """Mix uint8 images ``(N, H, W, C)`` and labels ``(N, K)``, whose rows sum to 1."""
         random = np.random.default_rng([seed, epoch, int(index[0]), self.stream])
         other = random.permutation(len(images))
         kept = random.beta(self.alpha, self.alpha, len(images))
@@ -62,7 +62,7 @@ class Mixing(layers.Layer):
         return images, kept * labels + (1 - kept) * labels[other]
 
     def mix(self, images, others, kept, random) -> tuple[np.ndarray, np.ndarray]:
-        """The mixed images, and the share ``(N,)`` of each that is kept in the end."""
+        """The mixed images, and the share ``(N,)`` of each image that is really kept."""
         raise NotImplementedError
 
 
@@ -73,7 +73,7 @@ class MixUp(Mixing):
     stream = 1
 
     def mix(self, images, others, kept, random):
-        # In 256ths, whose products fit into 16 bits: twice as fast as floats.
+        # Products of 256ths fit into 16 bits, which is twice as fast as floats.
         share = np.rint(256 * kept).astype(np.uint16)[:, None, None, None]
         mixed = (share * images + (256 - share) * others + np.uint16(128)) >> 8
         return mixed.astype(np.uint8), share[:, 0, 0, 0] / 256
@@ -105,9 +105,9 @@ class CutMix(Mixing):
 def cutout(size: int = 8) -> Augmentation:
     """Hide a square of ``size`` pixels a side; it may lie partly outside the image.
 
-    Its centre is drawn uniformly (DeVries and Taylor, arXiv:1708.04552: size 16 for CIFAR-10, 8 for
-    CIFAR-100). It takes the batch's mean colour, which is about 0 after normalization, as in the
-    paper.
+    Its centre is drawn uniformly. It takes the batch's mean colour, which is about 0 after
+    normalization, as in the paper (DeVries and Taylor, arXiv:1708.04552: size 16 for CIFAR-10, 8
+    for CIFAR-100).
     """
     check_bounds("cutout size", size, "at least 1")
     return Cutout(size)
@@ -126,8 +126,8 @@ def cutmix(alpha: float = 1.0, probability: float = 0.5) -> Mixing:
     """Lay a rectangle of another image of the batch over each image; mix labels by area.
 
     The rectangle's share of the image is 1 - λ, with λ drawn for each image from Beta(``alpha``,
-    ``alpha``). Its centre is drawn uniformly, so a part may lie outside (Yun et al.,
-    arXiv:1905.04899). An image is changed with a ``probability``, as in their code for CIFAR.
+    ``alpha``). Its centre is drawn uniformly, so a part may lie outside of the image (Yun et al.,
+    arXiv:1905.04899). An image is changed with ``probability``, as in their code for CIFAR.
     """
     check_bounds("cutmix alpha", alpha, "above 0")
     check_bounds("cutmix probability", probability, "above 0, at most 1")

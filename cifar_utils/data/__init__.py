@@ -1,7 +1,6 @@
 """Datasets: ``load_dataset("cifar10")`` gives images and labels, split for a model.
 
-``load_dataset("folder:/path")`` reads pictures of one's own. The readers are imported when one is
-needed.
+``load_dataset("folder:/path")`` reads your own pictures. Each reader is imported when it is needed.
 """
 
 import hashlib
@@ -24,7 +23,7 @@ from cifar_utils.errors import InputError, check_bounds, known_name
 
 __all__ = ["DATASETS", "Dataset", "Split", "fetch", "load_dataset"]
 
-# Each name with the archive that it is read from; None for what comes with a package.
+# The archive of each dataset; None for data that come with a package.
 DATASETS: dict[str, Archive | None] = {
     "digits": None,
     "cifar10": CIFAR10,
@@ -46,9 +45,9 @@ def load_dataset(
 ) -> Dataset:
     """Read a named dataset into memory, and hold out a stratified validation split.
 
-    An archive, or its extracted folder, is looked for in ``CIFAR_DATA_DIR``, else in Keras's cache
-    (``~/.keras/datasets``, or below ``KERAS_HOME``). Only what is missing from the cache is
-    downloaded.
+    The archive, or its extracted folder, is read from ``CIFAR_DATA_DIR`` if that is set, else from
+    Keras's cache (``~/.keras/datasets``, or below ``KERAS_HOME``). An archive that is missing from
+    the cache is downloaded.
 
     Parameters
     ----------
@@ -59,15 +58,15 @@ def load_dataset(
     validation_fraction
         Share of the training images to hold out, at least 0 and below 1.
     seed
-        Draws the held-out images and those within ``train_limit``, in proportion to the classes.
+        Draws the images within ``train_limit`` and those held out, in proportion to the classes.
     train_limit
         Images to use for training and validation together; None for all.
     test_limit
-        Test images to use, in the same proportions, whatever the seed; None for all.
+        Test images to use, in proportion to the classes and whatever the seed; None for all.
     image_size
-        Height and width to resize images to, in pixels; None for their own, and for 32 of a folder.
+        Height and width of the images, in pixels. None leaves their size, and is 32 for a folder.
     offline
-        Whether to raise rather than download.
+        Whether to raise instead of downloading.
 
     Returns
     -------
@@ -77,8 +76,8 @@ def load_dataset(
     Raises
     ------
     InputError
-        Where an argument is none of the above or leaves a class without images; where the data
-        are not there, not whole, not what they should be, or can't be downloaded.
+        Where an argument is not one of these or leaves a class without images; where the data are
+        missing, incomplete or wrong, or can't be downloaded.
     """
     check_bounds("validation_fraction", validation_fraction, "at least 0, below 1")
     check_bounds("seed", seed, "at least 0")
@@ -112,7 +111,7 @@ def load_dataset(
 
 
 def _found(name: str) -> tuple[Archive | None, Path | None]:
-    """The archive that a dataset is read from, if from one, and where its data are, if here."""
+    """A dataset's archive, if it has one, and the path of its data, if they are here."""
     if name.startswith(PREFIX):
         from cifar_utils.data.folder import folder_of
 
@@ -126,7 +125,7 @@ def _found(name: str) -> tuple[Archive | None, Path | None]:
 
 
 def _read(archive: Archive, path: Path | None) -> Contents:
-    """What an archive holds; it is downloaded where it is at no path."""
+    """The contents of an archive; it is downloaded if it has no path."""
     if path is None:
         from cifar_utils.data.download import download
 
@@ -154,7 +153,7 @@ def _fingerprint(class_names: tuple[str, ...], splits: list[Split]) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Make sure that a named dataset is on this machine and can be read, and return where.
+    """Make sure that a named dataset is on this machine and can be read; return its path.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Official archives: where each comes from, and what it holds."""
+"""The official archives: their sources and contents."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -9,7 +9,7 @@ NOTE_FILE = "SOURCE.txt"
 
 
 class Contents(NamedTuple):
-    """Class names, training and test images, and the first line of ``SOURCE.txt``, if any."""
+    """Class names, training images, test images and the first line of ``SOURCE.txt``, if any."""
 
     class_names: tuple[str, ...]
     train: Split
@@ -24,15 +24,15 @@ class Archive:
     Attributes
     ----------
     url, file, md5
-        Where it comes from, its name there and its checksum.
+        Its source, its file name and its checksum.
     folder
         The folder in it.
     classes, train_images, test_images
         How many it holds.
     members
-        The files by which a folder is known to be it.
+        The files that identify an extracted folder.
     files
-        All files that are read of it, below its folder. ``*`` stands for any name.
+        All files that are read, below its folder. ``*`` stands for any name.
 
     """
 
@@ -59,7 +59,7 @@ def _cifar(number: int, md5: str, *members: str) -> Archive:
 
 # A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
 # https://www.cs.toronto.edu/~kriz/cifar.html (no licence given; it asks to be cited).
-# Of members the first has the class names, the last has the test images.
+# The first member has the class names, the last one the test images.
 CIFAR10 = _cifar(
     10, "c58f30108f718f92721af3b95e74349a",
     "batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch",
@@ -79,7 +79,7 @@ TINY_IMAGENET = Archive(
     train_images=100_000,
     test_images=10_000,
     members=(CLASSES, WORDS, ANNOTATIONS),
-    # The images in test/ have no labels: those in val/ take their place.
+    # The images in test/ have no labels, so those in val/ are the test images.
     files=(
         CLASSES, WORDS, ANNOTATIONS, NOTE_FILE,
         "train/*/*_boxes.txt", "train/*/images/*.JPEG", "val/images/*.JPEG",

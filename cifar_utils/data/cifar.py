@@ -1,4 +1,4 @@
-"""A reader of CIFAR's official archives, which trusts nothing."""
+"""A reader of CIFAR's official archives, which checks all that it reads."""
 
 import io
 import pickle
@@ -12,24 +12,24 @@ from cifar_utils.data.archive import NOTE_FILE, Archive, Contents
 from cifar_utils.data.dataset import Split
 from cifar_utils.data.unpack import first_line, read_files, wrong
 
-MOST_OPCODES = 2**20  # of a pickle; CIFAR-100's training images take 0.4 million
+MOST_OPCODES = 2**20  # in a pickle; CIFAR-100's training images take 0.4 million
 LONGEST_NAME = 100  # bytes
 MOST_AGAIN = 2**24  # characters of text used a second time
-# What makes a value that a pickle of CIFAR may use a second time.
+# The opcodes whose values a pickle of CIFAR may use again.
 USED_AGAIN = {
     "GLOBAL", "STACK_GLOBAL", "REDUCE", "BINSTRING", "SHORT_BINSTRING", "BINUNICODE",
     "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES",
 }  # fmt: skip
 
 
-# Which labels an archive is of, by the number of their classes.
+# The name of the labels, by their number of classes.
 LABELS = {10: b"label", 100: b"fine_label", 20: b"coarse_label"}
 
 
 class _Parts:
-    """What a pickled array or dtype is read into: what it would be made of, not made.
+    """The parts of a pickled array or dtype, before an array is made of them.
 
-    NumPy's own ``__setstate__`` believes the pickle; here type, shape and bytes are checked first.
+    NumPy's own ``__setstate__`` trusts the pickle. Here type, shape and bytes are checked first.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -57,20 +57,20 @@ class _CifarUnpickler(pickle.Unpickler):
 
 
 class _Lines(io.BytesIO):
-    """A pickle whose lines (the names of classes, say) are short, or have no end."""
+    """A pickle whose lines, such as names of classes, are read up to 1,000 bytes."""
 
     def readline(self, size: int | None = -1) -> bytes:
         return super().readline(1000)
 
 
 def _check_opcodes(pickled: bytes) -> None:
-    """Raise where a pickle is small and what it makes is not.
+    """Raise where a small pickle makes large objects.
 
-    A million opcodes make less than 200 MB, unless they name a far place in the memo or use again
-    what is there: tuples of tuples of the same tuples never end for code that prints, compares or
-    hashes them. A pickle of CIFAR uses short texts and reduced objects again, nothing else.
+    A million opcodes make less than 200 MB, unless they name a far place in the memo or use its
+    values again. Tuples of tuples of the same tuples grow without end for code that prints,
+    compares or hashes them. A pickle of CIFAR uses only short texts and reduced objects again.
     """
-    memo, made, again = {}, None, 0  # sizes of texts, or None of what can't be used again
+    memo, made, again = {}, None, 0  # sizes of texts, or None for a value not to be used again
     for count, (opcode, arg, _) in enumerate(pickletools.genops(_Lines(pickled))):
         name = opcode.name
         if count > MOST_OPCODES:
@@ -97,7 +97,7 @@ def _unpickle(pickled: bytes) -> dict[bytes, Any]:
 
 
 def _pixels(parts: Any) -> np.ndarray:
-    """The array ``(N, 3072)`` of uint8 that ``parts`` describe; anything else raises."""
+    """The uint8 array ``(N, 3072)`` that ``parts`` describe; all other parts raise."""
     if not isinstance(parts, _Parts):
         raise ValueError(f"a {type(parts).__name__} where an array should be")
     _, shape, dtype, fortran, data = parts.state
@@ -136,13 +136,13 @@ def _names(content: dict[bytes, Any], archive: Archive) -> tuple[str, ...]:
 def read_cifar(path: Path, archive: Archive) -> Contents:
     """Read an archive or its extracted folder into memory.
 
-    Nothing in a file is run or believed. A pickle may name only what a CIFAR batch is made of.
-    Arrays are built here, once type, shape and labels are what they should be.
+    No code in a file is run. A pickle may name only the functions that a CIFAR batch needs. Arrays
+    are built here, after their type, shape and labels are checked.
 
     Raises
     ------
     InputError
-        Where a file is missing, truncated, corrupt, hostile or of another content.
+        Where a file is missing, truncated, corrupt, hostile or not one of CIFAR's.
     """
     meta, *train, test = archive.members
     found: dict[str, Any] = {NOTE_FILE: ""}

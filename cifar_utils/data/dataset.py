@@ -1,4 +1,4 @@
-"""The nouns of data: Split and Dataset."""
+"""The types of data: Split and Dataset."""
 
 import html
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-PREFIX = "folder:"  # of the name of a dataset that is a folder of pictures
+PREFIX = "folder:"  # begins the name of a dataset that is a folder of pictures
 
 
 class Split(NamedTuple):
@@ -35,9 +35,9 @@ class Dataset:
     class_names
         By label: ``class_names[labels[i]]`` is the class of image ``i``.
     source
-        Where it came from: ``"embedded"``, ``"folder"``, ``"archive"`` or ``"download"``.
+        Its origin: ``"embedded"``, ``"folder"``, ``"archive"`` or ``"download"``.
     note
-        The first line of ``SOURCE.txt`` beside the files, for every report; or empty.
+        The first line of ``SOURCE.txt`` beside the files, which every report shows; or empty.
     fingerprint
         SHA-256 of class names, images and labels of all three splits, in order, in hexadecimal.
     """
@@ -57,7 +57,7 @@ class Dataset:
         return self.train.images.shape[1:]
 
     def __repr__(self) -> str:
-        """In words: name, counts, shape, classes and where it came from."""
+        """In words: name, origin, counts, shape and classes."""
         counts = [f"{len(split.labels):,}" for split in (self.train, self.validation, self.test)]
         names = list(self.class_names)
         if len(names) > 10:

@@ -1,7 +1,7 @@
 """The embedded dataset: scikit-learn's handwritten digits, in the shape of CIFAR's images.
 
 E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository,
-1998, https://archive.ics.uci.edu/dataset/80 (CC BY 4.0); its test part, as scikit-learn carries it.
+1998, https://archive.ics.uci.edu/dataset/80 (CC BY 4.0). scikit-learn carries its test part.
 """
 
 from importlib.util import find_spec
@@ -21,16 +21,16 @@ def location() -> Path:
 
 
 def read_digits() -> tuple[tuple[str, ...], Split, Split]:
-    """Class names, training images and test images: 1,437 and 360 of uint8 ``(32, 32, 3)``.
+    """Class names, 1,437 training images and 360 test images, each uint8 ``(32, 32, 3)``.
 
     The originals are 8x8 pixels of 17 grey levels. The test images are a fifth of each class,
     always the same ones.
     """
-    # Read as sklearn.datasets.load_digits does, without the second that importing it takes.
+    # As sklearn.datasets.load_digits reads them, but without its import, which takes a second.
     table = np.loadtxt(location(), delimiter=",")
     pixels, labels = table[:, :-1], table[:, -1].astype(np.int64)
-    # Bilinear, by pixel centres, so that strokes stay smooth: each pixel repeated 4x4 would put an
-    # edge on every fourth column, which a network finds before it finds the digit.
+    # Bilinear interpolation by pixel centres keeps strokes smooth. Pixels repeated 4x4 would put an
+    # edge on every fourth column, and a network would learn the edges before the digits.
     centres = np.clip((np.arange(32) + 0.5) / 4 - 0.5, 0, 7)
     weights = np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(8)))  # (32, 8), rows sum to 1
     grey = weights @ pixels.reshape(-1, 8, 8) @ weights.T * (255 / 16)

@@ -1,4 +1,4 @@
-"""Where the official archives are found, and how one that is not is downloaded."""
+"""Finds the official archives on this machine, and downloads a missing one."""
 
 import contextlib
 import itertools
@@ -13,7 +13,7 @@ from cifar_utils.data.archive import Archive
 from cifar_utils.errors import InputError
 
 SILENCE = 30  # seconds without a byte until a connection counts as cut
-# Other copies of the data, and what tells them: the path of a file in them.
+# Other copies of the data, by the path of a file in them.
 OTHER_COPIES = {
     "Kaggle's copy": r"(.*/)?(train\.7z|test\.7z|trainLabels\.csv|sampleSubmission\.csv)",
     "the MATLAB version": r".*\.mat|.*matlab.*",
@@ -25,21 +25,21 @@ OTHER_COPIES = {
 
 
 def keras_datasets() -> Path:
-    """Where Keras keeps its datasets: ``~/.keras/datasets``, or below ``KERAS_HOME``."""
+    """The folder of Keras's datasets: ``~/.keras/datasets``, or below ``KERAS_HOME``."""
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets"
 
 
 def find(archive: Archive) -> Path | None:
-    """The archive or its extracted folder; None where it is not there and may be downloaded.
+    """The path of the archive or its extracted folder; None where it is missing from the cache.
 
-    It is looked for in ``CIFAR_DATA_DIR``, else in Keras's cache, under each name that a version of
-    Keras has given it. ``CIFAR_DATA_DIR`` may also name the archive itself. A whole folder goes
-    before an archive, and that before an incomplete folder.
+    The search is in ``CIFAR_DATA_DIR`` if that is set, else in Keras's cache, under the names that
+    versions of Keras have used. ``CIFAR_DATA_DIR`` may also name the archive itself. A complete
+    folder is preferred to an archive, and an archive to an incomplete folder.
 
     Raises
     ------
     InputError
-        Where ``CIFAR_DATA_DIR`` is set and does not hold it; the line says what is there instead.
+        Where ``CIFAR_DATA_DIR`` does not hold it. The message says what is there instead.
     """
     given = os.environ.get("CIFAR_DATA_DIR")
     inner = archive.folder
@@ -66,7 +66,7 @@ def find(archive: Archive) -> Path | None:
 
 
 def what_is_at(path: Path) -> str:
-    """What is found at a path, in words: ``"holds the MATLAB version (data_batch_1.mat)"``.
+    """The content of a path in words: ``"holds the MATLAB version (data_batch_1.mat)"``.
 
     Raises
     ------
@@ -90,15 +90,15 @@ def what_is_at(path: Path) -> str:
 
 
 def download(archive: Archive) -> Path:
-    """Bring an archive into Keras's cache and check it; return where it is.
+    """Download an archive into Keras's cache and check it; return its path.
 
-    The file gets its name once it is complete and its checksum is right. Of several processes at
-    once, one downloads and the others wait for it.
+    The file gets its name once it is complete and its checksum is right. If several processes call
+    this at once, one downloads and the others wait.
 
     Raises
     ------
     InputError
-        Without a network, on another checksum, and where the cache can't be written.
+        Without a network, with a wrong checksum, or where the cache can't be written.
     """
     from filelock import FileLock
 
@@ -124,7 +124,7 @@ def _get(archive: Archive, target: Path) -> None:
     patience = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(SILENCE)
-        with contextlib.redirect_stdout(sys.stderr):  # its progress is none of a command's output
+        with contextlib.redirect_stdout(sys.stderr):  # keeps its progress out of a command's output
             keras.utils.get_file(
                 part.name,
                 archive.url,
@@ -139,7 +139,7 @@ def _get(archive: Archive, target: Path) -> None:
             raise
         raise InputError(
             f"{archive.file} could not be downloaded from {archive.url} ({error}); try again "
-            f"later, or put it into {target.parent}, or set CIFAR_DATA_DIR to where it is"
+            f"later, or put it into {target.parent}, or set CIFAR_DATA_DIR to its folder"
         ) from error
     finally:
         socket.setdefaulttimeout(patience)

@@ -1,4 +1,4 @@
-"""A reader's own pictures: ``train/<class>/*.png`` in a folder, and perhaps ``test/<class>/``."""
+"""Your own pictures: a folder with ``train/<class>/*.png`` and perhaps ``test/<class>/``."""
 
 from pathlib import Path
 
@@ -13,17 +13,17 @@ from cifar_utils.data.unpack import first_line
 from cifar_utils.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-SIZE = 32  # pixels, unless asked for another
-TEST_SHARE = 6  # one in six is to test on, as of CIFAR, where there is no test/
+SIZE = 32  # pixels, if no size is given
+TEST_SHARE = 6  # without test/, one picture in six is a test image, as in CIFAR
 
 
 def folder_of(name: str) -> Path:
-    """The folder of a dataset's name: of ``"folder:~/pets"``, the folder ``pets`` at home.
+    """The path that a dataset's name gives: ``"folder:~/pets"`` is the folder ``pets`` at home.
 
     Raises
     ------
     InputError
-        Where there is none, or one without ``train/``.
+        Where the folder is missing or has no ``train/``.
     """
     given = name.removeprefix(PREFIX)
     try:
@@ -31,7 +31,7 @@ def folder_of(name: str) -> Path:
         if not given or not (path / "train").is_dir():
             raise InputError(
                 f"dataset {name!r} {what_is_at(path) if given else 'names no folder'}; give a "
-                "folder with pictures in train/CLASS/, and in test/CLASS/ if some are to test on"
+                "folder with pictures in train/CLASS/ and, if you have test images, in test/CLASS/"
             )
     except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
         reason = getattr(error, "strerror", None) or error
@@ -40,15 +40,15 @@ def folder_of(name: str) -> Path:
 
 
 def read_folder(path: Path) -> Contents:
-    """Class names, in order, and as images the paths of their files, not yet decoded.
+    """Class names, in order, and the splits, whose images are the paths of files to decode.
 
-    Without ``test/``, a stratified sixth of the pictures is to test on: always the same ones.
+    Without ``test/``, a stratified sixth of the pictures are the test images, always the same ones.
 
     Raises
     ------
     InputError
-        Where there are fewer than two classes, one has no pictures, or those to test on are of
-        other classes.
+        Where there are fewer than two classes, a class has no pictures, or ``test/`` has other
+        classes.
     """
     names, train = _pictures(path, "train")
     if len(names) < 2:
@@ -70,8 +70,8 @@ def read_folder(path: Path) -> Contents:
         left = np.bincount(train.labels[chosen], minlength=len(names))
         if not left.all():
             raise InputError(
-                f"{PREFIX}{path.name}: train/{names[left.argmin()]}/ has too few pictures to test "
-                "on one in six of them; add pictures, or a folder test/"
+                f"{PREFIX}{path.name}: train/{names[left.argmin()]}/ has too few pictures to hold "
+                "out one in six for the test; add pictures, or a folder test/"
             )
         train, test = Split(*(a[~chosen] for a in train)), Split(*(a[chosen] for a in train))
     note = path / NOTE_FILE
@@ -79,7 +79,7 @@ def read_folder(path: Path) -> Contents:
 
 
 def _pictures(path: Path, part: str) -> tuple[tuple[str, ...], Split]:
-    """The classes of ``train/`` or ``test/``, and the paths and labels of their pictures."""
+    """The classes in ``train/`` or ``test/``, and the paths and labels of their pictures."""
     where = f"{PREFIX}{path.name}: {part}/"
     paths, labels = [], []
     try:
@@ -108,7 +108,7 @@ def decode_pictures(path: Path, paths: np.ndarray, size: int) -> np.ndarray:
     Raises
     ------
     InputError
-        Where one is damaged, by its name.
+        Where a picture is damaged. The message names it.
     """
 
     def decode(file: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures made into arrays: files decoded, several at once, and images of another size."""
+"""Pictures as arrays: decoding of files, several at once, and resizing."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +18,12 @@ def decoded(
     decode: Callable[[Any], np.ndarray],
     image_shape: tuple[int, int, int],
 ) -> np.ndarray:
-    """What ``decode`` makes of each of the sources, in threads: uint8 ``(N, *image_shape)``.
+    """Call ``decode`` on each source, in threads: uint8 ``(N, *image_shape)``.
 
     Raises
     ------
     Exception
-        What ``decode`` raises at the first of the sources at which it does.
+        The exception of the first source at which ``decode`` raises.
     """
     images = np.empty((len(sources), *image_shape), np.uint8)
 
@@ -38,7 +38,7 @@ def decoded(
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
-    """A file as uint8 ``(size, size, 3)``: upright, over white where it is transparent.
+    """A file as uint8 ``(size, size, 3)``, upright. Transparent pixels lie over white.
 
     Pictures that are not square are stretched, as :func:`keras.utils.image_dataset_from_directory`
     does.
@@ -46,8 +46,8 @@ def read_picture(path: Path, size: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with Image.open(path, formats=["PNG", "JPEG", "WEBP", "BMP"]) as file:
-        # A JPEG file of a large picture is decoded at a half, a quarter or an eighth of its size,
-        # but four times as large as needed: that is four times as fast for photographs.
+        # A large JPEG picture is decoded at a half, a quarter or an eighth of its size, but at
+        # least four times as large as needed. For photographs that is four times as fast.
         file.draft(None, (4 * size, 4 * size))
         picture = ImageOps.exif_transpose(file)
     if picture.mode.startswith("I"):  # 16 bits of grey
@@ -59,7 +59,7 @@ def read_picture(path: Path, size: int) -> np.ndarray:
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Images ``(N, H, W, 3)`` of another size: uint8 ``(N, size, size, 3)``."""
+    """Resize images ``(N, H, W, 3)`` to uint8 ``(N, size, size, 3)``."""
     from PIL import Image
 
     if images.shape[1:3] == (size, size):
@@ -69,10 +69,10 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _resized(picture: Any, size: int) -> np.ndarray:
-    """By Pillow's bicubic filter.
+    """Resize by Pillow's bicubic filter.
 
-    It averages over all pixels that a smaller picture's pixel covers, so nothing is aliased, and
-    keeps edges sharper than a mean of them (``BOX``), which makes blocks of a larger picture.
+    To make a picture smaller, it averages over all pixels that a new pixel covers, so nothing is
+    aliased. Edges stay sharper than with their mean (``BOX``), which makes blocks when it enlarges.
     """
     from PIL.Image import Resampling
 

@@ -8,9 +8,9 @@ from cifar_utils.errors import InputError, check_bounds
 
 
 def shares(sizes: np.ndarray, count: int) -> np.ndarray:
-    """How many of each class make ``count`` in proportion to ``sizes``, within one of each.
+    """Divide ``count`` among the classes in proportion to ``sizes``, by largest remainders.
 
-    Largest remainders: the floor of each part, and what is left to the classes that lost most.
+    Each class gets its share rounded down. The rest goes to the classes that lost most by it.
     """
     exact = np.asarray(sizes, np.int64) * count
     total = int(np.sum(sizes))
@@ -23,7 +23,7 @@ def shares(sizes: np.ndarray, count: int) -> np.ndarray:
 def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Choose ``count`` of the labels, each class in its share: booleans ``(N,)``.
 
-    NumPy keeps the raw stream of PCG64 over its versions: a seed means the same images everywhere.
+    All versions of NumPy give the same raw stream of PCG64, so a seed always chooses the same ones.
     """
     sizes = np.bincount(labels)
     order = np.lexsort((np.random.PCG64(seed).random_raw(len(labels)), labels))
@@ -43,13 +43,14 @@ def limited(
 ) -> np.ndarray:
     """Choose ``limit`` of the labels ``(N,)``, each class in its share; all where it is None.
 
-    ``sizes`` ``(K,)`` counts each class. ``name`` is what messages call the limit. ``works`` says
-    whether so many of each class ``(K,)`` are enough. Returns booleans ``(N,)``.
+    ``sizes`` ``(K,)`` counts each class. ``name`` is the limit's name in messages. ``works`` tells
+    whether numbers by class ``(K,)`` are enough. Returns booleans ``(N,)``.
 
     Raises
     ------
     InputError
-        Where there are fewer labels, or where too few of a class are chosen and more would do.
+        Where there are fewer labels, or where too few of a class are chosen and a higher limit
+        would be enough.
     """
     if limit is None:
         return np.ones(len(labels), bool)
@@ -68,13 +69,13 @@ def held_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the labels, or ``limit`` of them, into training and validation, as booleans ``(N,)``.
 
-    ``fraction``, below 1, is the part for validation; with 0 all are for training. The other
-    arguments are those of :func:`limited`.
+    ``fraction``, at least 0 and below 1, is the share for validation. The other arguments are those
+    of :func:`limited`.
 
     Raises
     ------
     InputError
-        Where ``limit`` or ``fraction`` leaves a class without images in one of the two.
+        Where ``limit`` or ``fraction`` leaves a class without images in a split.
     """
 
     def works(kept: np.ndarray, count: int | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""A reader of Tiny ImageNet's official archive, which trusts nothing (report E)."""
+"""A reader of Tiny ImageNet's official archive, which checks all that it reads (report E)."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -18,12 +18,12 @@ SIZE = 64  # pixels of an image's height and width
 def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
     """Decode an archive or its extracted folder; the classes are in the order of ``wnids.txt``.
 
-    There are 110,000 small files. Decoding them takes half a minute on two cores, each time.
+    Decoding the 110,000 small files takes half a minute on two cores, each time.
 
     Raises
     ------
     InputError
-        Where a file is missing, truncated, corrupt, hostile or of another content.
+        Where a file is missing, truncated, corrupt, hostile or not one of Tiny ImageNet's.
 
     """
     found = {}
@@ -41,7 +41,7 @@ def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
         lines = found[table].decode("utf-8", "replace").splitlines()
         split = [line.split("\t") for line in lines if line.strip()]
         if odd := [row for row in split if len(row) < columns]:
-            raise wrong(f"{path}: {table}", f"its line {odd[0]} has not {columns} columns")
+            raise wrong(f"{path}: {table}", f"its line {odd[0]} has fewer than {columns} columns")
         return split
 
     wnids = [row[0].strip() for row in rows(CLASSES, 1)]
@@ -74,7 +74,7 @@ def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
 
 
 def _decode(found: Mapping[str, bytes], names: list[str], path: Path) -> np.ndarray:
-    """The images of these names, uint8 ``(N, H, W, 3)``: those in grey get three channels too."""
+    """The images of these names, uint8 ``(N, H, W, 3)``; grey ones get three channels too."""
     from PIL import Image, UnidentifiedImageError
 
     def decode(name: str) -> np.ndarray:
@@ -91,7 +91,7 @@ def _decode(found: Mapping[str, bytes], names: list[str], path: Path) -> np.ndar
 
 
 def _class_names(wnids: list[str], words: Mapping[str, str]) -> tuple[str, ...]:
-    """The first word for each class; where classes share it, with their numbers in WordNet."""
+    """The first word for each class; classes that share a word get their WordNet numbers too."""
     first = [words[wnid].split(",")[0].strip() for wnid in wnids]
     shared = [first.count(word) > 1 for word in first]
     named = zip(first, wnids, shared, strict=True)

@@ -1,4 +1,4 @@
-"""Files of an official archive, read into memory; nothing in an archive is believed."""
+"""Reads the files of an official archive into memory, and checks names and sizes."""
 
 import glob
 import gzip
@@ -15,8 +15,8 @@ from cifar_utils.data.archive import Archive
 from cifar_utils.errors import InputError
 
 LARGEST = 300_000_000  # bytes in all; the largest official archive unpacks to 250 million
-# Members of a tar that are passed over: folders, and what says more of the next member. tarfile
-# would read that whole into memory and believe it; no member of an official archive needs it.
+# Members of a tar that are skipped: folders, and extra headers of the next member. tarfile would
+# read such a header into memory and trust it. No official archive needs one.
 PASSED_OVER = {
     tarfile.DIRTYPE,
     tarfile.XHDTYPE,
@@ -26,8 +26,8 @@ PASSED_OVER = {
 
 
 def wrong(where: Path | str, reason: str) -> InputError:
-    """The error that something on the disk is not what it should be."""
-    reason = textwrap.shorten(reason, 150, placeholder=" ...")  # one line, whatever the file says
+    """The error for a file that does not have the right content."""
+    reason = textwrap.shorten(reason, 150, placeholder=" ...")  # one line, whatever the file holds
     return InputError(f"{where} is not what it should be: {reason}; replace it with a whole copy")
 
 
@@ -39,8 +39,8 @@ def first_line(text: bytes) -> str:
 def read_files(path: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file of an extracted folder, or of an archive, in memory.
 
-    A damaged archive raises whatever :mod:`gzip`, :mod:`tarfile` or :mod:`zipfile` do. A member
-    that leads out of the archive, or is too large for it, is a ValueError.
+    For a damaged archive, :mod:`gzip`, :mod:`tarfile` or :mod:`zipfile` raise their exceptions. A
+    member with a path outside of the archive, or too large for it, is a ValueError.
     """
     if path.is_dir():
         yield from _folder_files(path, archive)
@@ -51,11 +51,11 @@ def read_files(path: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
 
 
 def _room_after(room: int, name: str, size: int, plain: bool) -> int:
-    """The bytes that may still follow a member; one that is no plain file or folder is refused."""
+    """The bytes that may follow a member. Other members than plain files and folders raise."""
     if name.startswith("/") or ".." in name.split("/") or not plain:
-        raise ValueError(f"its member {name!r} is no plain file, or leads elsewhere")
+        raise ValueError(f"its member {name!r} is not a plain file, or leads elsewhere")
     if not 0 <= size <= room:
-        raise ValueError(f"its member {name!r} of {size:,} bytes is too much for it")
+        raise ValueError(f"its member {name!r} of {size:,} bytes is too large")
     return room - size
 
 
@@ -78,7 +78,7 @@ def _tar_files(path: Path, known: re.Pattern) -> Iterator[tuple[str, bytes]]:
         while any(block := stream.read(tarfile.BLOCKSIZE)):
             member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             plain = member.isfile() or member.type in PASSED_OVER
-            # A header counts for more than its 512 bytes, as a million of them take their time.
+            # A header counts for more than its 512 bytes, because a million of them take long.
             room = _room_after(room - 2**14, member.name, member.size, plain)
             padding = -member.size % tarfile.BLOCKSIZE
             if member.isfile() and (found := known.fullmatch(member.name)):
@@ -86,7 +86,7 @@ def _tar_files(path: Path, known: re.Pattern) -> Iterator[tuple[str, bytes]]:
                 stream.seek(padding, os.SEEK_CUR)
             else:
                 stream.seek(member.size + padding, os.SEEK_CUR)
-        while chunk := stream.read(2**20):  # gzip's checksum stands at the very end
+        while chunk := stream.read(2**20):  # gzip checks its checksum at the very end
             room = _room_after(room, "after the end", len(chunk), True)
 
 
@@ -94,11 +94,11 @@ def _zip_files(path: Path, known: re.Pattern) -> Iterator[tuple[str, bytes]]:
     room = LARGEST
     with zipfile.ZipFile(path) as packed:
         for member in packed.infolist():
-            mode = stat.S_IFMT(member.external_attr >> 16)  # 0 where no Unix has written it
-            # Other methods unpack without a limit, whatever the size that the member has by name.
+            mode = stat.S_IFMT(member.external_attr >> 16)  # 0 if not written on Unix
+            # Other methods unpack without a limit, whatever size the member claims.
             plain = mode in (0, stat.S_IFREG, stat.S_IFDIR)
             plain &= member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             room = _room_after(room, member.filename, member.file_size, plain)
             if found := known.fullmatch(member.filename):
                 with packed.open(member) as file:
-                    yield found[1], file.read(member.file_size)  # all of it at most: sizes may lie
+                    yield found[1], file.read(member.file_size)  # at most: the size may be wrong

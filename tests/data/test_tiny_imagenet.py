@@ -136,7 +136,7 @@ WRONG = {
     ),
     "half a line": (
         {"val/val_annotations.txt": lambda text: text[:-6]},
-        ["val_annotations.txt", "has not 6 columns"],
+        ["val_annotations.txt", "has fewer than 6 columns"],
     ),
     "an unknown wnid": (
         {"val/val_annotations.txt": lambda text: text.replace(WNIDS[1], "n9", 1)},
