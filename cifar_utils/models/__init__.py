@@ -1,4 +1,4 @@
-"""Networks by name, and :func:`build_model`, which makes one a model from raw images to logits."""
+"""Networks by name, and :func:`build_model`, which makes a model of one."""
 
 from cifar_utils import later
 from cifar_utils.augmentation import AUGMENTATIONS

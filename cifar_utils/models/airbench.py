@@ -18,7 +18,7 @@ def airbench(
     identity: bool = True,
     bias_epochs: int = 3,
 ):
-    """Patch whitening and three pairs of convolutions, pooled early; 1,973,944 parameters.
+    """Patch whitening, then three pairs of convolutions, pooled early; 1,973,944 parameters.
 
     Batch normalization shifts but does not scale. Logits are divided by the number of features.
 
@@ -27,10 +27,9 @@ def airbench(
     width
         Factor for the 64, 256 and 256 filters of the three pairs.
     whitening
-        Whether the first convolution is :class:`PatchWhitening`; else it is trained like the
-        others.
+        Whether the first convolution is :class:`PatchWhitening`. If not, it is trained.
     identity
-        Whether filters start as :class:`PartialIdentity`; else at random.
+        Whether filters start as :class:`PartialIdentity`. If not, they start at random.
     bias_epochs
         Number of epochs in which the bias of the whitening is trained.
 
@@ -61,9 +60,10 @@ def airbench(
 
 @keras.saving.register_keras_serializable("cifar_utils")
 class PartialIdentity(keras.initializers.Initializer):
-    """Initial filters: filter i copies input channel i, as far as there are channels.
+    """Initial filters: filter i copies input channel i.
 
-    The other filters are random, uniform with variance 1 / (3 fan-in), as PyTorch's are.
+    If there are more filters than input channels, the others are random, uniform with variance
+    1 / (3 fan-in), as in PyTorch.
     """
 
     def __call__(self, shape, dtype=None):
@@ -81,9 +81,9 @@ class PatchWhitening(layers.Conv2D):
 
     Its filters are the eigenvectors of the patches' covariance over the training images, each
     divided by the square root of its eigenvalue, and their negatives: 24 for 2 × 2 pixels in
-    colour. Grey images have no colour to whiten, so their patches vary in four directions alone;
-    filters of these take the places of the others. :meth:`whiten` sets the filters. The bias is
-    trained in the first ``bias_epochs`` epochs and constant later.
+    colour. Patches of grey images vary in four directions alone. The filters of these four are then
+    repeated in place of the others. :meth:`whiten` sets the filters. The bias is trained in the
+    first ``bias_epochs`` epochs and constant later.
     """
 
     def __init__(self, *args, bias_epochs: int = 3, **kwargs):
@@ -94,8 +94,8 @@ class PatchWhitening(layers.Conv2D):
     def begin_epoch(self, epoch: int) -> bool:
         """Set whether this epoch trains the bias; return whether that has changed.
 
-        If so, the training step must be traced again. Without the bias's gradient a step takes
-        about a tenth less.
+        After a change, the training step must be traced again. A step without the bias's gradient
+        takes about a tenth less time.
         """
         before, self.trains_bias = self.trains_bias, epoch < self.bias_epochs
         return self.trains_bias != before
@@ -111,7 +111,7 @@ class PatchWhitening(layers.Conv2D):
         patches = np.moveaxis(windows, 3, 5).reshape(-1, np.prod(shape[:3]))
         values, vectors = np.linalg.eigh(patches.T.astype(np.float64) @ patches / len(patches))
         filters = (vectors / np.sqrt(values + epsilon)).T[::-1]
-        # A filter for what does not vary would be of rounding errors alone, enlarged 45 times.
+        # A filter for a direction without variance would enlarge rounding errors 45 times.
         varied = filters[values[::-1] > 1e-6 * values[-1]]
         filters = np.resize(varied, filters.shape).T.reshape(*shape[:3], -1)
         self.kernel.assign(np.concatenate([filters, -filters], axis=-1))
@@ -130,6 +130,6 @@ class PatchWhitening(layers.Conv2D):
 def _frozen(value):
     """The tensor, with a gradient of zero, so the gradient of the output is not computed.
 
-    With ``ops.stop_gradient`` there would be no gradient at all, and Keras warns of that.
+    ``ops.stop_gradient`` would leave no gradient, and Keras warns of that.
     """
     return value, lambda *_, upstream=None: ops.zeros_like(value)

@@ -6,7 +6,7 @@ from keras import initializers, layers
 def normal(variance: float = 2.0):
     """Initial weights from a normal distribution of variance ``variance`` / fan-in.
 
-    2, the default, is He et al.'s (arXiv:1502.01852). PyTorch's layers start with 1/3.
+    The default, 2, is that of He et al. (arXiv:1502.01852). PyTorch's layers have 1/3.
     """
     return initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
 
@@ -27,7 +27,7 @@ def conv(
 
 
 def batch_norm(x):
-    """Batch normalization whose averages follow within tens of steps, as runs can be short."""
+    """Batch normalization whose averages adapt within tens of steps, because runs can be short."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 

@@ -1,4 +1,4 @@
-"""Architectures by name, and :func:`build_model`: a model of one, from raw images to logits."""
+"""Architectures by name, and :func:`build_model`, which makes a model of one."""
 
 import ast
 import inspect
@@ -36,16 +36,16 @@ def build_model(
     """A model from uint8 images ``(N, H, W, 3)`` to float32 logits ``(N, classes)``.
 
     Augmentation (in training only) and normalization are layers inside it. ``seed`` determines the
-    initial weights. The model has three more attributes: ``architecture``, the network's name with
-    its options; ``source``, the text of its function, empty where there is none; and ``code``, the
-    fingerprints of the code of this package that it runs (:func:`~cifar_utils.provenance.code_of`).
+    initial weights. The model has three more attributes. ``architecture`` is the network's name and
+    options. ``source`` is the text of its function, or empty. ``code`` has fingerprints of the code
+    of this package that the model runs (:func:`~cifar_utils.provenance.code_of`).
 
     Parameters
     ----------
     architecture
-        A name in :data:`ARCHITECTURES`, options allowed: ``"cifarnet(residual=False)"``. Or a
-        function ``(x, classes) -> logits`` of your own, or a :func:`functools.partial` of one with
-        options by name. It gets normalized images as a Keras tensor ``(N, H, W, 3)``.
+        A name in :data:`ARCHITECTURES`, with or without options: ``"cifarnet(residual=False)"``. Or
+        your own function ``(x, classes) -> logits``, or a :func:`functools.partial` of it with
+        options by name. The function gets normalized images as a Keras tensor ``(N, H, W, 3)``.
     augmentation
         Names in :data:`AUGMENTATIONS`: ``"crop(padding=4), flip"``; ``None`` for none.
     normalization
@@ -62,8 +62,8 @@ def build_model(
     Raises
     ------
     InputError
-        Where a name or an option is unknown, the network's function fails (such as where the images
-        are too small for it) or returns something other than logits.
+        Where a name or an option is unknown, or the network's function fails (the images may be too
+        small for it) or does not return logits.
 
     """
     network = _network(architecture)
@@ -81,7 +81,7 @@ def build_model(
             x = network(x, len(dataset.class_names))
         except (ValueError, TypeError) as error:
             size = "×".join(map(str, dataset.image_shape[:2]))
-            # Keras sets its reason in bold, below a line that only names the layer.
+            # Keras gives the reason in bold, below a line that only names the layer.
             reason = str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].strip()
             reason = reason.partition("\n")[0] or type(error).__name__
             raise InputError(f"{network!r} can't be built for {size} images: {reason}") from error
@@ -106,10 +106,10 @@ def build_model(
 
 
 def network_source(architecture: str | Callable) -> str:
-    """The source of a network's function, then of the functions that it is composed of.
+    """The source of a network's function, then of the functions that it uses.
 
-    Those are the ones that it calls by name, and that these call, as far as they are of this
-    package's models or of the function's own module. Empty where there is no source.
+    These are the functions that it names, directly or through others, in this package's models or
+    in the function's own module. Empty where there is no source.
 
     Parameters
     ----------
@@ -155,11 +155,11 @@ def _sources(function: Callable, seen: set[Callable]) -> Iterator[str]:
 
 
 def normalization_layer(kind: str, images: np.ndarray) -> keras.Layer:
-    """The layer that ``build_model`` calls ``kind``, for training ``images`` ``(N, H, W, C)``."""
+    """A layer for ``build_model``'s ``normalization``, by training ``images`` ``(N, H, W, C)``."""
     if kind == "half":
         return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")
     channels = images.reshape(-1, images.shape[-1])
-    # A histogram of 256 values is exact, and needs no copy of the images in floats.
+    # A histogram of 256 values is exact and needs no copy of the images as floats.
     counts = np.stack([np.bincount(channel, minlength=256) for channel in channels.T])
     if kind == "pixels":
         counts = np.broadcast_to(counts.mean(axis=0), counts.shape)

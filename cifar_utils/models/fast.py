@@ -1,10 +1,10 @@
-"""The same model with layers that TensorFlow computes in fewer passes, and back again.
+"""Layers that TensorFlow computes in fewer passes, and the exchange of a model's layers for them.
 
-On two cores with AMX, at 2,000 × 15 × 15 × 64 in bfloat16, forward and backward: batch
-normalization takes 28 ms instead of 238, GELU 38 ms instead of 266; at 128 × 16 × 16 × 100 group
-normalization and ReLU take 15 ms instead of 58 (``benchmarks/NOTES.md``).
+On two cores with AMX, in bfloat16, forward and backward: at 2,000 × 15 × 15 × 64, batch
+normalization takes 28 ms instead of 238, and GELU 38 ms instead of 266. At 128 × 16 × 16 × 100,
+group normalization and ReLU take 15 ms instead of 58 (``benchmarks/NOTES.md``).
 
-Each layer computes what the Keras layer that it inherits from computes. Where it has no faster way,
+Each layer computes the same as the Keras layer from which it inherits. Where it has no faster way,
 it calls that layer.
 """
 
@@ -21,8 +21,8 @@ from keras import layers, ops
 def accelerate(model: keras.Model) -> keras.Model:
     """The same model with the same weights, and this module's layers in place of Keras's.
 
-    Layers keep their names, settings and order. Layers of other types stay, subclasses of Keras's
-    included, and so do bare operations. With a backend other than TensorFlow the given model is
+    Layers keep their names, settings and order. Layers of other types stay, also subclasses of
+    Keras's, and so do bare operations. With a backend other than TensorFlow, the given model is
     returned.
     """
     if keras.backend.backend() != "tensorflow":
@@ -51,10 +51,10 @@ def _with_weights(model: keras.Model, remake: Callable, call: Callable | None = 
 
 
 def _rebuilt(model: keras.Model, remake: Callable, call: Callable | None, made: dict):
-    """The model with the layers that ``remake`` makes; ``made`` gets both, by the first one's id.
+    """The model with the layers that ``remake`` makes; ``made`` gets old and new by the old's id.
 
-    It goes down into models within the model by itself. Keras's recursion would compile those that
-    are compiled, and takes no ``call_function`` where one is Sequential.
+    It has its own recursion into models within the model. Keras's recursion compiles those that are
+    compiled, and takes no ``call_function`` for a Sequential one.
     """
     chain = isinstance(model, keras.Sequential)
     ends = (model.inputs[0], model.outputs[0]) if chain else (model.input, model.output)
@@ -83,14 +83,14 @@ def _rebuilt(model: keras.Model, remake: Callable, call: Callable | None, made: 
 
 
 def _remade(layer: keras.Layer, kind: type[keras.Layer], **changes: Any) -> keras.Layer:
-    """A layer of ``kind`` with the settings of the given one; one of both inherits the other."""
+    """A layer of ``kind`` with the settings of ``layer``; one of them inherits from the other."""
     try:
         config = kind.get_config(layer) if isinstance(layer, kind) else layer.get_config()
         if "activation" in config:  # a function of a reader's own has no configuration
             changes["activation"] = layer.activation
         return kind.from_config(config | changes)
     except (TypeError, ValueError, NotImplementedError):
-        return layer  # a Lambda, or a reader's own layer that its configuration does not describe
+        return layer  # a Lambda, or a reader's own layer with an incomplete configuration
 
 
 def _fast_layer(layer: keras.Layer, rectified: set[str]) -> keras.Layer:
@@ -105,7 +105,7 @@ def _fast_layer(layer: keras.Layer, rectified: set[str]) -> keras.Layer:
 
 
 def _rectified(model: keras.Model) -> set[str]:
-    """The names of group normalizations that nothing but a ReLU takes, and of these ReLUs."""
+    """The names of group normalizations whose output only a ReLU takes, and of these ReLUs."""
     try:
         rows = {row["name"]: row["inbound_nodes"] for row in model.get_config()["layers"]}
     except NotImplementedError:  # a reader's own layer has no configuration
@@ -153,12 +153,12 @@ def _is_ours(thing: Any) -> bool:
 
 
 def foreign_layers(model: keras.Model) -> list[str]:
-    """The names of a model's layers that Keras can't load without the code of their author.
+    """The names of a model's layers that Keras can load only with their author's code.
 
     Raises
     ------
     NotImplementedError
-        Where a layer can't be saved either, as it has no ``get_config``.
+        Where a layer can't be saved, because it has no ``get_config``.
 
     """
     return [row["name"] for row in model.get_config()["layers"] if _is_foreign(row)]
@@ -202,7 +202,7 @@ class BatchNormalization(layers.BatchNormalization):
         )
         if training:
             count = tf.cast(tf.size(inputs) // channels, "float32")
-            # TensorFlow divides by count - 1 (an estimate for all images), Keras by count.
+            # TensorFlow divides by count - 1, Keras by count.
             for kept, new in zip(statistics, (mean, variance * (count - 1) / count), strict=True):
                 kept.assign(kept * self.momentum + new * (1 - self.momentum))
         return output
@@ -247,7 +247,7 @@ class GroupNormReLU(layers.GroupNormalization):
 
     def call(self, inputs):
         images = len(inputs.shape) == 4 and self.axis in (-1, 3)
-        # The compiled sums have a term for each row of the images.
+        # Each row of the images is a term of the compiled sums.
         small = images and None not in inputs.shape[1:3] and inputs.shape[1] <= 64
         if not (small and _is_computed_here(inputs)):
             return ops.relu(super().call(inputs))
@@ -344,8 +344,8 @@ class SeparableConv2D(layers.SeparableConv2D):
 class Conv2D(layers.Conv2D):
     """Keras's layer, with a faster gradient of 3×3 filters over narrow images in bfloat16.
 
-    oneDNN multiplies matrices along an image's width; below about 16 pixels they are too small to
-    be fast. So images are first laid side by side, with a column of zeros between them.
+    oneDNN multiplies matrices along an image's width. Below about 16 pixels the matrices are too
+    small to be fast, so images are laid side by side, with a column of zeros between them.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -364,7 +364,7 @@ class Conv2D(layers.Conv2D):
 
 @keras.saving.register_keras_serializable("cifar_utils")
 class Rectified(layers.ReLU):
-    """Stands where :class:`GroupNormReLU`, the layer before it, has already computed the ReLU."""
+    """Does nothing: :class:`GroupNormReLU`, the layer before it, has computed the ReLU."""
 
     def call(self, inputs):
         return inputs

@@ -16,7 +16,7 @@ from cifar_utils.models.blocks import batch_norm, conv, normal
 
 @dataclass(frozen=True)
 class Options:
-    """What the networks of He et al. in this module have in common.
+    """Options of the networks of He et al. in this module.
 
     Parameters
     ----------
@@ -25,16 +25,16 @@ class Options:
     head_dropout
         Rate before the classifier. Report C trains ResNet-18 with 0.3.
     spatial_dropout
-        Rate at which whole channels are dropped after the addition of each identity block: one
-        whose shortcut has no projection. Report C trains ResNet-18 on CIFAR-100 with 0.5.
+        Rate at which whole channels are dropped after the addition of each identity block. That is
+        a block whose shortcut has no projection. Report C trains ResNet-18 on CIFAR-100 with 0.5.
     gate
         Threshold of the ε-sparse gate, :func:`sparse_gate`; 0 for none.
     highway
         Whether blocks mix branch and shortcut by a trained gate (Srivastava et al.,
         arXiv:1505.00387): y T(x) + x (1 - T(x)) instead of y + x.
     residual
-        Whether blocks have shortcuts. Without them it is the plain network that He et al. compare
-        with. The other options that act on shortcuts must then be off.
+        Whether blocks have shortcuts. Without them this is the plain network with which He et al.
+        compare. The other options for shortcuts must then be off.
 
     """
 
@@ -140,9 +140,9 @@ def _drop(x, rate: float):
 
 
 def _shortcut(x, filters: int, strides: int, options: Options):
-    """The input of a block, by a 1×1 convolution where its output has another shape.
+    """The input of a block, projected by a 1×1 convolution if the output has another shape.
 
-    (In the networks of 16 to 64 filters He et al. pad with zeros instead.)
+    In the networks of 16 to 64 filters, He et al. pad with zeros instead.
     """
     if options.residual and (strides != 1 or x.shape[-1] != filters):
         return batch_norm(conv(x, filters, 1, strides, bias=False))
@@ -160,7 +160,7 @@ def _add(shortcut, y, identity: bool, options: Options):
 
 
 def _mix(x, y):
-    """Highway: y T + x (1 - T); T starts near 1/4, so that most of x is carried through."""
+    """Highway: y T + x (1 - T). T starts near 1/4, so most of the output is x."""
     share = layers.Conv2D(
         x.shape[-1], 1, activation="sigmoid",
         kernel_initializer=normal(), bias_initializer=keras.initializers.Constant(-1.0),
@@ -183,18 +183,18 @@ def preact(x, classes: int, activation: str = "relu", dropout: float = 0.1, l2: 
     """Pre-activation ResNet of twelve units (report D); 1,574,218 parameters for 10 classes.
 
     A unit is two rounds of batch normalization, activation and convolution. The input of each round
-    is added to its output, except in the first round of the 5th and the 9th unit: there the filters
-    double, and the convolution has stride 2. Batch normalization is Keras's default.
+    is added to its output. The first rounds of the 5th and the 9th unit are an exception: their
+    filters double, and the convolution has stride 2. Batch normalization is Keras's default.
 
     Parameters
     ----------
     activation
-        The report's code has ``"relu"``, its text ELU: ``"elu"``. There is none between the last
-        normalization and the pooling, as in the code.
+        The report's code has ``"relu"``, its text ELU (``"elu"``). As in the code, there is no
+        activation between the last normalization and the pooling.
     dropout
         Rate after the second convolution of each unit.
     l2
-        L2 penalty on the kernels of all 28 layers, the dense one included. The report's code has
+        L2 penalty on the kernels of all 28 layers, including the dense one. The report's code has
         1e-6, its table 1e-4.
 
     """
@@ -227,14 +227,14 @@ def gn_resnet(
 ):
     """Our own compact residual network of report A's size, with group normalization.
 
-    It has at most as many parameters as report A's network: 9 w² + 30 w + 6 + 3 for each class, at
-    ``width`` w. For 10 classes these are 10,212 at 32, 15,636 at 40 and 93,036 at 100. Report A's
-    own network is ``report_a``.
+    It has at most as many parameters as report A's network, ``report_a``. At ``width`` w these are
+    9 w² + 30 w + 6 + 3 for each class. For 10 classes that is 10,212 at width 32, 15,636 at 40 and
+    93,036 at 100.
 
     A 3×3 convolution is followed by three residual blocks, each after a max-pooling of 2. A block
     is several rounds of group normalization, ReLU and a separable convolution: 3×3 on each channel
-    by itself, then 1×1 across the channels. A round has w² + 11 w parameters, where a full 3×3
-    convolution would have 9 w². There are as many rounds as the budget allows for 10 classes.
+    by itself, then 1×1 across the channels. A round has w² + 11 w parameters; a full 3×3
+    convolution has 9 w². There are as many rounds as the budget allows for 10 classes.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def gn_resnet(
     dropout
         Its rate. Report A has 0.5.
     dropout_in
-        ``"block"``: after each block, as in report A. ``"convolution"``: after each round, which
+        ``"block"``: after each block, as in report A. ``"convolution"``: after each round, as
         report A recommends in the end.
 
     """
@@ -253,7 +253,7 @@ def gn_resnet(
     def normalize(x):
         return layers.ReLU()(layers.GroupNormalization(math.gcd(width, 8))(x))
 
-    # Keras takes the fan-in of the depthwise filters for 9 w, though each sees 9 inputs.
+    # For Keras the fan-in of the depthwise filters is 9 w, but each filter sees only 9 inputs.
     depthwise, pointwise = normal(float(width)), normal()
     x = conv(x, width, bias=False)
     for rounds in _rounds(width):
@@ -280,11 +280,11 @@ def _rounds(width: int) -> tuple[int, int, int]:
 def cifarnet_worst(x, classes: int, residual: bool = True, width: float = 1.0):
     """The deeper and narrower network that report E compares with CifarNet; 7,713,874 parameters.
 
-    Three stages of 10, 100 and 256 filters. A stage is a convolution (5×5 in the first, else 3×3)
-    with batch normalization, four residual blocks of two 3×3 convolutions without it, and pooling.
-    Then follow a valid 3×3 convolution of 512 filters with batch normalization, pooling, and seven
-    dense layers. The report does not list activations: that ReLU follows each convolution, each
-    addition and each dense layer but the last is our reading.
+    It has three stages of 10, 100 and 256 filters. A stage is a convolution (5×5 in the first, else
+    3×3) with batch normalization, four residual blocks of two 3×3 convolutions without it, and
+    pooling. A valid 3×3 convolution of 512 filters with batch normalization, pooling and seven
+    dense layers follow. The report does not list activations. Our reading is that ReLU follows each
+    convolution, each addition and each dense layer but the last.
 
     Parameters
     ----------
@@ -316,21 +316,21 @@ def report_a(
     dropout: float = 0.5,
     activation: bool = False,
 ):
-    """Report A's compact residual network, as its numbers of parameters give it away.
+    """Report A's compact residual network, inferred from its numbers of parameters.
 
-    The report prints 10,212 parameters at ``width`` w = 32, 15,636 at 40 and 93,036 at 100, on
-    CIFAR-100 93,306. All are 9 w² + 30 w + 6 + 3 classes. This network has exactly these: a 3×3
-    convolution of w filters, another one, and a 1×1 one back to 3 channels, all without bias; a
-    group normalization of 3 channels; and a dense layer from 3 features without bias. The report
-    has three residual blocks, so they share these weights. The order of layers within a block is
-    our reading.
+    The report prints 10,212 parameters at ``width`` w = 32, 15,636 at 40 and 93,036 at 100, and
+    93,306 at 100 on CIFAR-100. All of these are 9 w² + 30 w + 6 + 3 classes. This network has the
+    same numbers. Its layers are two 3×3 convolutions of w filters and a 1×1 one back to 3 channels,
+    all without bias; a group normalization of 3 channels; and a dense layer from 3 features without
+    bias. The report has three residual blocks, so they share these weights. The order of layers
+    within a block is our reading.
 
     Parameters
     ----------
     width
         Filters of the convolutions; the report calls it layer depth.
     dropout
-        Its rate after each residual block.
+        Rate after each residual block.
     activation
         Whether a ReLU follows each residual block; the report tried both.
     """

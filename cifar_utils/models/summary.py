@@ -1,4 +1,4 @@
-"""What a model is, in numbers: parameters, and arithmetic for one image."""
+"""A model in numbers: parameters, and arithmetic for one image."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class ModelSummary:
     """A model's name, size and cost; in a notebook, a sentence with the layers folded below it.
 
-    ``flops`` counts convolutions and dense layers, a multiply-add as two, for one image forward.
-    A layer that is used several times counts each time.
+    ``flops`` counts the operations of convolutions and dense layers in the forward pass of one
+    image. A multiply-add counts as two. A layer that is used several times counts each time.
     """
 
     name: str
@@ -52,7 +52,7 @@ def summarize(model: keras.Model) -> ModelSummary:
     Raises
     ------
     TypeError
-        Where a layer multiplies by a kernel but is of a kind whose operations are not counted.
+        Where a layer has a kernel, but operations of its kind can't be counted.
     """
     import pandas as pd
 
@@ -77,7 +77,7 @@ def summarize(model: keras.Model) -> ModelSummary:
 
 
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
-    """The layers of a model, and those of the models among them."""
+    """The layers of a model, including those of models within it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from layers_of(layer)
@@ -86,11 +86,11 @@ def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, ...] | None]]:
-    """Each layer and the shape of its input, as often as the model uses it."""
+    """Each layer and the shape of its input, once for each use in the model."""
     named = {layer.name: layer for layer in model.layers}
     for row in model.get_config()["layers"]:
-        layer = named.get(row["config"].get("name"))  # a Sequential model leaves its input out
-        for node in row.get("inbound_nodes", [{}]):  # and has none of these: it uses each once
+        layer = named.get(row["config"].get("name"))  # None for the input of a Sequential model
+        for node in row.get("inbound_nodes", [{}]):  # absent in a Sequential model: one use each
             if isinstance(layer, keras.Model):
                 yield from _uses(layer)
             elif layer is not None:
@@ -99,8 +99,8 @@ def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, .
 
 
 def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> int:
-    """Of one use of a layer, on an input of the shape ``taken``."""
-    # Each output value is the sum of one product for each weight of its filter.
+    """The multiply-adds of one use of a layer, on an input of the shape ``taken``."""
+    # Each weight of a filter gives one product in the sum of an output value.
     if isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D | layers.Dense):
         weights = math.prod(layer.kernel.shape)
     elif isinstance(layer, layers.SeparableConv2D):

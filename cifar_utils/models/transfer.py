@@ -1,4 +1,4 @@
-"""Transfer (report B): a frozen base, its features computed once, and a head.
+"""Transfer (report B): a head is trained on the features of a frozen base, computed once.
 
 The last layers of the base may then be trained with the head.
 """
@@ -54,16 +54,16 @@ def build_transfer_model(
     seed: int = 0,
     fast: bool = True,
 ) -> keras.Model:
-    """A base without its top, frozen, and a new head: a model from raw uint8 images to logits.
+    """A frozen base without its top, and a new head: a model from raw uint8 images to logits.
 
     It is two models in a row, ``model.get_layer("features")`` and ``model.get_layer("head")``, so
     that the head can be trained on features computed once. With ResNet50V2 it has 26,159,370
-    parameters for 10 classes. The images are scaled as the base's own ``preprocess_input`` does.
+    parameters for 10 classes. The base's own ``preprocess_input`` scales the images.
 
     The head is report B's: a valid 3×3 convolution of 128 filters with ReLU (7×7 features to 5×5 at
     224 pixels), global average pooling, and dense layers of 512, 256 and 128 units, each with batch
-    normalization, dropout and ReLU. Where the features have fewer than 3 places a side, for inputs
-    of at most 64 pixels, the convolution is padded ("same").
+    normalization, dropout and ReLU. The convolution is padded ("same") if the features have fewer
+    than 3 places a side, for inputs of at most 64 pixels.
 
     Parameters
     ----------
@@ -72,21 +72,21 @@ def build_transfer_model(
         Capitals and underscores don't matter.
     weights
         ``"imagenet"`` (downloaded and checked by Keras), the path of a weights file, or ``None``
-        for random ones, whose features and accuracy mean nothing. A file's name and SHA-256 are
-        kept as ``model.pretrained``.
+        for random weights. Features and accuracy of random weights mean nothing.
+        ``model.pretrained`` keeps a file's name and SHA-256.
     input_size
-        Height and width to which images are resized, in pixels; at least 32, and more for some
-        bases.
+        Height and width to which images are resized, in pixels: at least 32, and for some bases
+        more.
     fine_tune_layers
         How many of the base's last layers with weights are trained with the head. Batch
-        normalization is not counted and stays frozen: the other layers were trained with its
-        statistics, scale and shift.
+        normalization is not counted and stays frozen, because the other layers were trained with
+        its statistics, scale and shift.
 
     Raises
     ------
     InputError
-        Where there is no such base, ``input_size`` is too small, ``fine_tune_layers`` is more than
-        there are, or the weights can't be downloaded or read or don't fit.
+        Where the base is unknown, ``input_size`` is too small, ``fine_tune_layers`` is more than
+        the base has, or the weights can't be downloaded or read or don't fit.
 
     """
     name = known_name("base", base.replace("_", "").lower(), BASES)
@@ -108,7 +108,7 @@ def build_transfer_model(
 
 
 def _freeze(base: keras.Model, but: int) -> None:
-    """Freeze batch normalization, and of the other layers with weights all ``but`` the last."""
+    """Freeze batch normalization, and all ``but`` the last of the other layers with weights."""
     normalization = layers.BatchNormalization
     weighted = [x for x in base.layers if x.weights and not isinstance(x, normalization)]
     if not 0 <= but <= len(weighted):
@@ -166,7 +166,7 @@ def _line(error: Exception) -> str:
 
 
 def _described(weights: str | None) -> dict[str, str]:
-    """What a record says of pretrained weights: their file's name and digest, not its path."""
+    """Pretrained weights as a record names them: the file's name and digest, not its path."""
     if weights in (None, "imagenet"):
         return {"weights": weights or "random"}
     with Path(weights).open("rb") as file:
@@ -188,13 +188,13 @@ def extract_features(
         ``"none"`` (one variant), ``"horizontal"`` (two) or ``"both"`` (four: horizontal and
         vertical).
     output
-        A run's folder, in which the features are kept; an interrupted computation is continued.
-        With ``None`` they are deleted at the end of the process.
+        A run's folder, which keeps the features; an interrupted computation goes on. With ``None``
+        the features are deleted at the end of the process.
 
     Returns
     -------
-    The training split, its images replaced by float16 features ``(N, variants, h, w, channels)``,
-    and the validation split, ``(N, h, w, channels)``; both memory maps.
+    The training split with float16 features ``(N, variants, h, w, channels)`` as images, and the
+    validation split with ``(N, h, w, channels)``; both are memory maps.
 
     Raises
     ------

@@ -15,7 +15,7 @@ def cifarnet(
 ):  # fmt: skip
     """CifarNet (report E): eight 3×3 convolutions of 64 to 256 filters, as in a ResNet-9.
 
-    2,444,672 parameters for 10 classes, 2,441,728 of them trained.
+    It has 2,444,672 parameters for 10 classes, 2,441,728 of them trained.
 
     Parameters
     ----------
@@ -23,14 +23,14 @@ def cifarnet(
         Whether the input of each of the two pairs of convolutions is added to its output. The
         report's printed list does not show it.
     variance
-        Variance of the initial weights, times the fan-in. 2 is He et al.'s; PyTorch's layers, which
-        the report seems to use, start at 1/3. Batch normalization cancels the scale of a filter,
-        but a step turns smaller weights further.
+        Variance of the initial weights, times the fan-in. He et al. have 2. PyTorch's layers, which
+        the report seems to use, have 1/3. Batch normalization cancels the scale of a filter, but a
+        step turns smaller weights further.
     pool
-        Size of the last pooling. For 64×64 images the report leaves 4×4 places: 2.
+        Size of the last pooling. With 2, 64×64 images leave 4×4 places, as in the report.
     deep
-        The report's deeper network for 64×64 images: four more convolutions of 512 filters and
-        three more poolings take the place of the last pooling.
+        Whether this is the report's deeper network for 64×64 images: four more convolutions of 512
+        filters and three more poolings replace the last pooling.
     width
         Factor for the numbers of filters.
 
@@ -61,15 +61,13 @@ def cifarnet(
 def fan(x, classes: int, dropout: float = 0.1):
     """The "fan" (report B): seven valid 3×3 convolutions of 32 to 512 filters and a large head.
 
-    87,316,426 parameters for 10 classes at 32×32, of which 85 million lie between the last
-    convolution and the first dense layer. Initial weights and batch normalization are Keras's
-    defaults.
+    It has 87,316,426 parameters for 10 classes at 32×32; 85 million of them are in the first dense
+    layer. Initial weights and batch normalization are Keras's defaults.
 
     Parameters
     ----------
     dropout
-        Rate after the second to the sixth convolution. Half of it follows the first, none the
-        seventh.
+        Rate after the second to the sixth convolution. The first has half of it, the seventh none.
 
     """
     rates = [dropout / 2, *[dropout] * 5, 0]
@@ -94,13 +92,13 @@ def vgg19(
     """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images; 20,576,842 parameters.
 
     It has all sixteen convolutions. Five poolings leave one place, so the two hidden dense layers
-    are smaller than the paper's 4,096 units. Report C trains a network like it.
+    are smaller than the paper's 4,096 units. Report C trains a similar network.
 
     Parameters
     ----------
     batch_norm
-        Whether batch normalization follows each convolution. Report C does not tell whether its
-        network has it.
+        Whether batch normalization follows each convolution. Report C does not say this of its
+        network.
     dropout
         Rate after each of the two hidden dense layers.
     units
@@ -114,7 +112,7 @@ def vgg19(
     for filters, depth in zip([64, 128, 256, 512, 512], [2, 2, 4, 4, 4], strict=True):
         for place in range(depth):
             adds = residual and place > 0
-            # With a hundredth of the variance, eleven additions nearly keep the scale.
+            # A hundredth of the variance nearly keeps the scale over eleven additions.
             y = conv_bn_relu(x, round(width * filters), batch_norm, 0.02 if adds else 2.0)
             x = layers.Add()([x, y]) if adds else y
         x = layers.MaxPooling2D(2)(x)

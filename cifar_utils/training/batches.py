@@ -10,7 +10,7 @@ from cifar_utils.errors import check_bounds
 
 
 def batches_of(model: keras.Model, split: Split, batch_size: int, seed: int) -> "Batches":
-    """What trains a model: a split's images as its input takes them, with its augmentation."""
+    """A split as training batches for a model's input, with the model's augmentation."""
     changing = [layer for layer in model.layers if hasattr(layer, "change")]
     variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
     mixed = any(layer.mixes_labels for layer in changing)
@@ -25,7 +25,7 @@ class Batches(keras.utils.PyDataset):
     With ``variants``, images are ``(N, variants, ...)``, and an epoch draws one variant of each.
     Each of ``changes`` takes a batch's images, labels and numbers ``(N,)`` in the split, the seed
     and the epoch. It returns images and labels. With ``classes``, labels are shares of each class
-    ``(N, classes)``, which changes may mix.
+    ``(N, classes)``, so that changes may mix them.
     """
 
     def __init__(

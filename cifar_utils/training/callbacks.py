@@ -1,4 +1,4 @@
-"""What happens around an epoch: its seeds, its checkpoint, its progress."""
+"""Callbacks of training: an epoch's seeds, its checkpoint and its progress."""
 
 import contextlib
 import errno
@@ -24,9 +24,9 @@ WAY_OUT = "delete {} to start from the beginning, or choose another folder"
 
 
 def check_same(folder: Path, what: str, kept: Mapping, asked: Mapping) -> None:
-    """Raise an InputError where a folder holds ``what``, with other settings than those asked for.
+    """Raise an InputError where a folder holds ``what`` with other settings than those asked for.
 
-    A setting that was not kept is one of a later version.
+    Settings that an earlier version did not keep are not compared.
     """
     for name, value in asked.items():
         if kept.get(name, value) != value:
@@ -37,16 +37,16 @@ def check_same(folder: Path, what: str, kept: Mapping, asked: Mapping) -> None:
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer a number; ``history`` holds the whole epochs before that."""
+    """The loss is no longer a number; ``history`` holds the complete epochs before that."""
 
     history = None
 
 
 class SeedEpoch(keras.callbacks.Callback):
-    """Sets all that is random in an epoch (order, augmentation, dropout) from ``(seed, epoch)``.
+    """Seeds all randomness of an epoch (order, augmentation, dropout) by ``(seed, epoch)``.
 
-    Layers with a ``begin_epoch`` are told which one it is. So weights, optimizer state and
-    history are all that resuming needs.
+    It also calls the layers' ``begin_epoch``. To resume, a run therefore needs only its weights,
+    optimizer state and history.
     """
 
     def __init__(self, batches: Batches, seed: int):
@@ -59,7 +59,7 @@ class SeedEpoch(keras.callbacks.Callback):
         seeds = np.random.SeedSequence([self.seed, epoch]).generate_state(max(len(states), 1)) >> 1
         for state, seed in zip(states, seeds, strict=False):
             state.assign([int(seed), 0])
-        # Layers that change in the course of training; where one does, steps are traced anew.
+        # Some layers change in the course of training. The step is then traced again.
         layers = [layer for layer in layers_of(self.model) if hasattr(layer, "begin_epoch")]
         changed = [layer.begin_epoch(epoch) for layer in layers]
         if any(changed):
@@ -67,22 +67,22 @@ class SeedEpoch(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps what a run needs to go on, in a folder: weights, history, and what computed each epoch.
+    """Keeps weights, history and the environment of each epoch in a folder, to resume a run.
 
     The folder holds weights and optimizer state of the last epoch, the one before it, and the best
     one. ``state.json`` is written when the weights it names are on the disk. So a kill or a power
-    cut at any moment leaves the state of the last whole epoch, and a damaged file costs an epoch.
+    cut at any moment leaves the state of the last complete epoch. A damaged file costs an epoch.
 
     Attributes
     ----------
     settings
-        What may not change within a run.
+        Settings that may not change within a run.
     environment
-        What computes now: :func:`~cifar_utils.provenance.describe_environment`.
+        This process's: :func:`~cifar_utils.provenance.describe_environment`.
     epochs
-        A row for each epoch done.
+        A row for each finished epoch.
     trained_by
-        What computed them: :func:`~cifar_utils.provenance.with_epoch`.
+        The environments of these epochs: :func:`~cifar_utils.provenance.with_epoch`.
 
     """
 
@@ -97,7 +97,7 @@ class Checkpoint(keras.callbacks.Callback):
         return self.folder / f"epoch-{epoch:04d}.weights.h5"
 
     def restore(self) -> list[str]:
-        """Load the last whole epoch into the model; return what is to be told of it, in lines.
+        """Load the last complete epoch into the model; return lines to tell the user.
 
         Raises
         ------
@@ -165,7 +165,7 @@ class Checkpoint(keras.callbacks.Callback):
             temporary.replace(weights)
             sync(self.folder)
             write_atomically(self.folder / "state.json", json.dumps(state))
-        except (OSError, RuntimeError) as error:  # the latter by HDF5, where a write is cut short
+        except (OSError, RuntimeError) as error:  # RuntimeError: HDF5's incomplete write
             temporary.unlink(missing_ok=True)
             number = getattr(error, "errno", None) or errno.EIO
             raise OSError(
@@ -175,18 +175,18 @@ class Checkpoint(keras.callbacks.Callback):
                 str(self.folder),
             ) from error
         kept = {done, best_epoch(self.epochs)}
-        if before := self.epochs[:-1]:  # in case what was just written is damaged
+        if before := self.epochs[:-1]:  # in case the last file is damaged
             kept |= {done - 1, best_epoch(before)}
         for old in set(self.folder.glob("*.weights.h5")) - set(map(self.weights, kept)):
             old.unlink()
 
 
 class Progress(keras.callbacks.Callback):
-    """Completes each epoch's row, stops by its rule or at a loss that is no number, tells of all.
+    """Completes each epoch's row, shows progress, and stops by a rule or where the loss is NaN.
 
-    It tells by one line under the notebook's cell, with the figure that ``draw`` makes of the rows
-    so far below it where a person watches, and, where ``output`` names a run's folder, by its
-    events, for whoever watches the run from outside.
+    A line under the notebook's cell shows the progress. Where a person watches, the figure that
+    ``draw`` makes of the rows so far stands below it. Where ``output`` names a run's folder, events
+    in that folder tell the progress to other programs.
     """
 
     def __init__(

@@ -47,39 +47,41 @@ def fit(
 ) -> History:
     """Train a model from inputs to logits; leave it with its best epoch's weights, by validation.
 
-    Without validation images, these are the last epoch's.
+    Without validation images, it keeps the last epoch's weights.
 
     The same call on the same machine, with as many cores, the same precision, backend, versions and
-    commit gives the same weights to the bit, whether or not it was interrupted. A run that goes on
-    under other conditions says so; :attr:`~cifar_utils.training.History.trained_by` keeps it.
+    commit gives the same weights to the bit, whether or not it was interrupted. A run that resumes
+    under other conditions says so, and :attr:`~cifar_utils.training.History.trained_by` lists them.
 
     Parameters
     ----------
     train
-        Its images may have an axis more than the model takes, the second one: variants of an image,
-        of which each epoch draws one. Where the model's augmentation mixes labels, accuracy is the
-        share of images whose most probable class is the one that most of the label is of.
+        Its images may have an additional second axis: the variants of an image, of which each epoch
+        draws one. Where the model's augmentation mixes labels, a prediction is correct if it is the
+        class with the largest share of the label.
     optimizer, learning_rate, weight_decay
         See :func:`~cifar_utils.training.make_optimizer`.
     schedule
-        A name in :data:`~cifar_utils.training.SCHEDULES`, options allowed: ``"step(every=10)"``.
+        A name in :data:`~cifar_utils.training.SCHEDULES`, with or without options:
+        ``"step(every=10)"``.
     label_smoothing
         The share of each label that goes to all classes alike (Szegedy et al., arXiv:1512.00567).
-        Losses are taken with it, those of validation too.
+        Losses of training and of validation include it.
     target_accuracy, patience
-        Training ends at the first epoch's end at which validation accuracy is no less than
-        ``target_accuracy``, a fraction, or has not become better for ``patience`` epochs.
+        Training ends after the first epoch whose validation accuracy is at least
+        ``target_accuracy``, a fraction, or after ``patience`` epochs without a better one.
     until
-        The epoch to stop after for now; the schedule is that of all ``epochs``, and with a later
-        one, or None, the run in ``output`` goes on.
+        The epoch to stop after for now. The schedule is still that of all ``epochs``. A later call
+        with a greater ``until``, or None, resumes the run in ``output``.
     output
-        A run's folder. Each epoch leaves a checkpoint in it, and a run found there goes on.
+        A run's folder. Each epoch leaves a checkpoint in it, and a run found there resumes.
         ``None`` keeps nothing.
     trial
-        Which of several trainings of the run this is; each needs a name.
+        The name of this training, if the run has several.
     plot
-        Makes a figure of the history so far, such as :func:`~cifar_utils.plots.plot_history`. In a
-        notebook that a person watches it stands below the cell while the model trains.
+        A function that makes a figure of the history so far, such as
+        :func:`~cifar_utils.plots.plot_history`. In a notebook that a person watches, the figure
+        stands below the cell while the model trains.
 
     Raises
     ------
@@ -120,7 +122,7 @@ def fit(
         make_optimizer(optimizer, rate.peak if plateaus else rate, weight_decay, batch_size),
         loss=crossentropy(label_smoothing, batches.classes > 0),
         metrics=[accuracy, top5] if model.output_shape[-1] > 5 else [accuracy],
-        # XLA makes a step slower in TensorFlow on a CPU; JAX can't do without it.
+        # In TensorFlow on a CPU, XLA makes a step slower. JAX needs it.
         jit_compile=keras.backend.backend() == "jax",
     )
     model.optimizer.build(model.trainable_variables)
@@ -157,7 +159,7 @@ def fit(
                     validation_batch_size=500,
                     initial_epoch=done,
                     epochs=until,
-                    shuffle=False,  # Keras would shuffle the batches, by a state of its own
+                    shuffle=False,  # Keras would shuffle batches by its own state
                     verbose=0,
                     callbacks=[
                         SeedEpoch(batches, seed),
@@ -177,9 +179,9 @@ def fit(
 
 
 def _fingerprint(model: keras.Model, train: Split) -> str:
-    """What tells runs of the same settings apart: the network, the labels and the first input."""
+    """A digest of the network, the labels and the first input, for runs of the same settings."""
     config = _structure(model.get_config())
-    # Keras numbers the layers of a process on, so their names go by their place in the network.
+    # Keras's names count all layers of a process, so places in the network replace the names.
     names = {name: f"operation {place}" for place, name in enumerate(_operation_names(config))}
     text = json.dumps(config, default=str, sort_keys=True)
     text = re.sub(r'"([^"\\]+)"', lambda found: f'"{names.get(found[1], found[1])}"', text)
@@ -190,7 +192,7 @@ def _fingerprint(model: keras.Model, train: Split) -> str:
 
 
 def _structure(config: Any) -> Any:
-    """A configuration without how models within the model were compiled and built."""
+    """A configuration, without the compilation and the building of models within the model."""
     if isinstance(config, dict):
         aside = {"compile_config", "build_config"}
         return {key: _structure(value) for key, value in config.items() if key not in aside}
@@ -198,7 +200,7 @@ def _structure(config: Any) -> Any:
 
 
 def _operation_names(config: dict[str, Any]) -> Iterator[str]:
-    """The names of a model's layers and operations, and of those of the models within it."""
+    """The names of a model's layers and operations, including those of models within it."""
     yield config["name"]
     for row in config["layers"]:
         inner = row["config"]

@@ -1,4 +1,4 @@
-"""What training leaves behind, epoch by epoch."""
+"""The history of a training, by epoch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cifar_utils.text import percent
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When training ends before its last epoch, by validation accuracy.
+    """Decides by validation accuracy whether training ends before its last epoch.
 
-    The rule looks at the finished epochs alone, so a run that stopped stays stopped.
+    The rule depends only on the finished epochs, so a stopped run stays stopped when it is resumed.
 
     Attributes
     ----------
     target_accuracy
-        A fraction at which training ends; ``None`` for none.
+        The accuracy at which training ends, a fraction; ``None`` for no target.
     patience
-        Epochs to wait for a better one; ``None`` for no limit.
+        Epochs to wait for a better accuracy; ``None`` for no limit.
 
     """
 
@@ -37,7 +37,7 @@ class StoppingRule:
         return self != StoppingRule()
 
     def epoch_at_target(self, epochs: list[dict[str, Any]]) -> int | None:
-        """The first epoch that ends at the target; ``None`` where none does."""
+        """The first epoch that reaches the target; ``None`` if none does."""
         if self.target_accuracy is None:
             return None
         reached = (row["epoch"] for row in epochs if row["val_accuracy"] >= self.target_accuracy)
@@ -65,18 +65,19 @@ class History:
     Attributes
     ----------
     epochs
-        A row an epoch: ``epoch`` (from 1); ``loss``, ``accuracy`` and, of more than five classes,
-        ``top5`` (means over the epoch, with augmentation and dropout on); the same with ``val_``
-        (after the epoch, on validation images if any); ``learning_rate`` (at its end); ``seconds``.
+        A row for each epoch: ``epoch`` (from 1); ``loss``, ``accuracy`` and, with more than five
+        classes, ``top5`` (means over the epoch, with augmentation and dropout on); the same with
+        ``val_`` (after the epoch, if there are validation images); ``learning_rate`` (at its end);
+        ``seconds``.
     best_epoch
         The epoch of the highest validation accuracy, then of the lowest validation loss. Without
-        validation images, the last. The model has its weights.
+        validation images, the last. The model has the weights of this epoch.
     steps
         Batches in an epoch.
     rule
-        May have ended training before its last epoch.
+        The rule that may have ended training before its last epoch.
     trained_by
-        What computed each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`.
+        The environment of each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`.
     code
         The code that took part: :func:`~cifar_utils.provenance.code_of`.
 
@@ -97,7 +98,7 @@ class History:
     def iterations_to(self, target: float | None) -> int | None:
         """Steps to a validation accuracy (report A's measure), or ``None`` if it was never reached.
 
-        Accuracy is taken at the ends of epochs, so this may be up to an epoch's steps too many.
+        Accuracy is measured after each epoch, so the result may be too high by an epoch's steps.
         """
         epoch = StoppingRule(target).epoch_at_target(self.epochs)
         return None if epoch is None else epoch * self.steps
@@ -113,7 +114,7 @@ class History:
         return sum(row["seconds"] for row in self.epochs)
 
     def followed_by(self, second: History) -> History:
-        """Both as one history: the second's epochs follow the first's, the best is that of all."""
+        """Join two histories. ``second``'s epochs follow; the best epoch is the best of all."""
         first = len(self.epochs)
         later = [{**row, "epoch": first + row["epoch"]} for row in second.epochs]
         rows = [*self.epochs, *later]

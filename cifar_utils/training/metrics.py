@@ -1,19 +1,19 @@
-"""Loss and accuracy of logits, for labels that are class numbers or, with mixup, shares."""
+"""Loss and accuracy of logits. Labels are class numbers or, with mixup, shares."""
 
 import keras
 from keras import ops
 
 
 def crossentropy(label_smoothing: float, mixed: bool):
-    """The loss that a model is compiled with.
+    """The loss with which a model is compiled.
 
     Parameters
     ----------
     label_smoothing
         The share of each label that goes to all classes alike.
     mixed
-        Whether labels in training are shares of each class ``(N, K)``; those of validation are
-        integers ``(N,)`` in any case.
+        Whether training labels are shares of each class ``(N, K)``. Validation labels are always
+        integers ``(N,)``.
 
     """
     if not (label_smoothing or mixed):
@@ -32,7 +32,7 @@ def crossentropy(label_smoothing: float, mixed: bool):
 def accuracy(labels, logits):
     """1.0 where the most probable class is the label, else 0.0, float32 ``(N,)``.
 
-    Labels are class numbers ``(N,)`` or, with mixup, shares ``(N, K)``: then the largest counts.
+    Labels are class numbers ``(N,)`` or, with mixup, shares ``(N, K)``. The largest share counts.
     """
     return ops.cast(_numbers(labels, logits) == ops.argmax(logits, axis=-1), "float32")
 

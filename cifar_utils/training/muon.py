@@ -7,14 +7,14 @@ from keras import ops
 
 from cifar_utils.backend import choose_precision
 
-# Of the polynomial a x + b x^3 + c x^5 that Jordan found to lift small singular values fastest.
+# Coefficients of a x + b x^3 + c x^5. Jordan found that they raise small singular values fastest.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrix, steps: int = 3, dtype: str = "float32"):
-    """Draw a matrix's singular values towards 1 by ``steps`` of a Newton-Schulz iteration.
+    """Move a matrix's singular values towards 1 by ``steps`` of a Newton-Schulz iteration.
 
-    They end between about 0.7 and 1.2, except those below a thousandth of the greatest. Singular
+    They become about 0.7 to 1.2, except those below a thousandth of the greatest one. Singular
     vectors stay the same (Bernstein and Newhouse, arXiv:2409.20325; Jordan, Muon, 2024).
 
     Parameters
@@ -22,7 +22,7 @@ def orthogonalize(matrix, steps: int = 3, dtype: str = "float32"):
     matrix
         Of any shape ``(M, N)``.
     dtype
-        What to compute in; the result is of the matrix's own type.
+        The type of the computation. The result has the matrix's own type.
 
     """
     a, b, c = COEFFICIENTS
@@ -39,31 +39,32 @@ def orthogonalize(matrix, steps: int = 3, dtype: str = "float32"):
 class Muon(keras.optimizers.Optimizer):
     """Orthogonalized momentum for the filters of convolutions, SGD for every other weight.
 
-    A kernel ``(h, w, in, out)`` is taken as a matrix ``(h w in, out)``. Each step first scales it
-    to the Frobenius norm √out. The step itself is the nearest orthogonal matrix to its momentum,
-    times the learning rate. In a kernel ``(h, w, in, 1)`` of a depthwise convolution each channel
-    is a matrix of its own. Dense kernels, biases and normalization parameters follow SGD with
-    Nesterov momentum, at rates in a fixed proportion to the learning rate.
+    A kernel ``(h, w, in, out)`` is treated as a matrix ``(h w in, out)``. Each update first scales
+    it to the Frobenius norm √out. The step is the orthogonal matrix nearest to its momentum, times
+    the learning rate. In a kernel ``(h, w, in, 1)`` of a depthwise convolution, each channel is a
+    matrix of its own. Dense kernels, biases and normalization parameters follow SGD with Nesterov
+    momentum, at rates in a fixed proportion to the learning rate.
 
-    The defaults are those of airbench94_muon (Jordan, arXiv:2404.00498 and its repository). It
-    sums losses over its batches of 2,000, where Keras takes their mean, hence the large factors.
-    It also scales logits down. With a usual dense layer, factors of about 1 / batch size do.
+    The defaults are those of airbench94_muon (Jordan, arXiv:2404.00498 and its repository). The
+    factors are large because it sums losses over its batches of 2,000, and Keras takes their mean.
+    It also scales logits down. With a usual dense layer, factors of about 1 / batch size are right.
 
     Parameters
     ----------
     learning_rate
-        Of filters: a number or a schedule.
+        The rate of filters: a number or a schedule.
     momentum
-        Of filters (Nesterov's).
+        The Nesterov momentum of filters.
     dense_factor, bias_factor
-        Rates of dense kernels, and of biases and normalization parameters, by the learning rate.
+        Rates of dense kernels, and of biases and normalization parameters, as multiples of the
+        learning rate.
     sgd_momentum
-        Of what follows SGD.
+        The momentum of all weights that follow SGD.
     steps
-        Of the Newton-Schulz iteration; with 0 the momentum keeps its direction and has norm 1.
+        Steps of the Newton-Schulz iteration. With 0 the momentum is only scaled to norm 1.
     weight_decay
-        Decoupled: each step takes ``learning_rate * weight_decay`` of what follows SGD away.
-        Filters have their norm set, so they have none.
+        Decoupled: each step subtracts ``learning_rate * weight_decay`` of each weight that follows
+        SGD. Filters have no decay, because their norm is set.
 
     """
 

@@ -12,14 +12,14 @@ def sgd(learning_rate, weight_decay, batch_size, momentum: float = 0.9, nesterov
 
 
 def adam(learning_rate, weight_decay, batch_size, beta_1: float = 0.9, beta_2: float = 0.999):
-    """Adam (Kingma and Ba, arXiv:1412.6980); weight decay is decoupled in it, too, as in Keras."""
+    """Adam (Kingma and Ba, arXiv:1412.6980), with decoupled weight decay, as in Keras."""
     return keras.optimizers.Adam(learning_rate, beta_1, beta_2, weight_decay=weight_decay)
 
 
 def adamw(learning_rate, weight_decay, batch_size, beta_1: float = 0.9, beta_2: float = 0.999):
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101): Adam that always has a weight decay.
 
-    Where ``weight_decay`` is 0, it is 0.01.
+    A ``weight_decay`` of 0 is replaced by 0.01.
     """
     return keras.optimizers.AdamW(learning_rate, weight_decay or 0.01, beta_1, beta_2)
 
@@ -35,8 +35,8 @@ def muon(
 ):
     """Muon for filters, SGD for the rest: :class:`~cifar_utils.training.muon.Muon`.
 
-    The factors are for each image of a batch, because SGD follows the sum of the images' losses. A
-    step of Muon has the same length whatever the gradient's length.
+    The factors are for each image of a batch, because SGD follows the sum of the images' losses.
+    The length of Muon's step does not depend on the gradient's length.
     """
     from cifar_utils.training.muon import Muon
 
@@ -54,17 +54,17 @@ def make_optimizer(
     learning_rate
         A number or a Keras schedule.
     weight_decay
-        Decoupled: each step takes ``learning_rate * weight_decay`` of every kernel away, not of
+        Decoupled: each step subtracts ``learning_rate * weight_decay`` of every kernel, not of
         biases and normalization parameters. In SGD with momentum m, PyTorch's coupled
-        ``weight_decay`` of the same strength is (1 - m) times this one. With 0 there is none,
-        except in ``adamw``, which has a default of its own.
+        ``weight_decay`` of the same strength is (1 - m) times this one. 0 is no decay, except in
+        ``adamw``, which has its own default.
     batch_size
         Images in a batch; the gradient is of their mean loss.
 
     Raises
     ------
     InputError
-        Where the name or an option is unknown, or an option's value is refused.
+        Where the name or an option is unknown, or an option's value is not allowed.
 
     """
     call = parse_call("optimizer", text)

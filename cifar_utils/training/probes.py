@@ -19,13 +19,13 @@ from cifar_utils.training.callbacks import SeedEpoch
 from cifar_utils.training.metrics import crossentropy
 from cifar_utils.training.optimizers import make_optimizer
 
-SMOOTHING = 0.9  # of the losses: the share of each mean that the one before it has
+SMOOTHING = 0.9  # weight of the previous mean in the moving average of losses
 BLOWN_UP = 4  # times the lowest loss
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LearningRateRange:
-    """What :func:`learning_rate_range` found, step by step.
+    """The result of :func:`learning_rate_range`, step by step.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class LearningRateRange:
     losses
         The loss of each step's batch in nats, ``(steps,)``.
     blew_up
-        Whether the loss blew up. Else the test went on to its highest rate.
+        Whether the loss blew up. If not, the test reached its highest rate.
 
     """
 
@@ -56,7 +56,7 @@ class LearningRateRange:
     def suggested(self) -> float:
         """A peak rate: a tenth of the rate at which the smoothed loss is lowest.
 
-        There the loss still falls well, with a margin to where it no longer does.
+        At this rate the loss still falls, with a margin to the rate at which it stops falling.
         """
         return float(self.rates[self.lowest] / 10)
 
@@ -102,19 +102,19 @@ def learning_rate_range(
 ) -> LearningRateRange:
     """Raise the learning rate at every step, until the loss blows up (Smith, arXiv:1506.01186).
 
-    The rate rises by the same factor each step; the loss has blown up where its moving average is
+    The rate rises by the same factor at each step. The loss has blown up when its moving average is
     four times the lowest one, or not a number. The model keeps its weights.
 
     Parameters
     ----------
     model
-        From inputs to logits; a new one, as :func:`~cifar_utils.training.fit` takes it.
+        From inputs to logits; a new model, as for :func:`~cifar_utils.training.fit`.
     optimizer, weight_decay
         See :func:`~cifar_utils.training.make_optimizer`.
     lowest, highest
         Learning rates of the first step and the last.
     steps
-        One batch each, over as many epochs as that takes.
+        Number of steps, of one batch each, over as many epochs as they take.
     seed
         Draws the batches' order, augmentation and dropout.
 
@@ -128,7 +128,7 @@ def learning_rate_range(
     check_bounds("highest", highest, f"above {lowest}")
     check_bounds("steps", steps, "at least 2")
     batches = batches_of(model, train, batch_size, seed)
-    whole = len(train.labels) // batch_size  # batches: a smaller one would be noisier
+    whole = len(train.labels) // batch_size  # whole batches only: a smaller one would be noisier
     if not whole:
         raise InputError(
             f"batch_size is {batch_size}, and there are {len(train.labels):,} images; take fewer"
@@ -157,9 +157,7 @@ def learning_rate_range(
 def gradient_norms(
     model: keras.Model, split: Split, *, batch_size: int = 128, seed: int = 0
 ) -> pd.DataFrame:
-    """The gradient of each kernel in a step of training, without taking the step.
-
-    The model keeps its weights.
+    """The norm of each kernel's gradient in a training step. The model keeps its weights.
 
     Parameters
     ----------
@@ -172,9 +170,9 @@ def gradient_norms(
     Returns
     -------
     pd.DataFrame
-        A row for each trained kernel of a convolution or dense layer, from the input on, indexed by
-        the ``layer``'s name: ``shape`` (text), ``weights`` (their number) and ``norm``, the L2 norm
-        of the mean loss's gradient.
+        A row for each trained kernel of a convolution or dense layer, from the input on. The index
+        is the ``layer``'s name. ``shape`` is text, ``weights`` their number, and ``norm`` the L2
+        norm of the mean loss's gradient.
 
     Raises
     ------
@@ -213,17 +211,17 @@ def _steps(
     seed: int,
     once: bool = False,
 ) -> Iterator[Callable[[int, int], float]]:
-    """A function that takes the step of an epoch's batch and gives its loss.
+    """A function that trains on one batch of an epoch and returns its loss.
 
-    At the end of the block the model has the state that it had before.
+    At the end of the block the model has its earlier state again.
     """
-    # A model of the same layers, so that how the given one is compiled stays as it is.
+    # Another model of the same layers, so that the given one stays compiled as it is.
     probe = keras.Model(model.input, model.output)
     probe.compile(
         optimizer,
         crossentropy(0.0, batches.classes > 0),
         jit_compile=keras.backend.backend() == "jax",
-        # A single step is over before TensorFlow would have compiled it.
+        # TensorFlow would need longer to compile a single step than to run it.
         run_eagerly=once and keras.backend.backend() == "tensorflow",
     )
     optimizer.build(probe.trainable_variables)

@@ -1,4 +1,4 @@
-"""Learning rate schedules by name: each gives Keras a number, a schedule over steps or a callback.
+"""Learning rate schedules by name. Each returns a number, a schedule over steps or a callback.
 
 Each function takes the peak learning rate, the steps of an epoch and the number of epochs, then its
 options.
@@ -20,9 +20,9 @@ class PiecewiseLinear(schedules.LearningRateSchedule):
     Parameters
     ----------
     steps
-        Where the points are, rising.
+        The steps of the points, rising.
     rates
-        The learning rate at each.
+        The learning rate at each point.
 
     """
 
@@ -43,17 +43,17 @@ class PiecewiseLinear(schedules.LearningRateSchedule):
 
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
-    """A rate that is cut where the validation loss has not become better for a while.
+    """Cuts the rate when the validation loss has not become better for some epochs.
 
-    What Keras's callback has seen so far follows from the epochs done, so a run that goes on shows
-    it those again.
+    The state of Keras's callback follows from the finished epochs, so a resumed run shows it these
+    epochs again.
 
     Attributes
     ----------
     peak
-        The rate to start from.
+        The first rate.
     rows
-        The epochs done, as in :class:`~cifar_utils.training.history.History`.
+        The finished epochs, as in :class:`~cifar_utils.training.history.History`.
 
     """
 
@@ -74,21 +74,21 @@ def constant(learning_rate: float, steps: int, epochs: int):
 
 
 def exponential(learning_rate: float, steps: int, epochs: int, factor: float = 0.99):
-    """Times ``factor`` after every epoch (report D)."""
+    """Multiply the rate by ``factor`` after every epoch (report D)."""
     return step(learning_rate, steps, epochs, every=1, factor=factor)
 
 
 def step(learning_rate: float, steps: int, epochs: int, every: int = 10, factor: float = 0.1):
-    """Times ``factor`` after every so many epochs (report C)."""
+    """Multiply the rate by ``factor`` once in ``every`` epochs (report C)."""
     check_bounds("step every", every, "at least 1")
     check_bounds("step factor", factor, "above 0, below 1")
     return schedules.ExponentialDecay(learning_rate, steps * every, factor, staircase=True)
 
 
 def cosine(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0):
-    """Down to zero along half a cosine (Loshchilov and Hutter, arXiv:1608.03983).
+    """Fall to zero along half a cosine (Loshchilov and Hutter, arXiv:1608.03983).
 
-    ``warmup`` is the share of all steps in which the rate first rises from zero.
+    In the first ``warmup`` share of all steps the rate rises from zero.
     """
     check_bounds("cosine warmup", warmup, "at least 0, below 1")
     rising = math.floor(warmup * steps * epochs)
@@ -99,7 +99,7 @@ def cosine(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0):
 
 
 def linear(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0, final: float = 0.0):
-    """Up from zero over the share ``warmup`` of all steps, then down to ``final`` of the peak."""
+    """Rise from zero in the ``warmup`` share of all steps, then fall to ``final`` of the peak."""
     check_bounds("linear warmup", warmup, "at least 0, below 1")
     check_bounds("linear final", final, "at least 0, at most 1")
     total = steps * epochs
@@ -109,10 +109,10 @@ def linear(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0, f
 
 
 def one_cycle(learning_rate: float, steps: int, epochs: int, rise: float = 0.45, low: float = 0.1):
-    """One long rise from ``low`` of the peak and an equal fall, then to a hundredth of that.
+    """Rise from ``low`` of the peak, fall back in as many steps, then fall to a hundredth of that.
 
-    Super-convergence (Smith and Topin, arXiv:1708.07120); report C tried it. ``rise`` is the share
-    of all steps that the rise takes.
+    This is super-convergence (Smith and Topin, arXiv:1708.07120); report C tried it. The rise takes
+    the share ``rise`` of all steps.
     """
     check_bounds("one_cycle rise", rise, "above 0, below 0.5")
     check_bounds("one_cycle low", low, "above 0, below 1")
@@ -122,9 +122,10 @@ def one_cycle(learning_rate: float, steps: int, epochs: int, rise: float = 0.45,
 
 
 def triangular(learning_rate: float, steps: int, epochs: int, every: int = 8, low: float = 0.1):
-    """Up and down between ``low`` of the peak and the peak, once every so many epochs.
+    """Rise from ``low`` of the peak to the peak and fall back, once in ``every`` epochs.
 
-    The triangular policy of cyclical learning rates (Smith, arXiv:1506.01186); report C tried it.
+    This is the triangular policy of cyclical learning rates (Smith, arXiv:1506.01186); report C
+    tried it.
     """
     check_bounds("triangular every", every, "at least 1")
     check_bounds("triangular low", low, "at least 0, below 1")
@@ -142,10 +143,10 @@ def plateau(
     min_delta: float = 0.0001,
     cooldown: int = 0,
 ):
-    """Times ``factor`` after so many epochs without a better validation loss (report C).
+    """Multiply the rate by ``factor`` after ``patience`` epochs without a better validation loss.
 
-    A loss is better where it is lower by more than ``min_delta``. After a cut, the first epoch that
-    counts is the ``cooldown``-th. (Keras's ReduceLROnPlateau.)
+    A better loss is lower by more than ``min_delta``. After a cut, the first epoch that counts is
+    the ``cooldown``-th. This is Keras's ReduceLROnPlateau (report C).
     """
     check_bounds("plateau factor", factor, "above 0, below 1")
     check_bounds("plateau patience", patience, "at least 1")

@@ -30,15 +30,15 @@ class Trial:
     name
         In words: ``"with residuals"``.
     values
-        The parameters in which it differs from the others.
+        The parameters that differ from the other trials'.
     summary
         The model's size and cost.
     history
-        Its whole epochs, none where training diverged in the first.
+        Its complete epochs; none if training diverged in the first.
     diverged
-        Why it ended before its time, or nothing.
+        Why it ended early, or empty.
     model
-        With its best epoch's weights; of a training that diverged, its last ones.
+        The model with its best epoch's weights or, if training diverged, its last weights.
 
     """
 
@@ -60,7 +60,7 @@ class Trial:
         return self.history.seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """What a record keeps of it."""
+        """The trial as a record keeps it."""
         return {
             "name": self.name,
             "values": self.values,
@@ -90,17 +90,17 @@ def run_trials(
 ) -> list[Trial]:
     """Train one model after the other, on the same images in the same order.
 
-    One whose loss ceases to be a number ends there; the others go on.
+    A training whose loss is no longer a number ends early; the others go on.
 
     Parameters
     ----------
     cases
-        What each trial, by its name, does other than ``settings`` say: ``{"with residuals":
+        By name, each trial's differences from ``settings``: ``{"with residuals":
         {"architecture": "cifarnet"}, ...}``.
     precision, seed
-        Of all models, and of all trainings.
+        The same for all trials.
     output
-        A run's folder, in which each trial has its checkpoints; ``None`` keeps nothing.
+        A run's folder, for each trial's checkpoints; ``None`` keeps nothing.
     **settings
         ``architecture``, ``augmentation`` and ``normalization`` as for
         :func:`~cifar_utils.models.build_model`, the others as for
@@ -109,7 +109,7 @@ def run_trials(
     Raises
     ------
     InputError
-        As they do, where two names are alike, and where no validation images are held out.
+        Where these functions raise it, two names are alike, or there are no validation images.
 
     """
     if not len(dataset.validation.labels):
@@ -118,7 +118,7 @@ def run_trials(
     for name, folder in zip(cases, folders, strict=True):
         if folders.count(folder) > 1:
             raise InputError(f"trial {name!r} has the name of another one; names must differ")
-    # Built and read first, so that a mistake in the last case is told before the first is trained.
+    # All models are built first, so a mistake in the last case is found before any training.
     prepared = []
     for name, case in cases.items():
         values = settings | dict(case)
@@ -141,12 +141,12 @@ def run_trials(
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial:
-    """The one of the highest validation accuracy among those that trained to their end.
+    """The trial of the highest validation accuracy among those that did not diverge.
 
     Raises
     ------
     TrainingDiverged
-        Where none did.
+        Where all diverged.
 
     """
     whole = [trial for trial in trials if not trial.diverged]
@@ -158,7 +158,7 @@ def best_trial(trials: Iterable[Trial]) -> Trial:
 def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.DataFrame:
     """A page's table of trials, a row each, in words; ``target`` is a validation accuracy.
 
-    What would only repeat the trials' names, and a cost that all have in common, has no column.
+    Values that only repeat the trials' names, and costs that all trials share, have no column.
     """
     rows = {
         trial.name: {
@@ -193,7 +193,7 @@ def _iterations(trial: Trial, target: float | None) -> dict[str, str]:
 
 
 def describe_trials(trials: Iterable[Trial]) -> str:
-    """What came of them, in a few sentences: the order by validation, and who fell by the way."""
+    """The outcome in a few sentences: the trials by validation accuracy, and those that failed."""
     trials = list(trials)
     order = sorted(trials, key=lambda trial: -math.inf if trial.diverged else trial.accuracy)[::-1]
     ranked = ", ".join(
