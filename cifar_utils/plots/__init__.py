@@ -1,4 +1,4 @@
-"""Figures of a page: a caption says what to see, alternative text states the finding."""
+"""Figures of a page. A caption explains the figure, and alternative text states the finding."""
 
 from cifar_utils.plots.curves import by_epoch, plot_curves, plot_history, plot_trials
 from cifar_utils.plots.figure import STYLE, WIDTH, CaptionedFigure

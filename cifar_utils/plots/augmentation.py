@@ -1,4 +1,4 @@
-"""A figure of what augmentation makes of an image."""
+"""A figure of augmented images."""
 
 import textwrap
 
@@ -14,20 +14,20 @@ from cifar_utils.models import AUGMENTATIONS
 from cifar_utils.plots import STYLE, WIDTH, CaptionedFigure
 from cifar_utils.text import percent
 
-BATCH = 32  # images, of which the first is shown and others are there to be mixed with it
+BATCH = 32  # images: the first is shown, the others may be mixed with it
 
 
 @matplotlib.rc_context(STYLE)
 def plot_augmentations(
     dataset: Dataset, *names: str, seed: int = 0, draws: int = 5
 ) -> CaptionedFigure:
-    """One training image, and what each augmentation makes of it in the first epochs: a row each.
+    """One training image as each augmentation changes it in the first epochs: a row each.
 
     Parameters
     ----------
     names
-        A row each: augmentations as :func:`~cifar_utils.models.build_model` takes them, such as
-        ``"crop(4), flip"``. Without any, all there are.
+        The augmentations of each row, as for :func:`~cifar_utils.models.build_model`:
+        ``"crop(4), flip"``. By default every augmentation has a row.
     seed
         Draws the image and its changes.
 
@@ -81,7 +81,7 @@ def augmented(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A batch, uint8 ``(N, H, W, 3)`` and shares of classes ``(N, K)``, as augmented in an epoch.
 
-    In the order of training: first what changes batches, then what are layers of the model.
+    As in training, changes of the batch come first, then the layers of the model.
     """
     layers = augmentation_layers(text)
     within = [layer for layer in layers if not hasattr(layer, "change")]
@@ -93,7 +93,7 @@ def augmented(
     for layer, own in zip(within, seeds, strict=False):
         layer.build(images.shape)
         layer.seed_generator.state.assign([int(own), 0])
-        # Not compiled, as a call in training is: for so few images that would take longer.
+        # Unlike in training, this is not compiled: for so few images that would take longer.
         images = keras.ops.convert_to_numpy(layer.transform(images, *layer.draw(len(images))))
     return images, labels
 

@@ -38,7 +38,7 @@ RATE = "learning rate"
 def by_epoch(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
     """Rows of a history as a table for :func:`plot_curves`, indexed by epoch.
 
-    ``columns`` says which keys to take and what to call them. A missing value is NaN.
+    ``columns`` maps keys of the rows to names of columns. A missing value is NaN.
     """
     table = pd.DataFrame(rows, columns=["epoch", *columns]).set_index("epoch")
     return table.astype(float).rename(columns=columns)
@@ -65,15 +65,15 @@ def plot_curves(
         Labels and tables of :func:`by_epoch`. A column's name is the label of its panel. Tables
         with the same label share colour, marker and legend entry.
     reported
-        Tables to draw behind in grey, as far as ``curves`` go.
+        Tables to draw in grey behind the curves, up to the last epoch of ``curves``.
     diverged
         Labels of curves that end with a cross.
     kept
         An epoch to mark with a dotted line, and the line's label.
     title
-        Stands above the legend.
+        A title above the legend.
     figure
-        Where to draw; a new figure without one.
+        The figure to draw on; None for a new one.
 
     """
     labels = list(dict.fromkeys(label for label, _ in curves))
@@ -117,7 +117,7 @@ def plot_curves(
 
 
 def _cut_off(panel: Axes, losses: np.ndarray) -> None:
-    """Leave losses out of view that would flatten all others; say how high they go."""
+    """Cut off losses that would flatten all others, and name their maximum."""
     usual = losses[losses <= max(6, 3 * np.quantile(losses, 0.75))] if len(losses) else losses
     if len(usual) < len(losses):
         panel.set_ylim(min(0, usual.min()), 1.1 * usual.max())
@@ -125,7 +125,7 @@ def _cut_off(panel: Axes, losses: np.ndarray) -> None:
 
 
 def _scale_rates(panel: Axes, rates: np.ndarray) -> None:
-    cuts = len(set(rates)) < len(rates) / 2  # a factor now and then, rather than a smooth course
+    cuts = len(set(rates)) < len(rates) / 2  # the rate changes by steps, not smoothly
     if cuts:
         for line in panel.lines:
             line.set_drawstyle("steps-mid")
@@ -139,17 +139,17 @@ def _scale_rates(panel: Axes, rates: np.ndarray) -> None:
 def plot_history(
     history: History, reported: pd.DataFrame | None = None, title: str | None = None
 ) -> CaptionedFigure:
-    """Loss and accuracies of training and validation by epoch, the best one marked; learning rate.
+    """Loss, accuracies and learning rate by epoch, with the best epoch marked.
 
     Parameters
     ----------
     history
         One epoch or more; ``top5`` and validation figures may be missing.
     reported
-        A training curve to draw behind, as far as the run goes:
+        A training curve to draw behind the run's, up to the run's last epoch:
         :func:`cifar_utils.runs.reported.reported_curve`.
     title
-        What was trained, on what.
+        The network and the dataset.
 
     """
     columns = {"loss": "loss (nats)", "accuracy": "accuracy", "top5": "top-5 accuracy"}

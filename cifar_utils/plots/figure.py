@@ -1,4 +1,4 @@
-"""What all figures share: style, caption, alternative text, legend."""
+"""The common parts of all figures: style, caption, alternative text, legend."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
 
-# Okabe and Ito's colours, told apart with any colour vision.
+# Okabe and Ito's colours, which differ for every kind of colour vision.
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8a8a"
 MARKERS = "os^DvPX*"
-WIDTH = 7.5  # inches; at this width 12-point text is still read on a phone
+WIDTH = 7.5  # inches; at this width 12-point text is readable on a phone
 STYLE = {
     "figure.dpi": 130,
-    "figure.facecolor": "white",  # the page may be dark: a figure brings its own ground
+    "figure.facecolor": "white",  # because the page may be dark
     "figure.constrained_layout.use": True,
     "font.size": 12,
     "axes.titlesize": 12,
@@ -33,7 +33,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 2,
 }
-FEW, MANY = 12, 24  # classes: up to few, each is shown in full; up to many, each is at least named
+FEW, MANY = 12, 24  # classes: up to FEW, each is shown in full; up to MANY, each is named
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,7 +47,7 @@ class CaptionedFigure:
     def png(self) -> bytes:
         """The figure as a PNG file's bytes."""
         file = io.BytesIO()
-        with matplotlib.rc_context(STYLE):  # ticks are made only now
+        with matplotlib.rc_context(STYLE):  # the ticks are made here
             self.figure.savefig(file, format="png")
         return file.getvalue()
 
@@ -73,7 +73,7 @@ def share_axis(axis: Axis) -> None:
 
 
 def add_legend(figure: Figure | SubFigure, axes: Axes, title: str | None = None) -> None:
-    """Name what is drawn in ``axes`` above it; long names are wrapped, and take fewer columns."""
+    """Add a legend above ``axes``; long names are wrapped and take fewer columns."""
     named = axes.get_legend_handles_labels()
     named = {label: handle for handle, label in zip(*named, strict=True)}
     size = 12 if len(named) <= 12 else 9

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @matplotlib.rc_context(STYLE)
 def plot_samples(dataset: Dataset, seed: int = 0, columns: int = 9) -> CaptionedFigure:
-    """Training images, a row a class; of more than 12 classes, 12 drawn by the seed."""
+    """Training images, a row for each class. The seed draws 12 classes if there are more."""
     rng = np.random.default_rng(seed)
     images, labels = dataset.train
     count = len(dataset.class_names)
@@ -64,7 +64,7 @@ def plot_samples(dataset: Dataset, seed: int = 0, columns: int = 9) -> Captioned
 def plot_whitening(model: keras.Model) -> CaptionedFigure:
     """The filters of a model's :class:`~cifar_utils.models.airbench.PatchWhitening`, in colour.
 
-    Of a model without one, those of its first convolution.
+    For a model without this layer, they are those of its first convolution.
     """
     from cifar_utils.models.airbench import PatchWhitening
 
@@ -102,7 +102,7 @@ def plot_whitening(model: keras.Model) -> CaptionedFigure:
 def plot_mistakes(scores: Scores, split: Split, count: int = 12) -> CaptionedFigure:
     """The wrong predictions of the highest probability, with true and predicted class.
 
-    ``split`` is the one that was scored: image ``i`` is the one of ``scores.labels[i]``.
+    ``split`` is the scored one: ``scores.labels[i]`` is the label of its image ``i``.
     """
     certainty = scores.probabilities.max(axis=1)
 

@@ -1,4 +1,4 @@
-"""Figures of what single steps show: losses by learning rate, gradients by depth."""
+"""Figures of single steps: losses by learning rate, gradients by depth."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def plot_learning_rate_range(found: LearningRateRange) -> CaptionedFigure:
 def plot_gradient_norms(
     networks: Mapping[str, pd.DataFrame], when: str = "before any training"
 ) -> CaptionedFigure:
-    """The gradients' norms by depth: of each named network, one line.
+    """The norms of gradients by depth: a line for each named network.
 
-    Each table is what :func:`~cifar_utils.training.gradient_norms` gave, at the time that ``when``
-    names. A norm of zero has no place on the logarithmic axis, so its point is missing.
+    Each table is a result of :func:`~cifar_utils.training.gradient_norms`, at the time ``when``. A
+    norm of zero has no place on the logarithmic axis, so its point is missing.
     """
     if not networks or any(table.empty for table in networks.values()):
         raise InputError(

@@ -28,9 +28,9 @@ from cifar_utils.text import listed, percent
 
 @matplotlib.rc_context(STYLE)
 def plot_per_class(scores: Scores, reported: dict[str, float] | None = None) -> CaptionedFigure:
-    """Accuracy by class, sorted, with 95% intervals; of more than 24 classes the 10 best and worst.
+    """Accuracy by class, sorted, with 95% intervals. Of more than 24 classes, 10 best and 10 worst.
 
-    ``reported`` fractions by class name, where given, are drawn as diamonds.
+    ``reported`` has fractions by class name, which are drawn as diamonds.
     """
     right, totals = scores.confusion.diagonal(), scores.confusion.sum(axis=1)
     ranked = [k for k in np.argsort(-right / np.maximum(totals, 1), kind="stable") if totals[k]]
@@ -77,10 +77,10 @@ def plot_per_class(scores: Scores, reported: dict[str, float] | None = None) -> 
 
 @matplotlib.rc_context(STYLE)
 def plot_confusion(scores: Scores, pairs: int = 15) -> CaptionedFigure:
-    """What each class is taken for: counts, coloured by their share of the true class.
+    """The confusion matrix: counts, coloured by their share of the true class.
 
-    Of more than 12 classes the matrix goes without counts, and the ``pairs`` most frequent
-    confusions are named below it.
+    With more than 12 classes, the matrix has no counts, and the ``pairs`` most frequent confusions
+    are named below it.
     """
     counts, classes = scores.confusion, [readable(name) for name in scores.class_names]
     totals = counts.sum(axis=1, keepdims=True)
@@ -112,7 +112,7 @@ def plot_confusion(scores: Scores, pairs: int = 15) -> CaptionedFigure:
         ax=matrix.add_subplot(),
         cmap="Blues",
         norm=PowerNorm(0.5, 0, 1),  # square root: confusions of 2% show beside a diagonal of 90%
-        square=few or not named,  # names take width: a square would be small beside them
+        square=few or not named,  # beside long names a square would be small
         annot=np.where(counts, np.char.mod("%d", counts), "") if few else None,
         fmt="",
         linewidths=0.5 if few else 0,
@@ -153,7 +153,7 @@ def plot_confusion(scores: Scores, pairs: int = 15) -> CaptionedFigure:
 
 @matplotlib.rc_context(STYLE)
 def plot_calibration(scores: Scores) -> CaptionedFigure:
-    """Accuracy by confidence with 95% intervals, a reliability diagram; how many images are where.
+    """A reliability diagram: accuracy by confidence with 95% intervals, and the number of images.
 
     Confidence is the probability of the predicted class, in bins of
     :attr:`~cifar_utils.evaluation.Scores.confidence_bins`.

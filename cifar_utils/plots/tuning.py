@@ -35,14 +35,14 @@ def plot_parallel_coordinates(
 ) -> CaptionedFigure:
     """A line for each training of a search, through its values, coloured by its accuracy.
 
-    A training that Hyperband continued is drawn once; those that diverged are dotted.
+    A training that Hyperband continued is drawn once. A training that diverged is dotted.
 
     Parameters
     ----------
     trials
         One or more.
     space
-        What was tuned, in the order of the axes.
+        The tuned ranges, in the order of the axes.
 
     """
     continued = {trial.continues for trial in trials}
@@ -105,14 +105,14 @@ def plot_parallel_coordinates(
 
 
 def _height(value: float, low: float, high: float, log: bool) -> float:
-    """Where on its axis a value is, from 0 to 1."""
+    """The place of a value on its axis, from 0 to 1."""
     if log:
         value, low, high = math.log(value), math.log(low), math.log(high)
     return (value - low) / (high - low)
 
 
 def _ticks(low: float, high: float, log: bool) -> list[float]:
-    """Bounds, and round values between them that keep away from both."""
+    """The bounds, and round values between them, not close to either."""
     if log:
         powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
         between = [10.0**power for power in powers]
@@ -124,14 +124,14 @@ def _ticks(low: float, high: float, log: bool) -> list[float]:
 
 @matplotlib.rc_context(STYLE)
 def plot_best_so_far(trials: Sequence[Trial], defaults: float = math.nan) -> CaptionedFigure:
-    """Validation accuracy by trial, and the best of those up to it.
+    """Validation accuracy by trial, and the best accuracy so far.
 
     ``defaults`` is the accuracy without a search, drawn as a dotted line.
     """
     numbers = np.arange(1, len(trials) + 1)
     accuracies = np.array([trial.val_accuracy for trial in trials], float)  # None becomes NaN
     best = np.maximum.accumulate(np.nan_to_num(accuracies, nan=0.0))
-    best[best == 0] = np.nan  # none has come to an accuracy so far
+    best[best == 0] = np.nan  # no trial has an accuracy yet
     figure = Figure(figsize=(WIDTH, 4))
     axes = figure.add_subplot()
     axes.plot(numbers, accuracies, "o", color=BLUE, markersize=6, label="trial")

@@ -1,1 +1,1 @@
-"""Runs that are done: their folders and records, compared with one another and with reports."""
+"""Finished runs: their folders and records, and comparisons with other runs and with reports."""

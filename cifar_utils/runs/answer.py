@@ -1,4 +1,4 @@
-"""What a run answers, in a sentence or two that are computed from its record."""
+"""The answer of a run: a few sentences computed from its record."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import reported_results, reporter
 from cifar_utils.text import interval, listed, percent
 
-TARGET = 0.94  # the accuracy that report A trains to, by a top-k of which it does not give k
+TARGET = 0.94  # report A's target accuracy; it does not give the k of its top-k
 
 
 def answer(record: RunRecord) -> str:
-    """The answer to a notebook's question as far as this run can give it; plain text.
+    """A run's answer to its notebook's question, in plain text.
 
-    A run of one training says how good its network is, beside the best figure that others report
-    of it on test images. A run of several says which was the best on the validation images, and
-    from which of the others these images can tell it. A run whose test accuracy is near chance says
-    nothing but that.
+    For one training, it gives the network's accuracy and the best one that others report on test
+    images. For several, it names the best on the validation images, and the others from which these
+    images can tell it. For a test accuracy near chance, it says only that.
     """
     test = record.scores["test"]
     if near_chance(record):
@@ -34,7 +33,7 @@ def answer(record: RunRecord) -> str:
 
 
 def near_chance(record: RunRecord) -> bool:
-    """Whether the test accuracy's 95% interval goes below 1.5 times what guessing comes to."""
+    """Whether the test accuracy's 95% interval goes below 1.5 times the accuracy of guessing."""
     test = record.scores["test"]
     return test["top1_interval"][0] < 1.5 * _chance(test)
 
@@ -66,7 +65,7 @@ def _trained(record: RunRecord) -> str:
 
 
 def _fine_tuned(record: RunRecord) -> str:
-    """What training the base's last layers was worth after the head's own epochs."""
+    """The gain from training the base's last layers after the head's own epochs."""
     first, images = record.parameters["epochs"], record.dataset["validation"]
     alone, together = (
         {"val_accuracy": max(row["val_accuracy"] for row in rows)}
@@ -114,7 +113,7 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
 
 
 def _called(trial: dict[str, Any]) -> str:
-    """A trial's name in quotation marks; of a search, whose trials have numbers, its values too."""
+    """A trial's name in quotation marks or, for a numbered trial of a search, with its values."""
     if not trial["name"].isdigit():
         return f"“{trial['name']}”"
     values = [f"{key.replace('_', ' ')} {value:g}" for key, value in trial["values"].items()]
@@ -122,11 +121,10 @@ def _called(trial: dict[str, Any]) -> str:
 
 
 def _gain(best: dict[str, Any], other: dict[str, Any], images: int) -> tuple[float, float, str]:
-    """How many points better the best is: the gain, its interval's low end, the interval in words.
+    """The best trial's gain in points, the low end of its interval, and the interval in words.
 
     The interval is of Newcombe's method for two shares (Statistics in Medicine 17, 873-890, 1998).
-    That the images are the same ones is left out of account, so it is too wide rather than too
-    narrow.
+    It does not use that the images are the same ones, so it is too wide rather than too narrow.
     """
     shares = [trial["val_accuracy"] for trial in (best, other)]
     bounds = [wilson_interval(round(share * images), images) for share in shares]

@@ -1,4 +1,4 @@
-"""Runs compared: what differs in their parameters, what it buys, whether that is more than luck."""
+"""Comparison of runs: parameters that differ, accuracies, and paired tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PairedTest:
     run, against
         Their names.
     both_right, only_run, only_against, both_wrong
-        Test images, by which of the two classified them rightly.
+        Numbers of test images, by the runs that classified them correctly.
 
     """
 
@@ -64,7 +64,10 @@ class PairedTest:
 
     @property
     def p_value(self) -> float:
-        """How likely images that only one gets right would divide so unevenly by a fair coin."""
+        """The probability that a fair coin divides the images that one run gets right as unevenly.
+
+        Images that both runs get right, or both wrong, don't count.
+        """
         divided = self.only_run + self.only_against
         return float(binomtest(self.only_run, divided).pvalue) if divided else 1.0
 
@@ -111,13 +114,13 @@ class Comparison:
     runs
         In the order given.
     table
-        A row a run: the parameters in which they differ, ``top1`` with ``top1_low`` and
-        ``top1_high`` (its 95% interval), ``top5``, ``loss``, ``parameters``, ``flops``,
-        ``train_seconds``, ``total_seconds``; accuracies are fractions.
+        A row for each run: the parameters that differ, ``top1`` with ``top1_low`` and ``top1_high``
+        (its 95% interval), ``top5``, ``loss``, ``parameters``, ``flops``, ``train_seconds``,
+        ``total_seconds``. Accuracies are fractions.
     tests
-        Of each later run against the first, where both were tested on the same images.
+        Each later run against the first, if both were tested on the same images.
     notes
-        In words: which tests are missing and why; means over seeds.
+        Missing tests, with the reason, and means over seeds, in words.
 
     """
 
@@ -128,7 +131,7 @@ class Comparison:
 
     @property
     def words(self) -> pd.DataFrame:
-        """The table as a page or a terminal shows it."""
+        """The table with values in words, for a page or a terminal."""
         settings = self.table.columns[: self.table.columns.get_loc("top1")]
         figures = ("top1", "interval", "top5", "loss", "parameters", "flops", "train_seconds")
         return in_words(self.table, (*settings, *figures))
@@ -160,12 +163,12 @@ def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
     Parameters
     ----------
     runs
-        Two or more, as :func:`~cifar_utils.runs.folder.load_run` gives them, or their folders.
+        Two or more runs, from :func:`~cifar_utils.runs.folder.load_run`, or their folders.
 
     Raises
     ------
     InputError
-        Where there are fewer, one is given twice, or a folder holds no run.
+        Where there are fewer than two, one is given twice, or a folder holds no run.
 
     """
     if len(runs) < 2:
@@ -193,7 +196,7 @@ def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
 
 
 def same_images(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs whose predicted classes can be read, by the test images that they are of."""
+    """Runs whose predicted classes can be read, grouped by their test images."""
     found: dict[Any, list[Run]] = {}
     for run in runs:
         with suppress(InputError):
@@ -202,17 +205,17 @@ def same_images(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def missed_by_all(runs: Sequence[Run]) -> pd.DataFrame:
-    """Test images that each of several runs gets wrong; the runs are of :func:`same_images`.
+    """Test images that all of several runs get wrong; the runs are from :func:`same_images`.
 
-    Those of which most runs say the same come first, by the mean probability that runs give to the
-    classes that they say. If a label is wrong, it is probably one of these.
+    Images on whose class most runs agree come first, then those of the highest mean probability. If
+    a label is wrong, it is probably one of these.
 
     Returns
     -------
     DataFrame
-        Indexed by ``image``, the number in the test split, from 0: ``label``, the class; ``said``,
-        the classes that runs take it for, as (class, number of runs), most frequent first;
-        ``probability``.
+        Indexed by ``image``, its number in the test split, from 0. ``label`` is the class.
+        ``said`` has the predicted classes as (class, number of runs), most frequent first.
+        ``probability`` is the mean over the runs.
 
     """
     predicted = [run.predicted for run in runs]
@@ -238,7 +241,7 @@ def _tested_on(run: Run) -> tuple[str, bytes]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What may make two runs differ: notebook, parameters and what computed them."""
+    """The possible differences of two runs: notebook, parameters, and what computed them."""
     by = tabulate([run]).iloc[0]
     computed = {"backend": run.record.environment.get("backend"), "computed in": by["precision"]}
     conditions = {"processor": by["processor"], "commit": by["commit"]}
@@ -276,7 +279,7 @@ def _paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | 
 
 
 def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
-    """Mean and standard deviation of runs that differ in the seed alone."""
+    """Mean and standard deviation of runs that differ only in the seed."""
     for group in configurations([*names]):
         shares = group.board["top1"].dropna().tolist()
         if len(shares) > 1:

@@ -1,4 +1,4 @@
-"""A run: a folder and what lies in it, whether it is planned, found, loaded or compared."""
+"""A run and its folder: its status, its locks, and reading it back."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ if TYPE_CHECKING:
     from cifar_utils.evaluation import Predicted, Scores
 
 LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
-BEFORE = ".before"  # what a run takes the place of, while it runs
+BEFORE = ".before"  # holds the earlier run while a new one replaces it
 DATA = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit", "image_size")
 
 
 class Status(NamedTuple):
-    """How far a run has got, or how it ended, and why that is said.
+    """The status of a run, and the reason for it.
 
     Attributes
     ----------
     word
-        Before it is run: ``"new"``; ``"unfinished"`` (it failed or was stopped, and can go on);
+        Before execution: ``"new"``; ``"unfinished"`` (it failed or was stopped, and can go on);
         ``"done"``; ``"stale"`` (done, but its code or its data have changed since); ``"other"``
         (the folder holds another run); ``"refused"`` (the folder holds something else);
-        ``"running"`` (another process runs it). After it was run: ``"finished"`` or ``"failed"``.
+        ``"running"`` (another process runs it). After execution: ``"finished"`` or ``"failed"``.
     why
-        In words.
+        The reason in words.
     details
-        The last lines of the error that it failed with.
+        The last lines of the error, if the run failed.
     transient
-        Whether the cause lies outside of the notebook, so that another try may well succeed.
+        Whether the cause lies outside of the notebook, so another try may succeed.
 
     """
 
@@ -68,26 +68,26 @@ class Status(NamedTuple):
 
 
 class RunningError(InputError):
-    """Another process runs it."""
+    """Another process executes the run."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """A run's folder; what lies in it is read when it is first asked for.
+    """A run's folder; its files are read when they are first used.
 
     Attributes
     ----------
     folder
-        Where it lies, or is to lie.
+        Its path; a planned run may not have it yet.
     notebook
-        Of a planned run, the source notebook's file; None where a run was found.
+        The source notebook of a planned run; None for a run that was found.
     parameters
-        Of a planned run, all of its notebook's parameters, checked, but for ``output``: a folder
-        that moves holds the same run.
+        All parameters of a planned run, checked, except ``output``: a run stays the same when its
+        folder moves.
     tags
-        Words that a series picks its runs by.
+        Words by which a series selects its runs.
     timeout
-        Seconds after which one try of it is ended; None for no limit.
+        Seconds after which a try is ended; None for no limit.
 
     """
 
@@ -104,17 +104,17 @@ class Run:
 
     @property
     def page(self) -> Path:
-        """Its exported page; runs of plain papermill or JupyterLab have none."""
+        """Its exported page; a run by papermill or JupyterLab alone has none."""
         return self.folder / PAGE
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The content of ``run.json``: :meth:`identity` and how it ended; empty without one.
+        """The content of ``run.json``: :meth:`identity` and how the run ended; empty without it.
 
         Raises
         ------
         InputError
-            Where it is broken.
+            Where the file is broken.
 
         """
         file = self.folder / FACTS
@@ -134,19 +134,19 @@ class Run:
 
     @property
     def date(self) -> str:
-        """The day it ended (``"2026-11-21"``); empty where no ``run.json`` tells."""
+        """The day it ended (``"2026-11-21"``); empty without a ``run.json``."""
         with suppress(InputError):
             return str(self.facts.get("ended", ""))[:10]
         return ""
 
     @property
     def record(self) -> RunRecord | None:
-        """What it claims; None where it failed, is not finished or is broken: see ``error``."""
+        """Its record; None where the run failed, is not finished or is broken: see ``error``."""
         return self._record[0]
 
     @property
     def error(self) -> str:
-        """A line of why it has no record; empty where it has one."""
+        """Why it has no record, in a line; empty where it has one."""
         return self._record[1]
 
     @cached_property
@@ -163,7 +163,7 @@ class Run:
 
     @cached_property
     def scores(self) -> Scores:
-        """What it said of the test images, exactly; raises InputError without predictions."""
+        """Its scores on the test images, exactly; raises InputError without predictions."""
         from cifar_utils.evaluation import read_scores
 
         path = self.folder / PREDICTIONS
@@ -173,7 +173,7 @@ class Run:
 
     @cached_property
     def predicted(self) -> Predicted:
-        """The class that it gave each test image; published runs keep this of their predictions."""
+        """Its predicted class of each test image, which published runs keep, too."""
         from cifar_utils.evaluation import read_predicted
 
         path = self.folder / PREDICTED
@@ -183,14 +183,14 @@ class Run:
     def model(self) -> keras.Model:
         """The model that was tested, from uint8 images ``(N, H, W, 3)`` to logits ``(N, K)``.
 
-        Made of Keras's own layers, in float32, without augmentation and not compiled
-        (:func:`~cifar_utils.runs.record.write_model`). Training in another precision than float32
-        gives logits that differ a little from those of the scores.
+        It has Keras's own layers, in float32, without augmentation, and is not compiled
+        (:func:`~cifar_utils.runs.record.write_model`). If training had another precision, logits
+        differ a little from those of the scores.
 
         Raises
         ------
         InputError
-            Where the run has none, or it is broken.
+            Where the run has no model, or a broken one.
 
         """
         path = self.folder / MODEL
@@ -202,7 +202,7 @@ class Run:
 
         try:
             return keras.models.load_model(path)
-        except Exception as error:  # Keras raises almost anything at what is no model
+        except Exception as error:  # for a bad file, Keras raises almost anything
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"model {path} is broken ({reason}); {self._way_out}") from error
 
@@ -218,13 +218,13 @@ class Run:
 
     @property
     def left(self) -> list[Path]:
-        """What a process that runs it keeps in its folder, and leaves there where it is killed."""
+        """Files that a killed process may have left in the folder."""
         names = LOCK, KERNEL_LOCK, BEFORE
         hidden = self.folder.rglob(".*")
         return [path for path in hidden if path.name in names or PART in path.suffixes]
 
     def identity(self) -> dict[str, Any]:
-        """What makes a planned run another one than the next: the first keys of ``run.json``."""
+        """The values that identify a planned run: the first keys of ``run.json``."""
         cells = read_cells(self.notebook)
         sources = json.dumps([_statements(source) for kind, source, _ in cells if kind == "code"])
         return {
@@ -234,14 +234,14 @@ class Run:
         }
 
     def status(self, *, held: bool = False) -> Status:
-        """How far a planned run has got, by what lies in its folder.
+        """The status of a planned run, by the files in its folder.
 
-        Where its data can't be read here, they are taken to be what they were.
+        Data that can't be read here count as unchanged.
 
         Parameters
         ----------
         held
-            This process has it :meth:`locked`.
+            Whether this process has it :meth:`locked`.
 
         """
         folder = self.folder
@@ -269,7 +269,7 @@ class Run:
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             return Status("other", "; ".join(differing[:3]) + more)
-        stopped = self.left and not held  # its page may not be made yet
+        stopped = self.left and not held  # its page may be missing
         if facts.get("outcome") != "finished" or stopped:
             error = facts.get("error")
             return Status("unfinished", f"it failed: {error}" if error else "it was stopped")
@@ -292,20 +292,20 @@ class Run:
     def locked(self, seconds: float = 0) -> Iterator[None]:
         """Keep other processes from the folder while the block lasts.
 
-        The kernel of a run holds a second lock, :func:`hold`. So where a process was killed, no
-        other one gets the folder before the kernel has ended.
+        The kernel of a run holds a second lock, :func:`hold`. So after a process was killed, no
+        other process gets the folder before the kernel has ended.
 
         Parameters
         ----------
         seconds
-            How long to wait for one who holds it.
+            How long to wait for another process.
 
         Raises
         ------
         RunningError
-            Where another process holds it then.
+            Where another process still holds the folder.
         OSError
-            Where the folder is not there, or can't be written.
+            Where the folder is missing or can't be written.
 
         """
         lock, kernel = (
@@ -320,7 +320,7 @@ class Run:
                         pass
                     yield
                 finally:
-                    # Removed while they are held: nobody who waits for one gets an old file.
+                    # Removed while held, so that a waiting process does not get an old file.
                     with suppress(OSError), kernel.acquire(timeout=1):
                         Path(kernel.lock_file).unlink(missing_ok=True)
                     with suppress(OSError):
@@ -329,7 +329,7 @@ class Run:
             raise RunningError(f"{self.folder}: {self._holder() or 'another process'}") from error
 
     def _holder(self) -> str:
-        """Who runs it now, in words; empty where nobody does."""
+        """The process that runs it now, in words; empty if there is none."""
         lock, kernel = self.folder / LOCK, self.folder / KERNEL_LOCK
         for path in (lock, kernel):
             try:
@@ -340,7 +340,7 @@ class Run:
                 if path == kernel:
                     return "a kernel that outlived its process is about to end"
                 return f"being run by {path.read_text()}"
-            except OSError:  # a folder that only others may write
+            except OSError:  # the folder is not writable
                 return ""
         return ""
 
@@ -354,7 +354,7 @@ class Run:
 
 
 def hold(folder: Path | str) -> FileLock:
-    """Take the lock that a run's kernel holds while it lives; wait for another kernel's end."""
+    """Take the lock that a kernel holds while it lives; wait until another kernel has ended."""
     return FileLock(Path(folder, KERNEL_LOCK)).acquire().lock
 
 
@@ -367,7 +367,7 @@ def load_run(path: Path | str) -> Run:
     Raises
     ------
     InputError
-        Where the folder holds no run, or one that has not come to its scores.
+        Where the folder holds no run, or a run without scores.
 
     """
     run = Run(Path(path))
@@ -386,7 +386,7 @@ def load_run(path: Path | str) -> Run:
 def find_runs(folder: Path) -> list[Run]:
     """All runs below a folder: finished ones by dataset, best first; then the others, by name.
 
-    Runs are known by their ``record.json`` or ``run.json``; hidden folders are not looked into.
+    A folder with ``record.json`` or ``run.json`` is a run. Hidden folders are skipped.
     """
     files = [*folder.rglob(RECORD), *folder.rglob(FACTS)]
     found = {file.parent for file in files if "/." not in f"/{file.relative_to(folder).as_posix()}"}
@@ -407,7 +407,7 @@ def read_cells(notebook: Path | str) -> list[tuple[str, str, list[str]]]:
     Raises
     ------
     InputError
-        Where the file is no notebook.
+        Where the file is not a notebook.
 
     """
     try:
@@ -421,12 +421,12 @@ def read_cells(notebook: Path | str) -> list[tuple[str, str, list[str]]]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What lies in a folder, but for hidden files."""
+    """The files in a folder, without hidden ones."""
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _statements(source: str) -> str:
-    """Code without its comments and layout, which change nothing of what a run does."""
+    """Code without its comments and layout, which don't change a run."""
     try:
         return ast.unparse(ast.parse(source))
     except SyntaxError:  # a magic command
@@ -435,7 +435,7 @@ def _statements(source: str) -> str:
 
 @cache  # a series reads the same data for many runs
 def _fingerprint(arguments: tuple[tuple[str, Any], ...]) -> str | None:
-    """The fingerprint of a run's data as they are here; None where they are not."""
+    """The fingerprint of a run's data on this machine; None where they are missing."""
     from cifar_utils.data import load_dataset
 
     options = dict(arguments)

@@ -1,4 +1,4 @@
-"""The runs below a folder as one table, the best first; and seeds of one configuration together."""
+"""The runs below a folder as one table, the best first; and configurations of several seeds."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ COLUMNS = [
     *(*CONDITIONS, "date", "seed"),
 ]
 ABSENT = "–"
-SEEDS = {"seed", "output"}  # parameters in which runs of one configuration may differ
-ASIDE = {"first", "last", "platform", "python"}  # of a stretch of epochs: they change no result
+SEEDS = {"seed", "output"}  # parameters that may differ between runs of one configuration
+ASIDE = {"first", "last", "platform", "python"}  # facts of a stretch that change no result
 
 
 def short_commits(commits: str) -> str:
@@ -43,7 +43,7 @@ def short_commits(commits: str) -> str:
     return re.sub(r"\b([0-9a-f]{8})[0-9a-f]+", r"\1", commits).replace("+changes", " + changes")
 
 
-FORMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # how a column is called and written
+FORMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # a column's title and values
     "top1": ("top-1", percent),
     "interval": ("95% interval", interval),
     "top5": ("top-5", percent),
@@ -58,12 +58,12 @@ FORMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # how a column is called
 
 @dataclass(frozen=True, eq=False)
 class Configuration:
-    """Finished runs that differ in nothing but the seed.
+    """Finished runs that differ only in the seed.
 
     Attributes
     ----------
     runs
-        By seed.
+        The runs in the order of their seeds.
     board
         Their rows of the :func:`leaderboard`.
 
@@ -80,22 +80,22 @@ class Configuration:
 
     @property
     def record(self) -> RunRecord:
-        """The first run's."""
+        """The first run's record."""
         return self.runs[0].record
 
     @property
     def network(self) -> str:
-        """The network with its options, as it was asked for."""
+        """The network with its options, as the parameter gives it."""
         return str(self.record.parameters.get("architecture") or self.board["architecture"][0])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its parameters but for the seed and where the runs went, in order of their names."""
+        """Its parameters without the seed and the output, by name."""
         given = self.record.parameters
         return {name: given[name] for name in sorted(given.keys() - SEEDS)}
 
     def differing(self, reference: Configuration) -> dict[str, Any]:
-        """Of its settings those that are others than a reference's."""
+        """Its settings that differ from a reference's."""
         ours, theirs = self.settings, reference.settings
         names = (name for name in ours | theirs if ours.get(name) != theirs.get(name))
         return {name: ours.get(name) for name in names}
@@ -106,12 +106,12 @@ class Configuration:
         return None if pd.isna(value) else float(value)
 
     def each(self, column: str) -> str:
-        """The texts of a column, each once, with "; " between them."""
+        """The different texts of a column, joined by "; "."""
         return _each("; ".join(self.board[column]).split("; "))
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95% interval of top-1: Wilson's of one run, Student's of the mean over seeds."""
+        """The 95% interval of top-1: Wilson's for one run, Student's for the mean over seeds."""
         shares = self.board["top1"].dropna()
         if len(shares) < 2:
             bounds = self.mean("top1_low"), self.mean("top1_high")
@@ -121,19 +121,19 @@ class Configuration:
 
     @property
     def training(self) -> str:
-        """The time that training took, from the quickest seed to the slowest."""
+        """The time of training, from the fastest seed to the slowest."""
         times = sorted(self.board["train_seconds"].dropna())
         return " to ".join(dict.fromkeys(map(duration, times[:1] + times[-1:])))
 
     @property
     def reported(self) -> str:
-        """The top-1 that others report of the network, and who; empty where nobody does."""
+        """The top-1 that others report of the network, with their name; empty without one."""
         value, by = self.mean("reported"), self.board["reported_by"][0]
         return "" if value is None else f"{percent(value, 2)} ({by})"
 
     @property
     def answer(self) -> str:
-        """What its runs answer: :func:`~cifar_utils.runs.answer.answer`, or the mean over seeds."""
+        """The answer of one run, :func:`~cifar_utils.runs.answer.answer`, or the mean of seeds."""
         if len(self.runs) == 1:
             return answer(self.record)
         data, n = self.record.dataset, self.record.scores["test"]["n"]
@@ -148,9 +148,9 @@ class Configuration:
 
 
 def spread(shares: Sequence[float]) -> str:
-    """Fractions in percent: ``"86.70%"``; of several ``"94.17% ± 0.13, n = 5"``.
+    """One fraction in percent: ``"86.70%"``. For several: ``"94.17% ± 0.13, n = 5"``.
 
-    That is mean, standard deviation in points, and number.
+    These are the mean, the standard deviation in points, and the number.
     """
     if len(shares) < 2:
         return percent(shares[0], 2) if len(shares) else ABSENT
@@ -162,11 +162,10 @@ def leaderboard(folder: Path | str) -> pd.DataFrame:
 
     Columns: ``run``, ``notebook``, ``dataset``, ``architecture``, ``top1`` with ``top1_low`` and
     ``top1_high`` (its 95% interval), ``top5``, ``reported`` (the top-1 reported of that
-    architecture and dataset; ``reported_by`` says by whom, and on what images), ``parameters``,
-    ``flops`` (an image, forward), ``epochs``, ``train_images``, ``train_seconds``,
-    ``total_seconds``, ``processor``, ``precision`` and ``commit`` (of training; "unknown" where
-    the record can't tell), ``date``, ``seed``. Accuracies are fractions; what a record does not
-    say is NaN.
+    architecture and dataset), ``reported_by`` (its author and images), ``parameters``, ``flops``
+    (an image, forward), ``epochs``, ``train_images``, ``train_seconds``, ``total_seconds``,
+    ``processor``, ``precision`` and ``commit`` (of training; "unknown" without a record of it),
+    ``date``, ``seed``. Accuracies are fractions. Missing values are NaN.
     """
     return tabulate([run for run in find_runs(Path(folder)) if run.record])
 
@@ -183,10 +182,10 @@ def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def configurations(runs: Sequence[Run]) -> list[Configuration]:
-    """Finished runs, seeds of one configuration together: by dataset, the best mean first.
+    """Group finished runs that differ only in the seed; by dataset, the best mean comes first.
 
-    Seeds are of one configuration where notebook and parameters are the same. They may be of
-    several commits and machines, which the columns ``commit`` and ``processor`` list.
+    Notebook and parameters of a configuration are the same. Commits and machines may differ; the
+    columns ``commit`` and ``processor`` list them.
     """
     found: dict[str, list[Run]] = {}
     seen: Counter[str] = Counter()
@@ -194,7 +193,7 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
         parameters = run.record.parameters
         given = {name: parameters[name] for name in parameters.keys() - SEEDS}
         key = json.dumps([run.record.notebook, given], sort_keys=True)
-        again = f"{key} {parameters.get('seed')}"  # a seed that was run twice is no other seed
+        again = f"{key} {parameters.get('seed')}"  # a second run of a seed is not another seed
         found.setdefault(f"{key} {seen[again]}", []).append(run)
         seen[again] += 1
     groups = []
@@ -210,10 +209,10 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
 
 
 def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
-    """Configurations with their ablations: the first of each list is what the others change.
+    """Configurations with their ablations: the first of each list is the one that others change.
 
-    They are of one notebook and one kind of network, on as many images of one dataset, for as many
-    epochs. The first is the one that differs least from the others; of several the best.
+    A family has the same notebook, kind of network, dataset, number of images and number of epochs.
+    The first is the one that differs least from the others, or the best of several such.
     """
     found: dict[str, list[Configuration]] = {}
     for group in groups:
@@ -228,9 +227,9 @@ def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
 
 
 def read_notes(folder: Path, runs: Sequence[Run]) -> dict[str, str]:
-    """What a reader must know of some runs: sentences of a folder's ``notes.yaml``.
+    """Notes on runs, from a folder's ``notes.yaml``.
 
-    Its keys are patterns of runs' names (``"cifarnet-*"``); those that fit none are left out.
+    The keys are patterns of names (``"cifarnet-*"``). Keys that fit none of the runs are left out.
     """
     file = folder / "notes.yaml"
     notes = yaml.safe_load(file.read_text("utf-8")) if file.exists() else {}
@@ -239,9 +238,9 @@ def read_notes(folder: Path, runs: Sequence[Run]) -> dict[str, str]:
 
 
 def trained_by(record: RunRecord) -> list[dict[str, Any]]:
-    """What computed the training, each once: commit, processor, cores, precision and so on.
+    """The environments of the training, each once: commit, processor, cores, precision and so on.
 
-    Empty where the record does not tell.
+    Empty where the record has none.
     """
     found = []
     for stretch in record.trained_by:
@@ -252,7 +251,7 @@ def trained_by(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def in_words(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """Columns of a table of runs as a page or a terminal shows them; a dash for what is missing.
+    """Columns of a table of runs in words, for a page or a terminal; missing values are dashes.
 
     ``interval`` stands for ``top1_low`` and ``top1_high``.
     """
@@ -307,7 +306,7 @@ def _each(values: Iterable[str | None]) -> str:
 
 @cache
 def _reported(architecture: str, dataset: str) -> tuple[float | None, str]:
-    """The top-1 reported of a network, best on test images if there is any, and by whom."""
+    """The best top-1 reported of a network, if possible on test images, and its author."""
     rows = reported_results(architecture, dataset)
     rows = rows[rows["top1"].notna() & (rows["split"] != "train")]
     rows = rows.assign(other=rows["split"] != "test")

@@ -1,4 +1,4 @@
-"""Classify pictures of one's own by the model of a run."""
+"""Classify your own pictures by the model of a run."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ if TYPE_CHECKING:
 
 
 def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
-    """Classify pictures of any size, or all those in folders, by the model of a run.
+    """Classify pictures of any size, or all pictures in folders, by the model of a run.
 
-    They are resized as :func:`~cifar_utils.data.load_dataset` resizes, grey ones and those with
-    transparency (over white) included.
+    They are resized as by :func:`~cifar_utils.data.load_dataset`. They may be grey or have
+    transparent pixels, which become white.
 
     Returns
     -------
-    The ``top`` most probable classes of each picture, the most probable one first: a row each with
+    A row for each of the ``top`` most probable classes of a picture, the most probable one first:
     ``picture``, ``class`` and ``probability``.
 
     Raises
     ------
     InputError
-        Where a picture is not there or can't be read as one, a folder holds none, or the run has no
-        model.
+        Where a picture is missing or can't be read, a folder holds none, or the run has no model.
 
     """
     names = run.scores.class_names
@@ -58,7 +57,7 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
 
 
 def _pictures(path: Path) -> list[Path]:
-    """The picture, or those in the folder, by name."""
+    """The picture, or the pictures in a folder, by name."""
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not found:

@@ -1,4 +1,4 @@
-"""What one run claims, as JSON: parameters, data, model, environment, history and scores."""
+"""The record of a run, as JSON: parameters, data, model, environment, history and scores."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from cifar_utils.training import History, Trial
 
 SCHEMA = 1
-UNKNOWN = "unknown"  # what a record can't tell of the machine that trained a run
+UNKNOWN = "unknown"  # stands for facts on training that a record does not have
 
 
 def _plain(value: Any) -> Any:
-    """A value as strict JSON holds it: NumPy unpacked, keys as text, None for NaN and infinity."""
+    """A value for strict JSON: NumPy unpacked, keys as text, None for NaN and infinity."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -47,7 +47,7 @@ def _plain(value: Any) -> Any:
 
 
 def _told(by: Mapping[str, Any]) -> dict[str, str]:
-    """What computed something, as rows of a table."""
+    """An environment as rows of a table."""
     if by.get("processor") == UNKNOWN:
         return {"trained by": "unknown: the checkpoints of this run did not keep it"}
     cores = by.get("cores")
@@ -63,10 +63,10 @@ def _told(by: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunRecord:
-    """One run's record; fractions, not percent; seconds by phase.
+    """One run's record: accuracies as fractions, seconds by phase.
 
-    Values are made plain on construction (NumPy scalars unpacked, NaN and infinity become None), so
-    that a record is equal to itself written and read.
+    Its constructor unpacks NumPy scalars and replaces NaN and infinity by None, so a record equals
+    the one that is written and read again.
 
     Attributes
     ----------
@@ -80,19 +80,18 @@ class RunRecord:
     best_epoch
         The epoch whose weights were scored.
     trials
-        Where a run trained several models, what each came to, as
-        :class:`cifar_utils.training.Trial` or :class:`cifar_utils.tuning.Trial` tell it. The
-        model, its history and its scores are the best one's; training counts its seconds,
-        ``search`` those of all others.
+        The trials of a run that trained several models, from :class:`cifar_utils.training.Trial` or
+        :class:`cifar_utils.tuning.Trial`. Model, history and scores are the best trial's. The phase
+        ``train`` has its seconds, ``search`` those of all others.
     stopped
-        Why training ended when it did; nothing where it went through all of its epochs.
+        Why training ended early; empty where it had all of its epochs.
     environment
-        What computed the last epochs: :func:`~cifar_utils.provenance.describe_environment`.
+        The environment of the last epochs: :func:`~cifar_utils.provenance.describe_environment`.
     trained_by
-        What computed each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`. Values are
-        ``"unknown"`` in runs of a time when checkpoints did not keep them.
+        The environment of each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`. Old
+        runs, whose checkpoints did not keep it, have ``"unknown"``.
     evaluated_by
-        What computed the scores and this record, as ``environment``.
+        The environment that computed the scores and this record.
     code
         The code that took part in training: :func:`~cifar_utils.provenance.code_of`.
 
@@ -156,14 +155,14 @@ class RunRecord:
         return f"{self.run}: {model} on {data} ({self.notebook}), {epochs}{score}"
 
     def _repr_html_(self) -> str:
-        import pandas as pd  # half a second, which the command line need not wait for
+        import pandas as pd  # takes half a second; the command line does not need it
 
         rows = {name: fact for name, fact in self._facts().items() if fact}
         with pd.option_context("display.max_colwidth", None):
             return pd.DataFrame(rows.items()).to_html(header=False, index=False)
 
     def write(self, folder: Path | str) -> Path:
-        """Write ``record.json`` into a folder, whole or not at all, and return its path.
+        """Write ``record.json`` into a folder atomically, and return its path.
 
         Raises
         ------
@@ -182,7 +181,7 @@ def read_record(path: Path | str) -> RunRecord:
     Raises
     ------
     InputError
-        Where there is none, or it is broken or of another schema.
+        Where the file is missing, broken or of another schema.
 
     """
     path = Path(path)
@@ -205,13 +204,13 @@ def record_run(
     phases: Phases,
     trials: Sequence[Trial] = (),
 ) -> RunRecord:
-    """The record of a run that has come to its scores, written where the run has a folder.
+    """Make the record of a run that has its scores; write it if the run has a folder.
 
-    Training counts the seconds of every epoch, those before a resumption too; with ``trials`` those
-    of the model scored, and the others are counted by themselves. The folder gets the scores
-    (:meth:`~cifar_utils.evaluation.Scores.write`), the model (:func:`write_model`) and, last of
-    all, the record, which says that a run is done. :func:`~cifar_utils.runs.folder.load_run` reads
-    them.
+    The seconds of training are those of all epochs, also before a resumption. With ``trials`` they
+    are those of the scored model; the other trials are counted separately. The folder gets the
+    scores (:meth:`~cifar_utils.evaluation.Scores.write`), the model (:func:`write_model`) and, at
+    the end, the record, which marks the run as done. :func:`~cifar_utils.runs.folder.load_run`
+    reads them.
     """
     from cifar_utils.models import summarize
 
@@ -255,7 +254,7 @@ def record_run(
 
 
 def _recorded(parameters: Mapping[str, Any], dataset: str, network: str) -> dict[str, Any]:
-    """A run's parameters as a record holds them: names, without paths and functions."""
+    """A run's parameters for its record: names instead of paths and functions."""
     kept = {
         name: Path(value).name if isinstance(value, str) and os.path.isfile(value) else value  # noqa: PTH113  (it takes any text)
         for name, value in parameters.items()
@@ -269,10 +268,10 @@ def _recorded(parameters: Mapping[str, Any], dataset: str, network: str) -> dict
 
 
 def notebook_name(folder: Path | str | None = None) -> str:
-    """The name of the notebook that runs, without its ending; ``"notebook"`` where nothing tells.
+    """The name of the running notebook, without its ending; ``"notebook"`` where it is unknown.
 
-    A run's folder tells (``run.json``); else JupyterLab; else the command that started the kernel,
-    such as ``papermill NAME.ipynb``.
+    It is taken from ``run.json`` in the run's folder, else from JupyterLab, else from the command
+    that started the kernel, such as ``papermill NAME.ipynb``.
 
     """
     import psutil
@@ -286,16 +285,15 @@ def notebook_name(folder: Path | str | None = None) -> str:
 
 
 def write_model(model: keras.Model, folder: Path | str) -> Path | None:
-    """Write ``model.keras`` into a folder, whole or not at all, and return its path.
+    """Write ``model.keras`` into a folder atomically, and return its path.
 
-    ``keras.models.load_model(path)`` makes it a model again, in any process and without this
-    package: from uint8 images to float32 logits, computed in float32, without augmentation, not
-    compiled (:func:`~cifar_utils.models.to_plain`). Four bytes a parameter: 1 MB for ResNet-20,
-    105 MB for ResNet50V2, whose frozen base is part of it, 350 MB for the fan.
+    ``keras.models.load_model(path)`` loads it in any process, without this package. The model takes
+    uint8 images, computes float32 logits in float32, has no augmentation and is not compiled
+    (:func:`~cifar_utils.models.to_plain`). The file has four bytes a parameter: 1 MB for ResNet-20,
+    105 MB for ResNet50V2, including its frozen base, and 350 MB for the fan.
 
-    A note below the cell and among the run's events tells of a network whose own layers Keras can
-    load only with their code. Where one has no ``get_config``, nothing is written, and the result
-    is ``None``.
+    A note below the cell and an event tell of layers that Keras can load only with their own code.
+    If a layer has no ``get_config``, nothing is written, and the result is ``None``.
 
     Raises
     ------

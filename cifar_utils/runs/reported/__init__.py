@@ -1,8 +1,8 @@
-"""What others claim: one table (``results.yaml``), and the curves that report D printed.
+"""Figures of others: one table (``results.yaml``), and the curves that report D printed.
 
-Five reports, A to E, are the series' own; known results beside them go by their authors and name
-their ``source``. The figures are copied, not measured here. An accuracy that a report doesn't call
-top-1 or top-k is under ``accuracy``; the split is ``unclear`` where it doesn't name the images it
+The series reproduces five reports, A to E. Other known results have their authors' names and their
+``source``. The figures are copied, not measured here. An accuracy is under ``accuracy`` if a report
+does not call it top-1 or top-k. A split is ``unclear`` if a report does not name the images that it
 scored.
 """
 
@@ -49,19 +49,19 @@ def _table() -> dict[str, Any]:
 
 
 def introduction(report: str) -> str:
-    """What a report does, for readers who do not know it; ``report`` is its letter, A to E."""
+    """A sentence about a report, for readers who do not know it; ``report`` is its letter."""
     return f"Report {report} {_table()['reports'][report]}"
 
 
 def _family(architecture: str) -> str:
-    """``"resnet18(dropout=0.5)"`` is looked up as ``"resnet18"``."""
+    """The name by which a network is found: ``"resnet18"`` for ``"resnet18(dropout=0.5)"``."""
     return architecture.partition("(")[0].strip()
 
 
 def _experiments(
     architectures: str | Sequence[str] | None = None, dataset: str | None = None
 ) -> list[dict[str, Any]]:
-    """Entries of the table of one or several architectures; of all where none is named."""
+    """The table's entries of some architectures; of all if none is named."""
     if isinstance(architectures, str):
         architectures = [_family(architectures)]
     return [
@@ -73,15 +73,14 @@ def _experiments(
 
 
 def reporter(row: dict[str, Any]) -> str:
-    """Who claims a row of the table: ``"report E"``, or an author."""
+    """The origin of a row of the table: ``"report E"``, or an author."""
     return f"report {row['report']}" if len(row["report"]) == 1 else row["report"]
 
 
 def reported_results(architecture: str | None = None, dataset: str | None = None) -> pd.DataFrame:
     """The figures reported of exactly this architecture: a row for each experiment and split.
 
-    Accuracies are fractions, losses in nats; what a report doesn't give is NaN. No rows where
-    nothing was reported.
+    Accuracies are fractions, losses are in nats, and missing figures are NaN.
     """
     rows = [
         {**experiment, "split": split, **figures}
@@ -93,16 +92,16 @@ def reported_results(architecture: str | None = None, dataset: str | None = None
 
 
 def reported_per_class(architecture: str, dataset: str) -> dict[str, float] | None:
-    """The reported share of each class's test images classified rightly, or None."""
+    """The reported test accuracy of each class, a fraction, or None."""
     found = [row["per_class"] for row in _experiments(architecture, dataset) if "per_class" in row]
     return dict(found[0]) if found else None
 
 
 def reported_curve(architecture: str, dataset: str) -> pd.DataFrame | None:
-    """The learning curve a report printed, or None.
+    """The learning curve that a report printed, or None.
 
-    Columns: ``epoch``, ``loss``, ``accuracy`` or ``top_5_accuracy`` (all of training), ``seconds``;
-    ``attrs["source"]`` says whose it is.
+    Columns: ``epoch``, ``loss``, ``accuracy`` or ``top_5_accuracy`` (all of training), ``seconds``.
+    ``attrs["source"]`` names the report.
     """
     for row in _experiments(architecture, dataset):
         if "curve" in row:
@@ -115,10 +114,10 @@ def reported_curve(architecture: str, dataset: str) -> pd.DataFrame | None:
 def compare_with_reported(record: RunRecord) -> pd.DataFrame:
     """A page's table: a row for each experiment reported on the same task, then the run's own.
 
-    Cells are words (``"86.70% (86.0 to 87.3)"``), a dash for what was not given. Test figures are
-    taken, or those of the split there is. What is reported of networks of the same size or purpose
-    follows. Where nothing was reported of the architecture on the dataset, the first row says so,
-    and what others reached on the dataset's test images follows.
+    Cells are words (``"86.70% (86.0 to 87.3)"``); a missing figure is a dash. Figures are of the
+    test split or, if a report has none, of another one. Figures of networks of the same size or
+    purpose follow. If nothing was reported of the architecture on the dataset, the first row says
+    so, and figures of other networks on the dataset's test images follow.
     """
     name, dataset = _family(record.model["architecture"]), record.dataset["name"]
     found = _experiments([name, *_table()["beside"].get(name, [])], dataset)
