@@ -1,1 +1,1 @@
-"""Runs of notebooks: executed, shown while they last, exported as pages, listed on an index."""
+"""Executes notebooks, shows their progress, exports their pages and lists them on an index."""

@@ -1,4 +1,4 @@
-"""The cells of an executed notebook, made ready for a page."""
+"""Makes the cells of an executed notebook ready for a page."""
 
 import base64
 import re
@@ -26,13 +26,13 @@ def ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
     Raises
     ------
     InputError
-        Where the file is no valid notebook, or none of its cells has been executed.
+        Where the file is not a valid notebook, or no cell has been executed.
 
     """
     try:
         nb = nbformat.read(notebook, as_version=4)
         nbformat.validate(nb, relax_add_props=True)
-    except Exception as error:  # each way of being no notebook raises another one
+    except Exception as error:  # a bad file may raise nearly anything
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
     if not any(cell.get("execution_count") or cell.get("outputs") for cell in nb.cells):
@@ -40,7 +40,7 @@ def ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
     outline, shown = Outline(reports=[]), []
     for cell in nb.cells:
         cell.tags = cell.metadata.get("tags", [])
-        # Papermill marks an error with cells of its own; the page does it in its own way.
+        # Papermill marks an error with additional cells. The page has its own mark.
         if "papermill-error-cell-tag" not in cell.tags:
             shown.append(cell)
             _make_ready(cell, notebook.parent, outline)
@@ -62,7 +62,7 @@ def _make_ready(cell: NotebookNode, folder: Path, outline: Outline) -> None:
 
 
 def _displayed(output: NotebookNode, folder: Path, outline: Outline) -> str:
-    """The HTML of the best form of an output: the one that JupyterLab would show, if a page can."""
+    """The HTML of an output: the form that JupyterLab would show, if a page can show it."""
     data = dict(output.data)
     plain = strip_ansi(data.pop("text/plain", ""))
     if data.get("text/html"):

@@ -1,4 +1,4 @@
-"""Delete the checkpoints of finished runs, which nothing goes on from any more."""
+"""Delete the checkpoints of finished runs, which need them no more."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def clean(folder: Path, delete: bool) -> Iterator[tuple[Path, int]]:
     Parameters
     ----------
     delete
-        Delete them; else they are only told.
+        Whether to delete them.
 
     Yields
     ------

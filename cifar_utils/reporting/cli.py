@@ -33,12 +33,12 @@ from cifar_utils.reporting.terminal import (
 from cifar_utils.runs.folder import Run, Status
 from cifar_utils.text import compact
 
-INTERRUPTED = 130  # as a shell says it
+INTERRUPTED = 130  # as in a shell
 PATH = click.Path(path_type=Path)
 
 
 def output_option(meaning: str) -> Callable[[Callable], Callable]:
-    """The option --output; an address, which may hold a secret, is refused and not repeated."""
+    """The option --output. It refuses an address, without repeating it: it may hold a secret."""
 
     def read(context: click.Context, option: click.Parameter, value: str | None) -> Path | None:
         if value and "://" in value:
@@ -56,16 +56,16 @@ def commands() -> None:
 
     \b
     Examples:
-      cifar-reports list                                     the notebooks and what they ask
-      cifar-reports parameters 1                             what 01_vgg_like can be told
-      cifar-reports options architecture                     the networks, and their options
+      cifar-reports list                                     the notebooks and their questions
+      cifar-reports parameters 1                             the parameters of 01_vgg_like
+      cifar-reports options architecture                     the networks
       cifar-reports run 1 -p dataset cifar10 -p epochs 20    one run; ends in a page
       cifar-reports series                                   all runs of the quick profile
     """  # noqa: D301
 
 
 class _Assignments(click.Command):
-    """A command whose option -p takes NAME=VALUE too."""
+    """A command whose option -p also takes NAME=VALUE."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         pairs = zip(["", *args], args, strict=False)
@@ -84,8 +84,8 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
     NOTEBOOK is a name (01_vgg_like), its number (1), a part of it (vgg) or a path.
 
     The run's folder gets notebook.ipynb (as executed), report.html and record.json. Without
-    --output it is reports/<notebook>-<dataset>-<architecture>-s<seed> in the project. A run that is
-    done is not done again; one that was stopped goes on from its last checkpoint.
+    --output it is reports/<notebook>-<dataset>-<architecture>-s<seed> in the project. A finished
+    run is not repeated. A stopped run goes on from its last checkpoint.
 
     \b
     Examples:
@@ -112,19 +112,20 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
 
 @commands.command("list")
 def list_command() -> None:
-    """List the notebooks, each with the question it asks."""
+    """List the notebooks and their questions."""
     rows = [(name, read_question(path)) for name, path in list_notebooks().items()]
     if not rows:
-        raise InputError(f"no notebooks in {short_path(project_folder())}; go where notebooks/ is")
+        where = short_path(project_folder())
+        raise InputError(f"no notebooks in {where}; change to the folder of notebooks/")
     print_table(("notebook", "question"), rows)
 
 
 @commands.command()
 @click.argument("notebook")
 def parameters(notebook: str) -> None:
-    """Show what a notebook can be told.
+    """Show the parameters of a notebook, which the option -p of run sets.
 
-    A table of what -p takes: name, type, default, and what is allowed: what it means.
+    The table gives name, type, default, allowed values and meaning.
     """
     rows = [
         (p.name, p.type, repr(p.default), f"{p.allowed}: {p.meaning}".removeprefix(": "))
@@ -137,11 +138,11 @@ def parameters(notebook: str) -> None:
 @click.argument("kind", type=click.Choice(list(REGISTRIES)))
 @click.argument("name", required=False)
 def options(kind: str, name: str | None) -> None:
-    """List what a parameter such as architecture may be, or the options of one NAME.
+    """List the choices of a parameter such as architecture, or the options of one NAME.
 
     \b
     Examples:
-      cifar-reports options schedule           each with what it does
+      cifar-reports options schedule           the schedules, and their meaning
       cifar-reports options schedule cosine    its options, as in: -p schedule "cosine(warmup=0.1)"
     """  # noqa: D301
     known = REGISTRIES[kind]
@@ -175,19 +176,19 @@ def export(source: Path) -> None:
 
 @commands.command()
 @click.argument("file", required=False, type=PATH)
-@click.option("--profile", default="quick", show_default=True, help="Which of the file's lists.")
+@click.option("--profile", default="quick", show_default=True, help="The list of runs in the file.")
 @click.option("--only", multiple=True, metavar="GLOB", help="Runs whose name fits; repeatable.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Runs that have it; repeatable.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Runs with it; repeatable.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Runs at once; else one on each GPU, or on each two cores.",
+    help="Runs at once. Default: one for each GPU, or for every two cores.",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="A dask scheduler whose workers to use.")
-@output_option("Where the runs' folders go.")
+@click.option("--scheduler", metavar="ADDRESS", help="Use the workers of this dask scheduler.")
+@output_option("The folder for the runs' folders.")
 @click.option("--force", is_flag=True, help="Run all of them afresh.")
-@click.option("--dry-run", is_flag=True, help="Say how far each run has got, and run nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the status of each run, and run nothing.")
 def series(
     file: Path | None,
     profile: str,
@@ -201,11 +202,11 @@ def series(
 ) -> int:
     """Run a series, several runs at once, and make the site of its runs.
 
-    FILE says which runs make it; the default is notebooks/series.yaml. Runs that are done are
-    skipped. A run whose parameters, notebook, code or data have changed since is run afresh. A
-    failed run does not affect the others. Where its kernel died or its time ran out, it is tried
-    once more. The folders go to reports/<profile> in the project unless --output names another.
-    With --scheduler that is one which all machines share.
+    FILE lists the runs; the default is notebooks/series.yaml. Finished runs are skipped. A run
+    whose parameters, notebook, code or data have changed since is run afresh. A failed run does not
+    affect the others. It is tried once more if its kernel died or its time ran out. The runs'
+    folders go to --output, by default reports/<profile> in the project. With --scheduler, all
+    machines must share that folder.
 
     \b
     Examples:
@@ -220,7 +221,7 @@ def series(
     from cifar_utils.reporting.series_file import read_series
 
     if jobs and scheduler:
-        raise InputError("--jobs is for workers of this machine's own; leave it or --scheduler out")
+        raise InputError("--jobs is for this machine's own workers; leave it or --scheduler out")
     folder = output or project_folder() / "reports" / profile
     runs = read_series(file or project_folder() / "notebooks" / "series.yaml", profile, folder)
     runs = select(runs, only, tags)
@@ -240,7 +241,7 @@ def series(
     except KeyboardInterrupt:
         return _interrupted(force)
     if folder.is_dir():
-        from cifar_utils.reporting.site import build_index  # seconds, which runs need not wait for
+        from cifar_utils.reporting.site import build_index  # takes seconds; the runs go first
 
         click.echo(f"index: {short_path(build_index(folder))}")
     if failed:
@@ -249,7 +250,7 @@ def series(
 
 
 def _tell(name: str, run: Run, status: Status, before: str) -> None:
-    """Say in a line how a run ended."""
+    """Print how a run ended, in a line."""
     if status.word == "failed":
         details = "".join(f"\n    {line}" for line in status.details)
         click.echo(f"{name} failed: {status.why}{details}", err=True)
@@ -264,8 +265,8 @@ def _tell(name: str, run: Run, status: Status, before: str) -> None:
 def site(folder: Path) -> None:
     """Make the site of all runs below FOLDER: index.html and the runs' pages.
 
-    Pages are exported anew where their notebook, record or the template has changed, and linked
-    with one another; nothing is executed.
+    A page is exported again if its notebook, its record or the template has changed. Pages are
+    linked with one another. Nothing is executed.
     """
     from cifar_utils.reporting.site import build_index
 
@@ -280,8 +281,8 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> N
     """Show the finished runs below FOLDER, the best first within a dataset.
 
     Without FOLDER it is reports/published in the project. Accuracy is top-1 on the test images with
-    its 95% interval; reported is what a report gives for the same architecture and dataset. CSV has
-    more columns, and fractions and seconds as they are.
+    its 95% interval. The column "reported" has the figure that a report gives for the same
+    architecture and dataset. CSV has more columns; its values are plain fractions and seconds.
 
     \b
     Examples:
@@ -314,8 +315,8 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> N
 def compare(runs: tuple[Path, ...]) -> None:
     """Compare runs, given by their folders, each with the first one.
 
-    A table of the parameters in which they differ and of what came of it; then, for runs that were
-    tested on the same images, McNemar's exact test of their top-1 accuracies, with the difference.
+    A table shows the parameters that differ, and the scores. Runs that were tested on the same
+    images get McNemar's exact test of their top-1 accuracies, with the difference.
     """
     from cifar_utils.runs.compare import compare_runs
 
@@ -328,7 +329,7 @@ def compare(runs: tuple[Path, ...]) -> None:
 @commands.command()
 @click.argument("run", type=PATH)
 @click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=PATH)
-@click.option("--top", type=click.IntRange(1), default=3, help="How many classes of each picture.")
+@click.option("--top", type=click.IntRange(1), default=3, help="Classes to show of each picture.")
 @click.option("--csv", type=PATH, metavar="FILE", help="Write CSV instead; - is the terminal.")
 def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -> None:
     """Classify pictures by the model of a run.
@@ -353,7 +354,7 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -
 
 @commands.command("clean")
 @click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True))
-@click.option("--yes", is_flag=True, help="Delete them; else they are listed.")
+@click.option("--yes", is_flag=True, help="Delete them. Without it they are only listed.")
 def clean_command(folder: Path | None, yes: bool) -> None:
     """Delete the checkpoints of the finished runs below FOLDER.
 
@@ -371,12 +372,12 @@ def clean_command(folder: Path | None, yes: bool) -> None:
 
 @commands.command("publish")
 @click.argument("runs", metavar="[RUN]...", nargs=-1, type=PATH)
-@click.option("--anyway", is_flag=True, help="Publish runs of no known commit too.")
+@click.option("--anyway", is_flag=True, help="Also publish runs without a known commit.")
 def publish_command(runs: tuple[Path, ...], anyway: bool) -> None:
     """Copy finished runs to reports/published, and rebuild the site, RESULTS.md and README's table.
 
     A published run keeps record.json, run.json, notebook.ipynb, report.html and predicted.npz.
-    A run whose commit is unknown, or had changes that were not committed, is refused. Without RUN
+    A run is refused if its commit is unknown or its code had uncommitted changes. Without RUN
     nothing is copied.
     """
     from cifar_utils.reporting.publish import publish
@@ -399,7 +400,7 @@ def data() -> None:
 @data.command()
 @click.argument("name")
 def fetch(name: str) -> None:
-    """Download dataset NAME unless it is there, check it, and say where it is."""
+    """Download dataset NAME if it is missing, check it, and print its path."""
     from cifar_utils.data import fetch as fetch_dataset
 
     click.echo(f"{name}: {short_path(fetch_dataset(name))}")
@@ -415,7 +416,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     """
     os.environ.pop("MPLBACKEND", None)  # a kernel's figures are inline
-    for stream in (sys.stdout, sys.stderr):  # a terminal may lack some letters
+    for stream in (sys.stdout, sys.stderr):  # a terminal may not have all letters
         stream.reconfigure(errors="replace")
     try:
         arguments = [_as_utf8(each) for each in (sys.argv[1:] if arguments is None else arguments)]
@@ -437,7 +438,7 @@ def _as_utf8(argument: str) -> str:
     try:
         return os.fsencode(argument).decode()
     except UnicodeError as error:
-        raise InputError(f"argument {argument!a} is not UTF-8; write it so") from error
+        raise InputError(f"argument {argument!a} is not UTF-8; write it in UTF-8") from error
 
 
 def _interrupted(force: bool) -> int:

@@ -1,4 +1,4 @@
-"""Runs on dask.distributed: workers of our own with this machine shared out, or anybody's."""
+"""Runs on dask.distributed: on workers of this machine, or on those of any scheduler."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from cifar_utils.runs.folder import Run, RunningError, Status
 CONNECT_SECONDS = 10
 RELEASE_SECONDS = 10
 SETTINGS = {
-    # A worker gets its next run when it has done the last one, not before.
+    # A worker gets its next run only when it has finished the last one.
     "distributed.scheduler.worker-saturation": 1.0,
-    # dask would hold each library to one thread; ours go by the cores that a worker may use.
+    # dask would limit libraries to one thread; they use all cores that a worker may use.
     "distributed.nanny.pre-spawn-environ": {},
 }
 
@@ -55,9 +55,9 @@ def _gpus() -> list[str]:
 
 
 def shares(cores: list[int], jobs: int) -> list[list[int]]:
-    """Cores shared out among jobs, the same number to each; with more jobs than cores, some share.
+    """Divide cores among jobs, the same number to each; with more jobs than cores, some share one.
 
-    So a run that is resumed computes on as many cores as before, whichever job it gets.
+    A resumed run therefore has as many cores as before, on any job.
     """
     each = max(1, len(cores) // jobs)
     return [
@@ -66,9 +66,9 @@ def shares(cores: list[int], jobs: int) -> list[list[int]]:
 
 
 class Share(WorkerPlugin):
-    """Gives a worker, and with it the kernels that it starts, its cores and its GPU.
+    """Gives a worker, and the kernels that it starts, its cores and its GPU.
 
-    It goes by the worker's name, a number, which one that is started again keeps.
+    The worker's name, a number, decides which. A restarted worker keeps its name.
     """
 
     name = "share"
@@ -77,34 +77,34 @@ class Share(WorkerPlugin):
         self.cores, self.gpus, self.scratch = shares(usable_cores(), jobs), _gpus(), scratch
 
     def setup(self, worker: Worker) -> None:
-        """Dask calls this in the thread that starts the worker's others."""
+        """Dask calls this in the thread that starts the worker's other threads."""
         number = int(worker.name)
         if sys.platform == "linux":
             os.sched_setaffinity(0, self.cores[number])
         if self.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus[number % len(self.gpus)]
-            if len(self.cores) > len(self.gpus):  # some share one, which TensorFlow would fill
+            if len(self.cores) > len(self.gpus):  # TensorFlow would fill a shared GPU
                 os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
         tempfile.tempdir = self.scratch
-        # These go to all processes of a terminal; the command itself sees to its workers.
+        # A terminal sends these to all processes. The command itself ends its workers.
         for name in {"SIGINT", "SIGHUP"} & set(dir(signal)):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @contextmanager
 def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> Iterator[Client]:
-    """A client of the scheduler at an address, or of workers of our own.
+    """A client of the scheduler at an address, or of this machine's own workers.
 
     Parameters
     ----------
     jobs
-        How many workers; None for one on each GPU of this machine, or else on each two cores.
+        Number of workers; None for one for each GPU or, without GPUs, for every two cores.
     scheduler
-        Its address; None for workers of our own.
+        The scheduler's address; None for this machine's own workers.
     runs
-        How many the series has. No more jobs share the cores than there are runs.
+        Number of runs in the series. No more jobs than runs share the cores.
     left
-        How many of them are still to be run. No more workers are started.
+        Number of runs that are not done yet. No more workers are started.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> 
         cluster = LocalCluster(
             n_workers=min(jobs, left),
             threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",  # any port of this machine alone
+            dashboard_address="127.0.0.1:0",  # any port, on this machine only
             scheduler_kwargs={"dashboard": False},
             memory_limit=0,
             silence_logs=logging.CRITICAL,
@@ -139,7 +139,7 @@ def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> 
 
 
 def _start_tracker() -> None:
-    """Start a process that multiprocessing keeps, so that the end of a terminal does not end it."""
+    """Start multiprocessing's tracker so that the end of a terminal does not end it."""
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
         handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         resource_tracker.ensure_running()
@@ -149,23 +149,23 @@ def _start_tracker() -> None:
 def execute_all(
     client: Client, runs: Mapping[Run, bool], show: Show
 ) -> Iterator[tuple[Run, Status]]:
-    """Execute runs on a client's workers, and give each with how it ended, as it ends.
+    """Execute runs on a client's workers; yield each run with its status when it ends.
 
     A run whose worker is lost goes to another worker, as often as the scheduler allows.
 
     Parameters
     ----------
     runs
-        Each with whether it is run afresh.
+        Maps each run to whether it is run afresh.
     show
-        Takes their events.
+        Receives their events.
 
     """
     series = f"run-{uuid.uuid4().hex[:12]}"
     client.subscribe_topic(series, lambda message: show(*message[1]))
-    # The notebooks' texts travel, so that what is run is what this command saw.
+    # The workers get the notebooks' texts, so they run the notebooks that this command read.
     texts = [run.notebook.read_text("utf-8") for run in runs]
-    # All at once and of one group: so dask keeps in its queue what no worker is free for.
+    # One group, given at once: dask then queues runs until a worker is free.
     futures = client.map(
         execute_on_worker,
         [*runs],
@@ -186,7 +186,7 @@ def execute_all(
             show(run.name, {"event": "end", "status": status.word})
             yield run, status
     finally:
-        # Their workers notice, and end the kernels; this waits until their folders are free.
+        # The workers notice this and end the kernels. Then wait until the folders are free.
         with suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
             client.cancel(list(waiting), force=True)
         for run in waiting.values():
@@ -195,30 +195,30 @@ def execute_all(
 
 
 def _status(future: Future) -> Status:
-    """What has become of a run, whatever that is."""
+    """The status of a run that has ended in any way."""
     if future.status == "finished":
         return future.result()
     if future.status == "error":
         error = future.exception()
         name, text = type(error).__name__, str(error).strip()
         if name == "KilledWorker":
-            text = "its worker died, and so did those that it went to then, as when memory runs out"
+            text = "its worker died, and so did the next ones; memory may have run out"
         return Status("failed", text.partition("\n")[0] or name)
     return Status("failed", "the scheduler was lost; the same command goes on")
 
 
 def execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Status:
-    """Execute a run; dask calls this. Where a transient cause ends it, it is tried once more.
+    """Execute a run; dask calls this. A run that ends by a transient cause is tried once more.
 
     Parameters
     ----------
     source
         The text of its notebook.
     series
-        Names the command; events go by it.
+        The command's name, under which events are sent.
 
     """
-    from cifar_utils.reporting.execute import UnwantedError, execute  # seconds, for workers alone
+    from cifar_utils.reporting.execute import UnwantedError, execute  # takes seconds
 
     worker: Worker = get_worker()
     key = worker.get_current_task()
@@ -227,7 +227,7 @@ def execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Statu
         worker.log_event(series, [run.name, dict(event)])
 
     def wanted() -> bool:
-        """Whether the command still waits: where it has gone, dask has dropped the task."""
+        """Whether the command still waits. Dask drops the task of a command that has ended."""
         state = worker.state.tasks.get(key)
         running = state is not None and state.state in ("executing", "long-running")
         return running and worker.status == distributed.Status.running
@@ -242,7 +242,7 @@ def execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Statu
             except InputError as error:
                 return Status("failed", str(error))
             except UnwantedError:
-                return Status("failed", "nobody waited for it any more")
+                return Status("failed", "the command that wanted it has ended")
             if not (status.transient and again):
                 break
             tell({"event": "retry", "error": status.why})

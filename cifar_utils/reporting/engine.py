@@ -1,4 +1,4 @@
-"""Execute a notebook in a kernel of its own: papermill drives it, file and kernel are ours."""
+"""Execute a notebook in its own kernel, by papermill with an engine of this project."""
 
 import errno
 import json
@@ -40,22 +40,22 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ERRNO = re.compile(r"[Ee]rrno\s*=?\s*(\d+)")  # "[Errno 28]" of Python, "errno = 28" of HDF5
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 log = logging.getLogger("papermill")
-log.setLevel(logging.CRITICAL + 1)  # what goes wrong is in the notebook and in what is raised
+log.setLevel(logging.CRITICAL + 1)  # errors are in the notebook and raised, too
 
 
 class Watch:
-    """Tells a run's events as they are written; ends its kernel when its time is over.
+    """Passes a run's events on as they are written; ends its kernel after its timeout.
 
-    In the end ``verdict`` says why the kernel was ended, if it was.
+    ``verdict`` says at the end why the kernel was ended, if it was.
 
     Parameters
     ----------
     run
-        What is executed while the block lasts.
+        The run that is executed while the block lasts.
     tell
-        Takes the events.
+        Receives the events.
     wanted
-        Asked all the time; once it says no, the kernel is ended.
+        Called again and again. When it returns False, the kernel is ended.
 
     """
 
@@ -80,7 +80,7 @@ class Watch:
     def _follow(self) -> None:
         started, last = time.monotonic(), False
         while not last:
-            last = self.ended.wait(POLL_SECONDS)  # once more after the end, for what came last
+            last = self.ended.wait(POLL_SECONDS)  # once more after the end, for the last events
             fresh, self.position = read_events(self.events, self.position)
             for event in fresh:
                 self.tell(event)
@@ -101,7 +101,7 @@ class Watch:
         with suppress(psutil.NoSuchProcess):
             if process is not None and process.poll() is None:
                 kernel = psutil.Process(process.pid)
-                # Its children first: those of a process that has ended can't be found.
+                # Children first: after the end of their parent they can't be found.
                 for each in (*kernel.children(recursive=True), kernel):
                     with suppress(psutil.NoSuchProcess):
                         each.kill()
@@ -118,13 +118,13 @@ def execute_notebook(run: Run, watch: Watch) -> Status:
     Raises
     ------
     InputError
-        Where the notebook raised one.
+        Where the notebook raised an InputError.
 
     """
     known = read_parameters(run.notebook)
     given = {key: value for key, value in run.parameters.items() if value != known[key].default}
     folder = run.folder.absolute()
-    # Relative where it can be: a published notebook should not tell of a home folder.
+    # Relative if possible: a published notebook should not name a home folder.
     output = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     try:
         papermill.execute_notebook(
@@ -152,9 +152,9 @@ def execute_notebook(run: Run, watch: Watch) -> Status:
 
 
 class WholeFilesEngine(Engine):
-    """An engine for papermill: a kernel of the running interpreter, the notebook saved whole.
+    """An engine for papermill: a kernel of the running interpreter, the notebook saved atomically.
 
-    Papermill's own takes whatever kernel is installed as ``python3``, and writes over the file.
+    Papermill's own engine uses the kernel installed as ``python3``, and overwrites the file.
     """
 
     NAME = "cifar-reports"
@@ -180,10 +180,10 @@ class WholeFilesEngine(Engine):
         ):
             kernel = AsyncKernelManager(
                 kernel_name=kernel_name,
-                # Without folders to look in, the kernel is that of this very interpreter.
+                # Without folders to search, the kernel is this interpreter's.
                 kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
                 connection_file=str(Path(folder, "kernel.json")),
-                # By files, not ports: runs need no network and don't collide.
+                # Files instead of ports: runs need no network and don't collide.
                 transport="tcp" if os.name == "nt" else "ipc",
             )
             watch.kernel = kernel
@@ -195,16 +195,16 @@ class WholeFilesEngine(Engine):
                 startup_timeout=KERNEL_START_SECONDS,
                 shutdown_kernel="immediate",
                 coalesce_streams=True,
-                # The kernel holds the folder too: should this process be killed, nobody else gets
-                # it before the kernel has noticed, and ended.
+                # The kernel locks the folder, too. If this process is killed, no other process gets
+                # the folder before the kernel has ended.
                 extra_arguments=[f"--ext={kernel_lock.__name__}"],
             )
             environment = os.environ | {kernel_lock.VARIABLE: str(run.folder.absolute())}
-            # A kernel is ended before it removes its temporary files.
+            # An ended kernel does not remove its temporary files.
             environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
             try:
                 client.execute(cleanup_kc=True, stdout=stdio, stderr=stdio, env=environment)
-            except (DeadKernelError, RuntimeError):  # the latter: it never answered
+            except (DeadKernelError, RuntimeError):  # RuntimeError: it never answered
                 stdio.seek(0)
                 book.kernel_died(stdio.read().decode("utf-8", "replace"), watch.verdict)
             finally:
@@ -216,7 +216,7 @@ papermill_engines.register(WholeFilesEngine.NAME, WholeFilesEngine)
 
 
 class _Book(NotebookExecutionManager):
-    """Papermill's bookkeeping of cells, saved whole."""
+    """Papermill's bookkeeping of cells, saved atomically."""
 
     def __init__(
         self, nb: nbformat.NotebookNode, run: Run, tell: Callable[[Mapping[str, Any]], None]
@@ -236,12 +236,11 @@ class _Book(NotebookExecutionManager):
         self.tell({"event": "cell", "phase": f"cell {cell_index + 1} of {len(self.nb.cells)}"})
 
     def kernel_died(self, last_words: str, verdict: str) -> None:
-        """Show the end of the kernel as an error of the cell that it was at."""
+        """Show the end of the kernel as an error of its last cell."""
         error = nbformat.v4.new_output(
             "error",
             ename=TIMED_OUT if verdict else DIED,
-            evalue=verdict
-            or "the kernel died, as it does when memory runs out or somebody kills it",
+            evalue=verdict or "the kernel died; perhaps memory ran out, or it was killed",
             traceback=last_words.strip().splitlines()[-30:],
         )
         self.current.outputs.append(error)
@@ -249,12 +248,12 @@ class _Book(NotebookExecutionManager):
 
 
 def _without_path(text: str, dataset: str) -> str:
-    """A notebook's JSON in which a folder of pictures goes by its name, as in a record."""
+    """A notebook's JSON in which a name replaces the path of a folder of pictures."""
     path = dataset.removeprefix(PREFIX)
     if path in (dataset, ""):
         return text
     name = Path(path).expanduser().resolve().name
-    for _ in range(2):  # as a value, and as text in the code of a cell
+    for _ in range(2):  # a value, and text in a cell's code
         dataset, name = (json.dumps(each, ensure_ascii=False)[1:-1] for each in (dataset, name))
         text = text.replace(dataset, PREFIX + name)
     return text

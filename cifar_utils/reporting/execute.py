@@ -1,4 +1,4 @@
-"""Execute a run: its folder in order before, meanwhile and in the end."""
+"""Execute a run, and keep its folder in order."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ LOCK_SECONDS = 5
 
 
 class UnwantedError(Exception):
-    """Nobody waits for the run any more; its kernel has been ended and its folder is whole."""
+    """The run is no longer wanted; its kernel has been ended and its files are complete."""
 
 
 def execute(
@@ -28,23 +28,23 @@ def execute(
     series: str = "",
     wanted: Callable[[], bool] = lambda: True,
 ) -> Status:
-    """Execute a run and export its page; an interrupted one goes on, a done one is left alone.
+    """Execute a run and export its page. An interrupted run goes on; a finished one stays as it is.
 
     A notebook that fails leaves its executed part and a page that shows the error at its cell.
 
     Parameters
     ----------
     run
-        What to run, as :func:`~cifar_utils.reporting.runs.plan_run` makes it.
+        The run, from :func:`~cifar_utils.reporting.runs.plan_run`.
     tell
-        Takes the run's events: those that it writes, and those that
-        :func:`~cifar_utils.reporting.progress.shown_progress` knows besides.
+        Receives the run's events, and the additional ones that
+        :func:`~cifar_utils.reporting.progress.shown_progress` describes.
     force
-        Run it afresh, whatever run the folder holds, unless that one is of the same ``series``.
+        Whether to run it afresh. A run of the same ``series`` in the folder is not replaced.
     series
-        A name for the command that the run belongs to, kept in its ``run.json``.
+        A name for the command to which the run belongs, kept in its ``run.json``.
     wanted
-        Asked all the time, from another thread; once it says no, the kernel is ended.
+        Called again and again, from another thread. When it returns False, the kernel is ended.
 
     Returns
     -------
@@ -55,11 +55,11 @@ def execute(
     ------
     InputError
         Where the folder holds something else or can't be written, or the notebook itself raised
-        one. What this call made is removed then, and the folder is as it was before.
+        one. The folder is then as it was before this call.
     KeyboardInterrupt
-        At Ctrl-C; the kernel is gone then, all files are whole and the same call goes on.
+        At Ctrl-C. The kernel has ended, all files are complete, and the same call goes on.
     UnwantedError
-        As at Ctrl-C, where the run is no longer ``wanted``.
+        Where the run is no longer ``wanted``. The folder is as after Ctrl-C.
 
     """
     try:
@@ -69,7 +69,7 @@ def execute(
             return Status("done")
         with _held(run):
             status = _checked(run, force, series, held=True)
-            if status.word == "done":  # another process has ended it, or was killed at its page
+            if status.word == "done":  # another process finished it, perhaps without its page
                 export_page(run.folder / NOTEBOOK, run.page)
                 return status
             tell({"event": "start"})
@@ -80,7 +80,7 @@ def execute(
     except RunningError as error:
         return Status("running", str(error))
     except OSError as error:
-        way_out = "mend that, or give --output another"
+        way_out = "correct that, or give --output another folder"
         if error.errno in FULL:
             way_out = "make room; the same command goes on"
         reason = f"{error.filename or run.folder}: {error.strerror} (errno {error.errno})"
@@ -90,7 +90,7 @@ def execute(
 
 
 def _checked(run: Run, force: bool, series: str, held: bool = False) -> Status:
-    """The status of a run that may be run: ``"stale"`` where it is to be run afresh."""
+    """The status of a run that may be executed: ``"stale"`` if it is to be run afresh."""
     status = run.status(held=held)
     if status.word == "refused":
         raise InputError(status.why)
@@ -129,11 +129,11 @@ def _now() -> str:
 
 @contextmanager
 def _held(run: Run) -> Iterator[None]:
-    """A run's folder, made if need be and locked; gone in the end if it is empty."""
+    """Make and lock a run's folder; remove it at the end if it is empty."""
     made = [path for path in (run.folder, *run.folder.parents) if not path.exists()]
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        # A kernel whose process was killed notices it within a second or so, and ends.
+        # A kernel whose process was killed ends within about a second.
         with run.locked(LOCK_SECONDS):
             for path in run.left:
                 if path.is_dir():
@@ -149,10 +149,11 @@ def _held(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _restored(folder: Path, afresh: bool) -> Iterator[None]:
-    """A run's folder, emptied for a run ``afresh``; put back where that ends in bad input."""
+    """Empty a run's folder for a run ``afresh``; restore it if the run ends in bad input."""
     aside = folder / BEFORE
     cleared = False
-    # A process that is stopped on the way leaves a run, but none that goes on or is done.
+    # In this order, a process that is stopped in between leaves neither a finished run nor one that
+    # goes on.
     order = dict.fromkeys(CHECKPOINTS, 0) | {RECORD: 1, FACTS: 3}
     try:
         aside.mkdir()

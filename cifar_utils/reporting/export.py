@@ -1,4 +1,4 @@
-"""An executed notebook as a page of HTML that stands alone: it asks the network for nothing."""
+"""Exports an executed notebook as one HTML page, which needs no network."""
 
 import base64
 import hashlib
@@ -33,28 +33,28 @@ LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
 
 
 def export_page(notebook: Path, page: Path) -> Path:
-    """Write the page of a notebook that was executed, wholly or up to an error.
+    """Write the page of a notebook that was executed completely or up to an error.
 
-    The facts at its top are those of the ``record.json`` beside the notebook, if any.
+    The facts at its top are from the ``record.json`` beside the notebook, if there is one.
 
     Raises
     ------
     InputError
-        Where the file is no notebook, or none of its cells has been executed.
+        Where the file is not a notebook, or no cell has been executed.
 
     """
     try:
         record = read_record(notebook.with_name("record.json"))
-    except InputError:  # none, or one that says nothing; the page shows what the cells say
+    except InputError:  # missing or broken: the page shows only the cells
         record = None
     write_atomically(page, render_page(notebook, record))
     return page
 
 
 def page_digest(notebook: Path) -> str:
-    """Hash of all that a notebook's page is made of: itself, its record, the template, this code.
+    """Hash of everything in a notebook's page: the notebook, its record, the template, this code.
 
-    A page holds its hash, so an outdated page is known whatever its date.
+    A page holds its hash, by which an outdated page is recognized.
     """
     looks = [TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")]
     code = map(Path(__file__).with_name, ("export.py", "cells.py", "fragments.py", "facts.py"))
@@ -65,7 +65,7 @@ def page_digest(notebook: Path) -> str:
 
 
 def is_current(page: Path, notebook: Path) -> bool:
-    """Whether a page is the one that :func:`export_page` would write, links apart."""
+    """Whether :func:`export_page` would write the same page, except for its links."""
     if not page.exists():
         return False
     with page.open("rb") as file:
@@ -73,7 +73,7 @@ def is_current(page: Path, notebook: Path) -> bool:
 
 
 def write_links(page: Path, links: str) -> None:
-    """Put links to other pages (HTML) into the bar of an exported one, in place of those there."""
+    """Replace the links to other pages (HTML) in the bar of an exported page."""
     old = page.read_text("utf-8")
     new = LINKS.sub(lambda _: f"<!--links-->{links}<!--/links-->", old, count=1)
     if new != old:
@@ -82,13 +82,13 @@ def write_links(page: Path, links: str) -> None:
 
 @cache
 def page_look() -> dict[str, str]:
-    """What all pages share: ``style``, ``script``, and the ``policy`` that admits no other."""
+    """The ``style`` and ``script`` of all pages, and the ``policy`` that allows no other."""
     script = (TEMPLATE / "script.js").read_text("utf-8").strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {
         "style": (TEMPLATE / "style.css").read_text("utf-8"),
         "script": script,
-        # The browser too is told to fetch nothing, and to run no script but the page's own.
+        # A browser fetches nothing, and runs no script but the page's own.
         "policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'",
     }
@@ -115,15 +115,15 @@ def render_page(notebook: Path, record: RunRecord | None = None) -> str:
         page |= {"record": record, "facts": record_facts(record) if record else []}
         if record and near_chance(record):
             page |= {"warning": answer(record), "twin": _twin(record, notebook.parent)}
-    except Exception:  # one that says nothing, such as scores that are no numbers
+    except Exception:  # a bad record, whose scores may not be numbers
         page |= {"record": None}
     html, _ = _exporter().from_notebook_node(nb, {"page": page})
-    # UTF-8 can't hold halves of characters, as broken output has them: they become �.
+    # UTF-8 can't encode the halves of characters in broken output: they become �.
     return html.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _twin(record: RunRecord, folder: Path) -> tuple[str, str, str] | None:
-    """The best published run of the same notebook: its name, dataset and page as seen from here."""
+    """The best published run of the same notebook: its name, dataset and relative path."""
     for run in find_runs(project_folder() / "reports" / "published"):
         same = run.record and run.record.notebook == record.notebook
         if same and run.page.exists() and not near_chance(run.record):
@@ -138,14 +138,14 @@ def _exporter() -> TemplateExporter:
         template_name=TEMPLATE.name,
         template_file="page.html.j2",
         extra_template_basedirs=[str(TEMPLATE.parent)],
-        default_preprocessors=[],  # ready_cells has done what there is to do
+        default_preprocessors=[],  # ready_cells replaces them
         filters={"lines": _lines, "highlighted": _highlighted},
     )
 
 
 def _highlighted(source: str) -> str:
     html = Highlight2HTML()(source)
-    return html.replace("<pre>", '<pre tabindex="0">', 1)  # the keyboard scrolls what has the focus
+    return html.replace("<pre>", '<pre tabindex="0">', 1)  # for scrolling by keyboard
 
 
 def _lines(text: str) -> str:
@@ -172,11 +172,11 @@ def _date(end: Any) -> str:
 
 
 def _parameter_rows(nb: NotebookNode, given: dict[str, Any]) -> list[dict[str, Any]]:
-    """Name, value and meaning of each parameter, and whether the value is not the default."""
+    """Name, value and meaning of each parameter, and whether its value differs from the default."""
     source = next((cell.source for cell in nb.cells if "parameters" in cell.tags), "")
     try:
         known = parse_parameters(source)
-    except Exception:  # a notebook of another kind; its cell, any text, is shown as it is
+    except Exception:  # another kind of notebook, whose cell is shown as it is
         known = {}
     return [
         {
@@ -186,5 +186,5 @@ def _parameter_rows(nb: NotebookNode, given: dict[str, Any]) -> list[dict[str, A
             "changed": given.get(row.name, row.default) != row.default,
         }
         for row in known.values()
-        if row.name != "output"  # where the files went says nothing of the run
+        if row.name != "output"  # a path, which says nothing about the run
     ]

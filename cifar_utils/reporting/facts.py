@@ -1,11 +1,11 @@
-"""What a record says, in a few words for pages and terminals."""
+"""The main facts of a record, in words for pages and terminals."""
 
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.text import compact, duration, interval, percent
 
 
 def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
-    """What a run came to: (label, value, detail), such as an accuracy and its 95% interval."""
+    """The results of a run: (label, value, detail), such as an accuracy and its 95% interval."""
     scores, model = record.scores.get("test", {}), record.model
     facts = []
     for key, label in (("top1", "test top-1"), ("top5", "test top-5")):

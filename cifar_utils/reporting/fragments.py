@@ -1,7 +1,7 @@
-"""Pieces of HTML for a page: Markdown, formulas, pictures and tables, each standing alone.
+"""Pieces of HTML for a page: Markdown, formulas, pictures and tables.
 
-A browser fetches nothing for a piece and runs nothing of it. A note in its place names each
-thing that is left out.
+A browser fetches nothing for a piece and runs no code of it. A note stands for each part that is
+left out.
 """
 
 import base64
@@ -22,13 +22,13 @@ from bs4.exceptions import ParserRejectedMarkup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathInlineParser
 from PIL import Image
 
-PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP")  # what every browser shows
-LARGE = 10_000  # bytes of a PNG that is worth to be made smaller
+PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP")  # every browser shows these
+LARGE = 10_000  # bytes: a larger PNG is compressed
 PHOTOGRAPHIC = 8_000  # colours; a drawing has fewer
 
 SCRIPTED = ("script", "form")
 DROPPED = (*SCRIPTED, "link", "base", "meta")
-CONTROLS = ("button", "input", "select", "textarea")  # of a script
+CONTROLS = ("button", "input", "select", "textarea")  # which need a script
 FETCHING = ("iframe", "object", "embed", "video", "audio", "img")
 ADDRESSES = ("src", "srcset", "poster", "background", "data", "xlink:href", "ping")
 ELSEWHERE = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.IGNORECASE)
@@ -36,11 +36,11 @@ HARMLESS = re.compile(r"(?!\s*(javascript|vbscript|data):)", re.IGNORECASE)
 NUMBER = re.compile(
     r"[-+−]?\d[\d,.]*(e[-+]?\d+)?\s?[%kMGT]?(\s*\([^()]*\))?|(\d[\d.]* (h|min|s) ?)+"
 )
-BREAK = re.compile(r"(?<=\S) (?!\()")  # within a number; its interval may go to the next line
+BREAK = re.compile(r"(?<=\S) (?!\()")  # in a number; its interval may go to the next line
 HEADINGS = re.compile("^h[1-6]$")
 REPORT = re.compile(r"\b[Rr]eport ([A-E])\b")
 NOTHING = {"", "NaN", "None", "nan", "–", "—"}
-# Children of each MathML element; TeX such as \frac{1} makes an element with fewer.
+# Number of children of each MathML element. TeX such as \frac{1} makes an element with fewer.
 ARITY = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2}
 ARITY |= {"msubsup": 3, "munderover": 3}
 ALIGNED = "align|aligned|split|gather|gathered|multline|eqnarray"
@@ -48,7 +48,7 @@ ALIGNED = "align|aligned|split|gather|gathered|multline|eqnarray"
 
 @dataclass
 class Outline:
-    """The headings of a page so far, and the reports that it names."""
+    """The headings of a page so far, and the reports it names."""
 
     title: str = ""  # HTML
     name: str = ""  # the title's text
@@ -59,7 +59,7 @@ class Outline:
 
 
 def note(what: str, why: str, address: str = "") -> str:
-    """One line (HTML) in place of what a page can't show; an address on the web is linked."""
+    """A line (HTML) for an object that a page can't show; an address on the web is linked."""
     shown = escape(address if len(address) < 200 else address[:200] + "…")
     if address.startswith(("http://", "https://")):
         shown = f'<a href="{escape(address)}">{shown}</a>'
@@ -68,15 +68,15 @@ def note(what: str, why: str, address: str = "") -> str:
 
 
 def figure_in(section: str) -> str:
-    """Text that stands for a picture without one: where it is."""
+    """Alternative text for a picture that has none: its section."""
     return f"Figure in section '{section}'" if section else "Figure"
 
 
 class _Inline(MathInlineParser):
-    r"""Markdown's inline markup, where ``costs $5 and $6`` holds no formula.
+    r"""Markdown's inline markup, in which ``costs $5 and $6`` has no formula.
 
-    As in Pandoc, a formula touches its dollar signs and no digit follows. One with spaces at
-    both ends, ``$ \epsilon $``, is known by a command of TeX in it.
+    As in Pandoc, a formula has no space inside its dollar signs, and no digit follows. A formula
+    with spaces at both ends, ``$ \epsilon $``, must have a TeX command.
     """
 
     _INNER = r"(?:\\.|[^$\\])"
@@ -87,7 +87,7 @@ class _Inline(MathInlineParser):
 
 
 class _Renderer(IPythonRenderer):
-    """nbconvert's Markdown with formulas as MathML; pictures are embedded when it is cleaned."""
+    """nbconvert's Markdown with formulas as MathML. :func:`clean` embeds the pictures."""
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         return super(IPythonRenderer, self).image(text, url, title)
@@ -106,14 +106,14 @@ class _Renderer(IPythonRenderer):
 
 
 def markdown_html(source: str) -> str:
-    """Markdown as HTML, to be cleaned; its formulas are MathML."""
+    """Markdown as HTML with MathML, not yet cleaned."""
     renderer = _Renderer(escape=False, exclude_anchor_links=True)
     return MarkdownWithMath(renderer, inline=_Inline()).render(source)
 
 
 def _formula(tex: str, display: str) -> str:
-    """A formula as MathML, or as code where the TeX can't be read."""
-    # The library aligns and breaks lines in align* alone, and reads no labels.
+    """A formula as MathML, or as code if the TeX can't be read."""
+    # The library aligns and breaks lines only in align*, and can't read labels.
     read = re.sub(rf"\\(begin|end)\{{({ALIGNED})\*?\}}", r"\\\1{align*}", tex)
     read = re.sub(r"\\label\s*\{[^}]*\}", "", read)
     try:
@@ -122,7 +122,7 @@ def _formula(tex: str, display: str) -> str:
             if unknown or len(element) < ARITY.get(element.tag, 0):
                 raise ValueError(element.tag)
         html = latex2mathml.converter.convert(read, display=display)
-    except Exception:  # each mistake in TeX raises another one
+    except Exception:  # a mistake in TeX may raise nearly anything
         return f"<code>{escape(tex)}</code> " + note("formula", "its TeX can't be read")
     return f'<span class="formula" tabindex="0">{html}</span>' if display == "block" else html
 
@@ -134,31 +134,31 @@ def clean(
     alt: str = "",
     attached: dict[str, Any] | None = None,
 ) -> str:
-    """A piece of HTML without what a browser would fetch or run, its pictures embedded.
+    """Clean HTML: nothing for a browser to fetch or run, and pictures are embedded.
 
     Parameters
     ----------
     html
-        Markup of any quality; an element that it leaves open is closed.
+        Markup of any quality; open elements are closed.
     folder
-        Pictures are looked for in here.
+        The folder of the pictures.
     outline
-        The headings above this piece; its own are added.
+        The headings above this piece; this function adds its own.
     alt
-        Stands for pictures that have no alternative text.
+        Alternative text for pictures that have none.
     attached
         A Markdown cell's attachments.
 
     """
-    # Beautiful Soup warns of a line without markup, which might be meant as a file's name.
+    # Beautiful Soup warns of a line without markup: it could be a file name.
     soup = _parsed(f"{html}\n")
     tags = soup.find_all(True)
     scripted = any(tag.name in SCRIPTED for tag in tags)
     for tag in tags:
-        if tag.decomposed:  # with the one around it
+        if tag.decomposed:  # with its parent
             continue
         dead = scripted and (tag.name in CONTROLS or (tag.name == "img" and not tag.get("src")))
-        # A scoped style sheet is pandas' own, which would undo the page's.
+        # A scoped style sheet is from pandas, and would override the page's.
         bad = tag.name == "style" and (tag.has_attr("scoped") or ELSEWHERE.search(tag.get_text()))
         if tag.name in DROPPED or dead or bad:
             tag.decompose()
@@ -169,17 +169,17 @@ def clean(
             del tag[key]
     if scripted:
         if not soup.get_text(strip=True) and not soup.find(["img", "svg", "table"]):
-            soup.clear()  # a box that a script would have filled
+            soup.clear()  # a script would have filled it
         soup.append(_parsed(note("interactive output", "it needs JavaScript")))
     for heading in soup.find_all(HEADINGS):
         _enter(heading, outline)
     if outline.reports is not None:
         _introduce(soup, outline.reports)
     for table in soup.find_all("table"):
-        if table.find("table") is None:  # one of tables is a layout
+        if table.find("table") is None:  # a table of tables is a layout
             _align_numbers(table)
             _name_columns(table)
-        for head in table.select("thead th:empty"):  # the corner, which heads nothing
+        for head in table.select("thead th:empty"):  # the corner is not a header
             head.name = "td"
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     return str(soup)
@@ -193,7 +193,7 @@ def _parsed(html: str) -> BeautifulSoup:
 
 
 def _enter(heading: Tag, outline: Outline) -> None:
-    """Give a heading an address of its own; the first of level 1 becomes the page's title."""
+    """Give a heading its own address; the first of level 1 becomes the page's title."""
     text = outline.section = heading.get_text(" ", strip=True)
     if heading.name == "h1" and not outline.title:
         outline.title, outline.name = heading.extract().decode_contents(), text
@@ -207,7 +207,7 @@ def _enter(heading: Tag, outline: Outline) -> None:
 
 
 def _introduce(soup: BeautifulSoup, reports: list[str]) -> None:
-    """Link the first mention of each report to the place where the page says what it is."""
+    """Link the first mention of each report to the page's sentence about it."""
 
     def link(found: re.Match) -> str:
         if found[1] in reports:
@@ -221,7 +221,7 @@ def _introduce(soup: BeautifulSoup, reports: list[str]) -> None:
 
 
 def _acts(tag: Tag, key: str) -> bool:
-    """Whether a browser fetches or runs what an attribute says."""
+    """Whether a browser fetches or runs an attribute's value."""
     value = str(tag[key])
     if key == "href" and tag.name in ("a", "area"):
         return not HARMLESS.match(value)
@@ -232,7 +232,7 @@ def _acts(tag: Tag, key: str) -> bool:
 
 
 def _embed(tag: Tag, folder: Path, alt: str, attached: dict[str, Any]) -> None:
-    """Put a picture's content into its tag; name what can't be put in."""
+    """Embed a picture in its tag; replace a picture that can't be embedded by a note."""
     inner = tag.find("source")
     address = str(tag.get("src") or tag.get("data") or (inner and inner.get("src")) or "")
     said = str(tag.get("alt") or tag.get("title") or "")
@@ -252,7 +252,7 @@ def _embed(tag: Tag, folder: Path, alt: str, attached: dict[str, Any]) -> None:
 
 
 def _content(address: str, folder: Path, attached: dict[str, Any]) -> tuple[str, bytes]:
-    """Type and bytes of a picture that a notebook brings: attached, in its folder, or in place."""
+    """Type and bytes of a picture: attached, in the notebook's folder, or a data URI."""
     if address.startswith("attachment:"):
         forms = attached[unquote(address.removeprefix("attachment:"))]
         kind = next(kind for kind in forms if kind.startswith("image/"))
@@ -267,7 +267,7 @@ def _content(address: str, folder: Path, attached: dict[str, Any]) -> tuple[str,
 
 
 def _picture(kind: str, content: bytes) -> str:
-    """A picture as a data URI; a large PNG becomes WebP, a drawing of at most 256 colours.
+    """A picture as a data URI; a large PNG becomes WebP, a drawing with at most 256 colours.
 
     Raises
     ------
@@ -280,7 +280,7 @@ def _picture(kind: str, content: bytes) -> str:
             kind = Image.MIME[image.format]
             if len(content) > LARGE and image.format == "PNG" and not image.is_animated:
                 smaller = io.BytesIO()
-                with suppress(OSError, ValueError):  # of 16 bits, or wider than WebP can be
+                with suppress(OSError, ValueError):  # it has 16 bits, or is too wide for WebP
                     _write_webp(image, smaller)
                     if smaller.tell() < len(content):
                         kind, content = "image/webp", smaller.getvalue()
@@ -291,9 +291,9 @@ def _write_webp(image: Image.Image, file: io.BytesIO) -> None:
     if image.getcolors(PHOTOGRAPHIC) is None:
         return image.save(file, "WEBP", quality=75, method=2)
     if image.mode == "RGBA" and image.getextrema()[3][0] == 255:
-        image = image.convert("RGB")  # of which a palette loses less
+        image = image.convert("RGB")  # a palette loses less of RGB
     few = image.quantize(256, dither=Image.Dither.NONE)
-    # Little effort: more of it takes ten times as long for a tenth of the bytes.
+    # Low effort: a high one takes ten times as long and saves a tenth of the bytes.
     return few.save(file, "WEBP", lossless=True, quality=0, method=1)
 
 
@@ -302,7 +302,7 @@ def _mark(tag: Tag, name: str) -> None:
 
 
 def _align_numbers(table: Tag) -> None:
-    """Mark the columns of a table that hold numbers alone, to be set flush right."""
+    """Mark the columns of a table that have only numbers, for alignment at the right."""
     rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
     body = [row for row in rows if any(cell.name == "td" for cell in row)]
     for column in range(max(map(len, rows), default=0)):
@@ -316,7 +316,7 @@ def _align_numbers(table: Tag) -> None:
 
 
 def _name_columns(table: Tag) -> None:
-    """Give the cells of a wide, short table their column's name, for a phone to stack them."""
+    """Give the cells of a wide, short table their column's name: a phone stacks the cells."""
     heads = [head.get_text(" ", strip=True) for head in table.select("thead tr:last-child > *")]
     rows = table.select("tbody tr")
     if len(heads) > 3 and len(rows) <= 8:

@@ -1,4 +1,4 @@
-"""What a notebook asks and can be told: its parameters, and the options of their choices."""
+"""A notebook's question, its parameters, and the options of their choices."""
 
 import inspect
 import re
@@ -15,13 +15,13 @@ from cifar_utils.runs.folder import read_cells
 
 
 def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
-    """The parameters of a notebook file but for ``output``, by name, in the order of its cell.
+    """A notebook's parameters without ``output``, by name, in the order of its cell.
 
     Raises
     ------
     InputError
-        Where the file is no notebook, a line of its parameters cell is not typed and commented, or
-        it has no ``output``, which every notebook of runs must have.
+        Where the file is not a notebook, a line of its parameters cell has no type or no comment,
+        or the parameter ``output`` is missing.
 
     """
     tagged = [source for _, source, tags in read_cells(notebook) if "parameters" in tags]
@@ -34,7 +34,7 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
 
 
 def read_question(notebook: Path) -> str:
-    """The first question in a notebook's prose, or its first sentence where it asks none."""
+    """The first question in a notebook's prose, or its first sentence if it has no question."""
     prose = "\n".join(source for kind, source, _ in read_cells(notebook) if kind == "markdown")
     lines = " ".join(line for line in prose.splitlines() if not line.startswith("#"))
     sentences = re.split(r"(?<=[.?!])\s+", lines.replace("*", "").strip())
@@ -42,12 +42,12 @@ def read_question(notebook: Path) -> str:
 
 
 def read_options(kind: str, name: str) -> tuple[str, list[tuple[str, str, str, str]]]:
-    """What the docstring of a registered function says of it, and its options.
+    """The description of a registered function, and its options.
 
     Returns
     -------
-    The docstring's text without markup; and a row for each option: name, type, default, meaning.
-    What its own section "Parameters" leaves out is told by others of its module.
+    The docstring's text without markup; and a row for each option: name, type, default, meaning. A
+    meaning that the docstring does not have is taken from another docstring of the module.
 
     """
     known = REGISTRIES[kind]

@@ -1,4 +1,4 @@
-"""The progress of runs, read from the events that they write: a live row each, or a plain log."""
+"""The progress of runs, by the events that they write: a live row for each run, or a log."""
 
 import threading
 from collections import Counter
@@ -15,7 +15,7 @@ Show = Callable[[str, Mapping[str, Any]], None]
 
 
 def follow(seen: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a run after one more event: the last value of each key that still holds."""
+    """The state of a run after one more event: the last value of each key that still holds."""
     if "phase" in event:
         return {"phase": str(event["phase"])}
     passing = {"phase"} if event.get("event") == "batch" else {"phase", "step", "steps"}
@@ -25,8 +25,8 @@ def follow(seen: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
 def describe(seen: Mapping[str, Any]) -> str:
     """In words: ``"epoch 3/20, 0:01:23 left, validation 80.2%, loss 0.512, accuracy 84.1%"``.
 
-    Where a run trains several models, this one's name comes first. What matters less comes last,
-    where a narrow terminal cuts it off.
+    If a run trains several models, the current one's name comes first. Less important facts come
+    last, because a narrow terminal cuts them off.
     """
     if "phase" in seen:
         return seen["phase"]
@@ -45,7 +45,7 @@ def describe(seen: Mapping[str, Any]) -> str:
 
 
 def course(seen: Mapping[str, Any]) -> tuple[float, float | None]:
-    """What is done of what there is to do: epochs, the current one by its steps, or trials."""
+    """The finished part and the whole, in epochs (the current one by its steps) or in trials."""
     done, epochs = seen.get("epoch", 0), seen.get("epochs")
     if "step" in seen:
         done -= 1 - seen["step"] / max(1, seen.get("steps", 1))
@@ -55,7 +55,7 @@ def course(seen: Mapping[str, Any]) -> tuple[float, float | None]:
 
 
 def shorten(name: str, width: int) -> str:
-    """A name in at most so many characters; its end, which tells the seed, is kept."""
+    """A name in at most ``width`` characters; its end, which has the seed, is kept."""
     if len(name) <= width:
         return name
     end = width // 2
@@ -66,23 +66,23 @@ def shorten(name: str, width: int) -> str:
 def shown_progress(console: Console, names: Sequence[str]) -> Iterator[Show]:
     """Show the progress of runs while the block lasts: live on a terminal, else a line an epoch.
 
-    On a terminal each run has a row from the first second, as far as there is room for those that
-    wait. Where there are several runs, one more row counts them.
+    On a terminal each run has a row from the first second; waiting runs have one if there is room.
+    Another row counts the runs if there are several.
 
     Parameters
     ----------
     console
-        Where to show it.
+        The terminal or file.
     names
-        The runs'.
+        The runs' names.
 
     Yields
     ------
     Callable
-        ``show(name, event)`` takes a run's events as it writes them, from any thread. Between them
-        may come some that no run writes: ``{"event": "start"}`` before a run's first one; ``cell``
-        (with a ``phase``), which only a terminal shows; ``note`` (with its ``text``); ``retry``
-        (with its ``error``); and ``{"event": "end", "status": "failed"}`` after its last one.
+        ``show(name, event)`` takes a run's events as it writes them, from any thread. It also takes
+        events that no run writes: ``{"event": "start"}`` before a run's first one; ``cell`` (with a
+        ``phase``), which only a terminal shows; ``note`` (with its ``text``); ``retry`` (with its
+        ``error``); and ``{"event": "end", "status": "failed"}`` after its last one.
 
     """
     lives = console.is_terminal and not console.is_dumb_terminal
@@ -120,7 +120,7 @@ def shown_progress(console: Console, names: Sequence[str]) -> Iterator[Show]:
     def _show(name: str, event: Mapping[str, Any]) -> None:
         kind = event.get("event")
         if name not in rows or (kind not in ("start", "end") and name not in seen):
-            return  # a straggler of a run that has ended
+            return  # late, of a run that has ended
         if kind == "end":
             ended[event["status"]] += 1
             seen.pop(name, None)

@@ -1,4 +1,4 @@
-"""Publish finished runs: copy what a reader needs of them, as a snapshot of a commit."""
+"""Publish finished runs: copy the files that a reader needs, as a snapshot of a commit."""
 
 import json
 import shutil
@@ -12,22 +12,22 @@ from cifar_utils.reporting.export import export_page
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.record import UNKNOWN
 
-PUBLISHED = (RECORD, FACTS, NOTEBOOK, PREDICTED)  # and the page, which is exported of them
+PUBLISHED = (RECORD, FACTS, NOTEBOOK, PREDICTED)  # and the page, which is exported from them
 
 
 def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> Iterator[Path]:
     """Copy finished runs to folders of the same names; a published run of that name is replaced.
 
-    All are checked before the first is copied.
+    All runs are checked before the first is copied.
 
     Parameters
     ----------
     folders
-        The runs'.
+        The runs' folders.
     published
-        Where their copies go.
+        The folder for the copies.
     anyway
-        Copy runs of no known commit too.
+        Whether to copy runs without a known commit, too.
 
     Yields
     ------
@@ -51,7 +51,7 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
 
 
 def _unknown_commit(run: Run) -> str:
-    """What is not known of the code that made a run; empty where its commits tell all."""
+    """Why the code of a run is unknown; empty if its commits are known."""
     record = run.record
     made_by = [*(record.trained_by or [record.environment]), record.evaluated_by]
     for commit in [each.get("git") or UNKNOWN for each in made_by if each]:
@@ -86,7 +86,7 @@ def _copy(run: Run, target: Path) -> Path:
 
 
 def _without_paths(notebook: Path, kept: Mapping[str, Any]) -> None:
-    """Give an executed notebook the values that its record has in place of paths."""
+    """Replace the paths in an executed notebook by the values in its record."""
     text = notebook.read_text("utf-8")
     given = json.loads(text)["metadata"].get("papermill", {}).get("parameters", {})
     for name, old in given.items():
@@ -94,6 +94,6 @@ def _without_paths(notebook: Path, kept: Mapping[str, Any]) -> None:
         if isinstance(old, str) and isinstance(new, str) and old != new:
             for form in (f'"{name}": "{old}"', f'{name} = \\"{old}\\"'):  # metadata, and the cell
                 text = text.replace(form, form.replace(old, new))
-            if Path(old).is_absolute():  # then an output that names it can mean nothing else
+            if Path(old).is_absolute():  # then an output with this text means this path
                 text = text.replace(old, new)
     notebook.write_text(text, "utf-8")

@@ -34,7 +34,7 @@ from cifar_utils.runs.leaderboard import (
 from cifar_utils.runs.record import UNKNOWN, RunRecord
 from cifar_utils.text import interval, percent
 
-MARKS = "<!-- results -->", "<!-- /results -->"  # what stands between them in README is written
+MARKS = "<!-- results -->", "<!-- /results -->"  # README's text between them is generated
 INTRODUCTION = """\
 # Results
 
@@ -66,14 +66,14 @@ Wilson's 95% intervals. They do not hold what another seed would change.
 
 
 def render_results(folder: Path, root: Path) -> str:
-    """RESULTS.md: every figure of the runs in a folder, then what was compared by validation.
+    """RESULTS.md: every figure of the runs in a folder, then comparisons by validation.
 
     Parameters
     ----------
     folder
-        Holds the runs' folders and ``notes.yaml``, a sentence for runs that need one.
+        Holds the runs' folders and ``notes.yaml``, with notes on some runs.
     root
-        Where RESULTS.md stands. Links start there.
+        The folder of RESULTS.md. Links start there.
 
     """
     groups, parts = _finished(folder), [INTRODUCTION]
@@ -90,7 +90,7 @@ def render_results(folder: Path, root: Path) -> str:
 
 
 def render_table(folder: Path, root: Path) -> str:
-    """README's table: a row for each notebook with its question and what its runs answer."""
+    """README's table: a row for each notebook, with its question and its runs' answers."""
     found, rows = answers(_finished(folder)), []
     for name, notebook in list_notebooks().items():
         told = [f"{_links(group, root)}: {answer}" for group, answer in found.get(name, [])]
@@ -107,16 +107,16 @@ def render_table(folder: Path, root: Path) -> str:
 
 
 def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configuration, str]]]:
-    """What answers each notebook's question, by its name: configurations and their answers.
+    """Configurations and their answers to each notebook's question, by the notebook's name.
 
-    Of each kind of network on each dataset they are those that saw the most images in training. A
-    run that compares several trainings is another kind than a run of one.
+    For each kind of network and dataset, they are those with the most training images. A run that
+    compares several trainings is another kind than a run of one.
     """
     found: dict[str, dict[tuple[Any, ...], list[tuple[int, Configuration, str]]]] = {}
     for group in groups:
         record, network = group.record, group.network.partition("(")[0]
         kind = (group.board["dataset"][0], network, bool(record.trials))
-        with suppress(KeyError, TypeError):  # a record that says too little of its test
+        with suppress(KeyError, TypeError):  # a record without all test figures
             row = len(record.history) * record.dataset["train"], group, group.answer
             found.setdefault(record.notebook, {}).setdefault(kind, []).append(row)
     return {
@@ -136,7 +136,7 @@ def write_results(root: Path) -> list[Path]:
     Raises
     ------
     InputError
-        Where README has no place for the table.
+        Where README has no marks for the table.
 
     """
     folder, readme, results = root / "reports/published", root / "README.md", root / "RESULTS.md"
@@ -147,12 +147,12 @@ def write_results(root: Path) -> list[Path]:
 
 
 def with_table(text: str, table: str) -> str:
-    """A text with a table in place of what stands between the two marks.
+    """Replace the part of a text between the two marks by a table.
 
     Raises
     ------
     InputError
-        Where the marks are not there, once each and in order.
+        Where the text does not have each mark once, in order.
 
     """
     before, first, rest = text.partition(MARKS[0])
@@ -186,7 +186,7 @@ def _figures(group: Configuration, root: Path) -> dict[str, str]:
 
 
 def _validation(run: Run) -> float | None:
-    """The validation accuracy after the epoch that was kept."""
+    """The validation accuracy after the kept epoch."""
     epochs = {row.get("epoch"): row.get("val_accuracy") for row in run.record.history}
     return epochs.get(run.record.best_epoch)
 
@@ -198,7 +198,7 @@ def _comparable(family: Sequence[Configuration]) -> bool:
 
 
 def _circumstances(run: Run) -> str:
-    """The seed and what computed the training; no other run's where the code is not certain."""
+    """The seed and what computed the training; different for each run if the code is unknown."""
     stretches = trained_by(run.record)
     commits = [stretch.get("git") or UNKNOWN for stretch in stretches]
     certain = stretches and not any(git == UNKNOWN or git.endswith("+changes") for git in commits)
@@ -206,7 +206,7 @@ def _circumstances(run: Run) -> str:
 
 
 def _pairs(group: Configuration, reference: Configuration) -> list[float]:
-    """Differences in validation accuracy between runs of one seed that the same thing trained."""
+    """Differences in validation accuracy between runs of one seed and the same circumstances."""
     others = {_circumstances(run): _validation(run) for run in reference.runs}
     pairs = ((_validation(run), others.get(_circumstances(run))) for run in group.runs)
     return [ours - theirs for ours, theirs in pairs if theirs is not None]
@@ -268,7 +268,7 @@ def _trials(run: Run, root: Path) -> str:
             "epochs": str(trial["epochs"]),
             "validation top-1": "diverged" if share is None else _with_interval(share, record),
         }
-        if target:  # reached at the end of an epoch, as notebook 04 counts
+        if target:  # at the end of an epoch, as in notebook 04
             reached = [row["epoch"] for row in trial["history"] if row["val_accuracy"] >= target]
             steps = math.ceil(record.dataset["train"] / record.parameters["batch_size"])
             row[f"steps to {percent(target, 0)}"] = f"{reached[0] * steps:,}" if reached else ABSENT

@@ -1,4 +1,4 @@
-"""Runs planned: a notebook, all of its parameters, and the folder that is to keep the run."""
+"""Plans a run: a notebook, all of its parameters, and the run's folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from cifar_utils.text import slug
 
 
 def project_folder() -> Path:
-    """The folder of ``notebooks/``: the current one, or the one that this package lies in."""
+    """The folder that has ``notebooks/``: the current one, or this package's parent."""
     choices = (Path.cwd(), Path(__file__).parents[2])
     return next((path for path in choices if (path / "notebooks").is_dir()), Path.cwd())
 
@@ -28,7 +28,7 @@ def find_notebook(name: str) -> Path:
     Raises
     ------
     InputError
-        Where there is none, or several have that part.
+        Where no notebook or more than one fits.
 
     """
     path = Path(name)
@@ -37,7 +37,7 @@ def find_notebook(name: str) -> Path:
     if len(path.parts) > 1:
         raise InputError(f"notebook {name!r} is not there; cifar-reports list shows those that are")
     known, stem = list_notebooks(), name.removesuffix(".ipynb")
-    ways = (  # the first that fits any notebook counts
+    ways = (  # the first way that fits any notebook counts
         lambda other: other == stem,
         lambda other: stem in (other.partition("_")[0].lstrip("0"), other.partition("_")[2]),
         lambda other: other.startswith(stem),
@@ -59,16 +59,16 @@ def plan_run(notebook: Path, given: Mapping[str, Any], folder: Path | None = Non
     given
         Parameters to set; text is read as the command line gives it.
     folder
-        Where the run goes; None for :func:`default_folder`.
+        The run's folder; None for :func:`default_folder`.
 
     Raises
     ------
     InputError
-        Where the notebook or a parameter is not as it should be.
+        Where the notebook or a parameter is wrong.
 
     """
     if "output" in given:
-        raise InputError("output is no parameter to give; name the run's folder with --output")
+        raise InputError("output can't be given as a parameter; name the run's folder by --output")
     parameters = check_parameters(read_parameters(notebook), given)
     return Run(folder or default_folder(notebook, parameters), notebook, parameters)
 
@@ -76,10 +76,10 @@ def plan_run(notebook: Path, given: Mapping[str, Any], folder: Path | None = Non
 def default_folder(notebook: Path, parameters: Mapping[str, Any]) -> Path:
     """``reports/<notebook>-<dataset>-<architecture>-s<seed>`` in the project.
 
-    Parameters are written as :func:`slug` does.
+    Parameters are written by :func:`slug`.
     """
     named = [str(parameters[key]) for key in ("dataset", "architecture") if parameters.get(key)]
-    named = [name.rpartition("/")[2] for name in named]  # a folder's pictures go by its name
+    named = [name.rpartition("/")[2] for name in named]  # a folder of pictures by its name
     seed = [f"s{parameters['seed']}"] if "seed" in parameters else []
     parts = (slug(part) for part in (notebook.stem, *named, *seed))
     return project_folder() / "reports" / "-".join(filter(None, parts))

@@ -1,4 +1,4 @@
-"""A series: runs executed one after another or several at once, each apart from the others."""
+"""A series: runs executed one after another or several at once, independently of one another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def select(runs: list[Run], only: Sequence[str], tags: Sequence[str]) -> list[Ru
     Raises
     ------
     InputError
-        Where none does; it names what there is.
+        Where no run fits. The message lists the names and tags.
 
     """
     chosen = [
@@ -41,24 +41,24 @@ def run_series(
     jobs: int | None = None,
     scheduler: str | None = None,
 ) -> Iterator[tuple[Run, Status]]:
-    """Execute runs, several at once; give each with how it ended, as it ends.
+    """Execute runs, several at once; yield each run with its status when it ends.
 
-    Done runs are left alone. A run whose notebook, parameters, code or data have changed since is
+    Finished runs are skipped. A run whose notebook, parameters, code or data have changed since is
     run afresh. A failed run does not affect the others.
 
     Parameters
     ----------
     runs
-        As :func:`~cifar_utils.reporting.series_file.read_series` gives them.
+        The runs, from :func:`~cifar_utils.reporting.series_file.read_series`.
     show
-        Takes their events: :func:`~cifar_utils.reporting.progress.shown_progress`.
+        Receives their events: :func:`~cifar_utils.reporting.progress.shown_progress`.
     force
-        Run all of them afresh.
+        Whether to run all of them afresh.
     jobs
-        How many at once; None for one on each GPU, or on each two cores.
+        Number of runs at once; None for one for each GPU, or for every two cores.
     scheduler
-        The address of a dask scheduler whose workers, instead of ones of our own, run them. The
-        runs' folders must lie where all of them can write.
+        The address of a dask scheduler, whose workers then execute the runs. All of its workers
+        must be able to write to the runs' folders.
 
     Raises
     ------

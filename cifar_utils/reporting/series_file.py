@@ -1,4 +1,4 @@
-"""The file that names a series' runs, read with the lines of its mistakes."""
+"""Reads the file that lists a series' runs; messages name the lines of its mistakes."""
 
 import itertools
 import math
@@ -32,8 +32,8 @@ from cifar_utils.text import slug
 
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 TIMEOUT = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(SECONDS)})")
-MOST_RUNS, MOST_VALUES = 10_000, 100_000  # more of them are a mistake, or an attack
-MOST_BYTES = 200  # of a run's name: file systems take 255 in a folder's
+MOST_RUNS, MOST_VALUES = 10_000, 100_000  # more would be a mistake or an attack
+MOST_BYTES = 200  # of a run's name; file systems allow 255 for a folder's name
 
 
 def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
@@ -42,21 +42,21 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
     Parameters
     ----------
     file
-        YAML: ``profiles`` maps names to lists of runs, each with ``name``, ``notebook`` (a name in
-        the project, or a path seen from the file) and, where they are wanted, ``parameters`` that
-        differ from the notebook's own, ``seeds``, ``matrix``, ``tags`` and ``timeout``. A
-        ``matrix`` maps parameters to lists of values, or to labels with values; it stands for a run
-        of each combination. Names get ``-label`` for each of its parameters and ``-s<seed>`` for
-        ``seeds``. What several runs share may lie under ``shared``, for anchors.
+        YAML: ``profiles`` maps names to lists of runs. A run has a ``name`` and a ``notebook`` (a
+        name in the project, or a path relative to the file). It may have ``parameters`` that differ
+        from the notebook's own, ``seeds``, ``matrix``, ``tags`` and ``timeout``. A ``matrix`` maps
+        parameters to lists of values, or to labels with values; each combination is a run. Names
+        get ``-label`` for each parameter of the matrix, and ``-s<seed>`` for ``seeds``. ``shared``
+        may hold anchors, for values that several runs share.
     profile
-        Which of the lists.
+        The name of the list.
     folder
-        Each run goes to its name below it.
+        The folder for the runs' folders.
 
     Raises
     ------
     InputError
-        Where the file is not as it should be: a line for each mistake, ``file:line: what``.
+        Where the file is wrong: a line for each mistake, ``file:line: what``.
 
     """
     root, content, mistakes = _read_yaml(file)
@@ -104,7 +104,7 @@ def _axis(values: Any) -> list[tuple[str, Any]]:
         raise InputError(f"{short(values)} is no list of values, nor labels with values")
     pairs = values.items() if isinstance(values, dict) else [(value, value) for value in values]
     if not all(slug(label) for label, _ in pairs):
-        raise InputError(f"a value of {short(values)} makes no name; write each as 'label: value'")
+        raise InputError(f"a value in {short(values)} makes no name; write each as 'label: value'")
     return [(slug(label), value) for label, value in pairs]
 
 
@@ -129,7 +129,7 @@ class _Row(BaseModel, extra="forbid", strict=True):
     @field_validator("parameters", "matrix", "seeds")
     @classmethod
     def _read_values(cls, axes: dict[str, _Axis], info: ValidationInfo) -> dict[str, _Axis]:
-        if "notebook" not in info.data:  # which is told
+        if "notebook" not in info.data:  # another message says so
             return axes
         known = info.data["notebook"][1]
         read, mistakes = {name: [] for name in axes}, []
@@ -152,12 +152,12 @@ class _Row(BaseModel, extra="forbid", strict=True):
                 raise InputError(f"{name} is given twice, by parameters, matrix or seeds")
         names = info.context.names
         if len(names) + math.prod(map(len, self._axes().values())) > MOST_RUNS:
-            raise InputError(f"with it there are more than {MOST_RUNS:,} runs; leave some out")
+            raise InputError(f"with this row there are over {MOST_RUNS:,} runs; leave some out")
         for name, _ in self.runs():
             if len(name.encode()) > MOST_BYTES:
                 raise InputError(f"name {short(name)} has more than {MOST_BYTES} bytes; shorten it")
-            if name.casefold() in names:  # one folder on some systems
-                raise InputError(f"name {name!r} is another run's already; give each its own")
+            if name.casefold() in names:  # upper and lower case may name one folder
+                raise InputError(f"name {name!r} is another run's already; give each run its own")
             names.add(name.casefold())
         return self
 
@@ -191,26 +191,26 @@ class _Series(BaseModel, extra="forbid", strict=True):
 
 
 def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
-    """A file's nodes, which know their lines; its content; and what a mapping has twice."""
+    """A file's nodes, which have line numbers; its content; and the keys that are there twice."""
     text, twice = file.read_bytes(), []
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         count = _count(root, {}, twice) if root else 0
         content = loader.construct_document(root) if 0 < count <= MOST_VALUES else None
-    except Exception as error:  # yaml raises almost anything at what is no YAML
+    except Exception as error:  # yaml may raise almost anything
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}:" if mark else f"{file}:"
         why = " ".join(str(getattr(error, "problem", error)).split())
-        raise InputError(f"{where} it is no YAML ({why})") from error
+        raise InputError(f"{where} it is not YAML ({why})") from error
     if content is None:
         allowed = f"it may have 1 to {MOST_VALUES:,}"
-        raise InputError(f"{file} has {count:,.0f} values, its aliases' included; {allowed}")
+        raise InputError(f"{file} has {count:,.0f} values, including its aliases'; {allowed}")
     return root, content, twice
 
 
 def _count(node: yaml.Node, counts: dict[int, float], twice: list[tuple[int, str]]) -> float:
-    """How many nodes there are, those of an alias each time; infinite where one holds itself."""
+    """Number of nodes, counting an alias each time; infinite if a node contains itself."""
     if id(node) in counts:
         return counts[id(node)]
     counts[id(node)] = math.inf
@@ -227,7 +227,7 @@ def _count(node: yaml.Node, counts: dict[int, float], twice: list[tuple[int, str
 
 
 def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
-    """The line of a place such as ``("profiles", "quick", 0, "name")``, as far as it is there."""
+    """The line of a place such as ``("profiles", "quick", 0, "name")``, or of its parent."""
     line = node.start_mark.line
     for step in place:
         below = []
@@ -235,7 +235,7 @@ def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
             below = [(key.value, key, value) for key, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             below = [(index, each, each) for index, each in enumerate(node.value)]
-        # What is merged comes first, and a mapping's own keys last.
+        # Merged keys come first, a mapping's own keys last.
         found = [(at.start_mark.line, value) for name, at, value in below if name == step]
         if not found:
             break
@@ -244,7 +244,7 @@ def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
 
 
 def _what(mistake: ErrorDetails) -> str:
-    """What is wrong, in words."""
+    """A mistake in words."""
     place, value = mistake["loc"], short(mistake["input"])
     name = next((step for step in reversed(place) if isinstance(step, str)), "the file")
     fields = (_Row if len(place) > 2 else _Series).model_fields

@@ -1,4 +1,4 @@
-"""The site over a folder of runs: an index that answers, ranks and compares, and their pages."""
+"""The site of a folder of runs: their pages, and an index with answers and a leaderboard."""
 
 import base64
 import hashlib
@@ -40,25 +40,25 @@ from cifar_utils.runs.leaderboard import (
 )
 from cifar_utils.text import compact, duration, interval, percent
 
-MOST_MISSED = 60  # images to list: those whose labels are most in doubt
-DATA = ("dataset", "test_limit", "image_size")  # parameters that make the test images
+MOST_MISSED = 60  # images to list, those with the most doubtful labels
+DATA = ("dataset", "test_limit", "image_size")  # parameters that determine the test images
 
 
 def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
     """Write ``index.html`` into a folder, and link the pages of its runs.
 
-    Runs are known by their ``record.json`` or ``run.json``. Seeds of one configuration share a row,
-    and its ablations are folded below it; by dataset, the best accuracy comes first. Runs that
-    failed or are not finished come last, with a line of why. A page that is older than its
-    notebook, its record or the template is exported again; nothing is executed. Test images are
-    drawn where their data are on this machine, and git does not keep the folder.
+    A folder with ``record.json`` or ``run.json`` is a run. Seeds of one configuration share a row,
+    with its ablations folded below it. For each dataset, the best accuracy comes first. Failed and
+    unfinished runs come last, with the reason. A page is exported again if its notebook, its record
+    or the template has changed; nothing is executed. Test images are drawn if their data are on
+    this machine and the folder is not in a git repository.
 
     Parameters
     ----------
     folder
-        The runs' folders lie in it, at any depth.
+        The folder that has the runs' folders, at any depth.
     say
-        Is told, in a line each, which pages are exported.
+        Receives a line for each page that is exported.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
 
 @cache
 def _look() -> dict[str, Markup]:
-    """What the index looks like: as all pages, and a style and a script of its own."""
+    """The look of all pages, with the index's own style and script."""
     look = page_look()
     style, script = ((TEMPLATE / name).read_text("utf-8") for name in ("site.css", "site.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -120,13 +120,13 @@ def _share(fraction: float) -> str:
 
 
 def _aside(group: Configuration) -> str:
-    """What stands beside a mean accuracy: its deviation between seeds, or one run's interval."""
+    """The text beside a mean accuracy: the deviation between seeds, or one run's interval."""
     told = spread(group.board["top1"].dropna().tolist()).partition(" ")[2]
     return told or (interval(group.interval) if group.interval else "")
 
 
 def _embedded(group: Configuration, places: dict[Run, tuple[int, int]]) -> dict[str, Any]:
-    """A configuration as the page's script needs it.
+    """A configuration for the page's script.
 
     ``tested`` is the place of each run among those that were tested on the same images.
     """
@@ -186,7 +186,7 @@ def _missed(runs: Sequence[Run], draws: bool) -> dict[str, Any]:
 
 
 def _pictures(run: Run, numbers: Iterable[int]) -> dict[int, str]:
-    """Test images as data URIs by their numbers; none where the data are not at hand."""
+    """Test images as data URIs, by their numbers; empty if the data are not on this machine."""
     from cifar_utils.data import load_dataset
 
     given = run.facts.get("parameters", {})
@@ -206,12 +206,12 @@ def _pictures(run: Run, numbers: Iterable[int]) -> dict[int, str]:
 
 
 def _kept_by_git(folder: Path) -> bool:
-    """Whether a folder is part of a repository, where datasets' images have no place."""
+    """Whether git would keep a folder; datasets' images must not be in a repository."""
     try:
         asked = subprocess.run(
             ["git", "-C", folder, "check-ignore", "--quiet", "."], capture_output=True, check=False
         )
-    except OSError:  # no git
+    except OSError:  # git is not installed
         return False
     return asked.returncode == 1  # 0: ignored, 128: no repository
 
@@ -220,14 +220,14 @@ def _kept_by_git(folder: Path) -> bool:
 
 
 def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:
-    """Export anew the pages that are not as they would be exported now."""
+    """Export outdated pages again."""
     stale = []
     for run in runs:
         notebook = run.folder / NOTEBOOK
         if notebook.exists() and not is_current(run.page, notebook):
             stale.append((run, notebook))
     for number, (run, notebook) in enumerate(stale, 1):
-        say(f"[{number}/{len(stale)}] {run.name}: page exported anew")
+        say(f"[{number}/{len(stale)}] {run.name}: page exported")
         try:
             export_page(notebook, run.page)
         except InputError as error:  # a run that was killed early; its page, if any, stays
@@ -235,7 +235,7 @@ def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:
 
 
 def _link_pages(runs: Sequence[Run], folder: Path) -> None:
-    """Write into each run's page the way to the index and to the runs before and after it."""
+    """Link each run's page to the index and to the runs before and after it."""
     for place, run in enumerate(runs):
         links = Markup('<nav aria-label="Runs"><a href="{}">All runs</a>').format(
             _href(folder / "index.html", run.folder)

@@ -1,4 +1,4 @@
-"""What commands say on a terminal, and the signals that end them."""
+"""The output of commands on a terminal, and the signals that end them."""
 
 import os
 import signal
@@ -16,25 +16,25 @@ from cifar_utils.files import write_atomically
 
 
 def new_console() -> Console:
-    """The terminal; text is shown as it is."""
+    """A terminal that shows text without markup."""
     return Console(markup=False, highlight=False, emoji=False)
 
 
 def short_path(path: Path) -> str:
-    """A path as seen from the current folder where it is below it."""
+    """A path, relative to the current folder if it is below it."""
     path = path.absolute()
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def print_table(titles: Iterable[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text; where the output is no terminal, each on one line."""
+    """Print rows of text; if the output is not a terminal, each row is one line."""
     console = new_console()
     console.width = console.width if console.is_terminal else 10_000
     console.print(as_table(titles, rows, console.width))
 
 
 def as_table(titles: Iterable[str], rows: Sequence[Sequence[str]], width: int) -> Table | str:
-    """Rows of text as a table; where it would break words, each row over several lines.
+    """Rows of text as a table or, if that would break words, each row over several lines.
 
     Cells of fewer than 30 characters are not broken either.
     """
@@ -59,7 +59,7 @@ def as_table(titles: Iterable[str], rows: Sequence[Sequence[str]], width: int) -
 
 
 def write_text(file: Path, text: str, kind: str) -> None:
-    """Write a file, and say so; ``-`` is the terminal."""
+    """Write a file, and print its path; ``-`` is the terminal."""
     if file == Path("-"):
         click.echo(text, nl=False)
         return
@@ -78,7 +78,7 @@ def interruptible() -> Iterator[None]:
     kinds = [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
 
     def interrupt(*_: object) -> None:
-        for kind in kinds:  # once is enough: what is begun is being ended
+        for kind in kinds:  # a second signal must not disturb the end
             signal.signal(kind, signal.SIG_IGN)
         raise KeyboardInterrupt
 

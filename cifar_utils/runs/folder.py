@@ -377,7 +377,7 @@ def load_run(path: Path | str) -> Run:
     if not any((folder / name).exists() for name in (RECORD, FACTS)):
         below = sorted(file.parent.name for file in folder.glob(f"*/{RECORD}"))
         near = f"one of those in it: {', '.join(below[:3])}" if below else "a run's folder"
-        raise InputError(f"folder {folder} is no run's; give {near}")
+        raise InputError(f"folder {folder} holds no run; give {near}")
     if not run.record:
         raise InputError(f"run {folder}: {run.error}")
     return run

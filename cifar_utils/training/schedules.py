@@ -88,7 +88,7 @@ def step(learning_rate: float, steps: int, epochs: int, every: int = 10, factor:
 def cosine(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0):
     """Fall to zero along half a cosine (Loshchilov and Hutter, arXiv:1608.03983).
 
-    In the first ``warmup`` share of all steps the rate rises from zero.
+    ``warmup`` is the share of all steps in which the rate first rises from zero.
     """
     check_bounds("cosine warmup", warmup, "at least 0, below 1")
     rising = math.floor(warmup * steps * epochs)

@@ -143,7 +143,7 @@ def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
         (["export", "notebooks/01_tiny.ipynb"], "has not been executed"),
         (["site", "none"], "'none' does not exist"),
         (["compare", "notebooks"], "two runs or more, not 1"),
-        (["compare", "notebooks", "none"], "notebooks is no run's; give a run's folder"),
+        (["compare", "notebooks", "none"], "notebooks holds no run; give a run's folder"),
         (["clean", "none"], "'none' does not exist"),
         (["data", "fetch", "mnist"], "unknown dataset 'mnist'"),
         (["data", "fetch", "digit"], "did you mean 'digits'?"),

@@ -133,14 +133,14 @@ def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("profiles: {quick: [", "yaml:1: it is no YAML"),
-        ("profiles:\n\tquick", "yaml:2: it is no YAML"),
+        ("profiles: {quick: [", "yaml:1: it is not YAML"),
+        ("profiles:\n\tquick", "yaml:2: it is not YAML"),
         ("[]", "[] is not a mapping; it takes profiles, shared"),
         ("", "has 0 values"),
         ("profiles: {slow: [{name: a, notebook: '01'}]}", "unknown profile 'quick'"),
         ("profiles: {quick: []}", "yaml:1: quick is []; List should have at least 1 item"),
         ("profiles: {quick: 3}", "yaml:1: quick is 3; it should be a valid list"),
-        ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "yaml:1: it is no YAML"),
+        ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "yaml:1: it is not YAML"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_in_one_line(read, write_notebook, content, words):
@@ -181,7 +181,7 @@ def test_a_matrix_of_too_many_runs_is_refused(read, write_notebook):
         f"{{epochs: {list(range(1, 1001))}, note: {{{', '.join(f'a{i}: b' for i in range(11))}}}}}"
     )
     (told,) = mistakes(read, runs_yaml(f"{{name: m, notebook: '01', matrix: {matrix}}}"))
-    assert told == "3: with it there are more than 10,000 runs; leave some out"
+    assert told == "3: with this row there are over 10,000 runs; leave some out"
 
 
 def test_calls_are_checked_before_anything_starts(read, write_notebook):
