@@ -1,14 +1,14 @@
-"""What augmentation adds to a training step of ResNet-20, for each kind and for all together.
+"""The time that augmentation adds to a training step of ResNet-20, for each kind and for all.
 
 The step is of 128 images of 32 × 32 pixels: forward, backward, SGD with momentum, in bfloat16 where
 that is fast. An augmentation's time is that of its layer on a batch, compiled as in training, or
-of its change to the batch; what overlaps with the step (batches are made by another thread) is
-counted in full. All together are measured in whole steps, with and without. To repeat it::
+of its change to the batch. Another thread makes the batches; the time that overlaps with the step
+is counted in full. For all augmentations, steps with and without them are compared. To repeat it::
 
     python benchmarks/augmentation.py                    # a minute or two
     python benchmarks/augmentation.py --batch 500 --rounds 20
 
-All are timed in turn, round after round, so that whatever else runs falls on all alike. It prints
+All are timed in turn, round after round, so other programs slow all of them alike. It prints
 milliseconds (medians over the rounds) and their share of the step without augmentation.
 """
 
@@ -71,7 +71,7 @@ def augmentation(text: str, images: np.ndarray, labels: np.ndarray):
 
     from cifar_utils.augmentation import augmentation_layers
 
-    tf.get_logger().setLevel("ERROR")  # it warns of so many functions of one name
+    tf.get_logger().setLevel("ERROR")  # it warns of many functions of one name
     layers, batch = augmentation_layers(text), tf.constant(images)
     if layers and hasattr(layers[0], "change"):
         return lambda: changed(layers, images, labels)
@@ -88,7 +88,7 @@ def augmentation(text: str, images: np.ndarray, labels: np.ndarray):
 
 
 def changed(layers, images, labels):
-    """The batch after all changes that are made before the model sees it."""
+    """The batch after all changes that come before the model."""
     for layer in layers:
         if hasattr(layer, "change"):
             images, labels = layer.change(images, labels, np.arange(len(images)), 0, 0)
@@ -96,7 +96,7 @@ def changed(layers, images, labels):
 
 
 def step(text: str | None, images: np.ndarray, labels: np.ndarray):
-    """A call that makes a training step, changes of the batch included."""
+    """A call that makes a training step, including changes of the batch."""
     from cifar_utils.backend import keras
     from cifar_utils.data import load_dataset
     from cifar_utils.models import build_model

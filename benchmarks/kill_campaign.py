@@ -1,27 +1,27 @@
 """Kill runs at random moments, resume them, and compare their records with those of unbroken runs.
 
-Each case is a short training on digits, by `cifar-reports run` or `cifar-reports series`. First it
-runs without kills: the reference. Then it runs again and again, each time in a new folder, where
-its command is killed by SIGKILL up to four times, given again at once, and at last ends by itself.
+Each case is a short training on digits, by `cifar-reports run` or `cifar-reports series`. The first
+run has no kills: the reference. Further runs follow, each in a new folder. SIGKILL ends the command
+of each up to four times, and the command is repeated at once, until it ends by itself.
 
-A kill ends the command alone, so that its kernel loses its parent, or the command with all of its
-processes. Seed, case and number of the kill give the moment: a phase of one of the runs, and a
-share of the seconds that the phase took in the reference. The phases are start (until data are
+A kill ends either the command alone, so that its kernel loses its parent, or the command with all
+of its processes. Seed, case and number of the kill give the moment: a phase of one of the runs, and
+a share of the seconds that the phase took in the reference. The phases are start (until data are
 loaded), load, train (until the first step), epochs, evaluate and export (once there is a record).
 
-The killed run must end with the record of the reference: all losses, accuracies and scores equal
-to the bit, and so the predictions. Only seconds may differ. It must leave no lock and no unfinished
+The killed run must end with the record of the reference: all losses, accuracies, scores and
+predictions are equal to the bit. Only seconds may differ. It must leave no lock and no unfinished
 file in its folder, and no process.
 
-A power cut is a copy of the disk in mid-epoch: the run writes to an ext4 file system in a file,
-which is copied meanwhile. What was not synced is not in the copy. The run goes on there.
+A power cut is a copy of the disk in mid-epoch. The run writes to an ext4 file system in a file, and
+this file is copied meanwhile. Data that were not synced are not in the copy. The run resumes there.
 
     python benchmarks/kill_campaign.py                             an hour or two on two cores
     python benchmarks/kill_campaign.py --only "gn*" --kills 8 --seed 1
     python benchmarks/kill_campaign.py --kills 0 --power-cuts 3    Linux, as root
 
-The program itself may be stopped: the same command goes on with what is not done yet. It prints a
-line for each kill and each run, and a table in the end. What the commands say is in *.log.
+The program itself may be stopped: the same command goes on with the missing runs. It prints a line
+for each kill and each run, and a table at the end. The output of the commands is in *.log.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def measure(folder: Path, case: Case) -> None:
-    """Run the case without kills, unless that is done, and keep the seconds of its phases."""
+    """Run the case without kills, if that is not done yet, and keep the seconds of its phases."""
     if (folder / "phases.json").exists():
         return
     say(f"{folder.name}: without kills")
@@ -133,7 +133,7 @@ def measure(folder: Path, case: Case) -> None:
 
 
 def campaign(work: Path, chosen: dict[str, Case], kills: int, seed: int) -> None:
-    """Kill until there were so many: a run of each case after the other, then again."""
+    """Run the cases in turn, again and again, until there were ``kills`` kills."""
     for number, name in ((number, name) for number in itertools.count() for name in chosen):
         case = chosen[name]
         this, folder = {"case": name, "number": number}, work / name / str(number)
@@ -180,12 +180,12 @@ def phase(run: Path, position: int, since: float) -> str:
 
 
 def epoch(run: Path) -> int:
-    """The last epoch that a run has told of."""
+    """The last epoch in a run's events."""
     return max((event.get("epoch", 0) for event in read_events(run / "events.jsonl")[0]), default=0)
 
 
 def kill(folder: Path, case: Case, seconds: dict, draw: random.Random) -> dict | None:
-    """Give the command and kill it; None where it came to its end before that."""
+    """Start the command and kill it; None if it ended before."""
     left = [name for name in case.runs if not is_finished(folder / name)]
     if not left:
         return None
@@ -217,7 +217,7 @@ def end(process: subprocess.Popen, kind: str) -> None:
 
 
 def finish(folder: Path, case: Case, reference: Path) -> dict:
-    """Give the command until its runs have ended; what differs from the reference, and is left."""
+    """Repeat the command until its runs have ended; return differences and what is left behind."""
     commands, done = 0, False
     while not done:
         if commands == TRIES:
@@ -233,14 +233,14 @@ def finish(folder: Path, case: Case, reference: Path) -> dict:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run says that it has finished, and has a record and a page."""
+    """Whether a run is marked as finished, and has a record and a page."""
     if not all((run / name).exists() for name in ("run.json", "record.json", "report.html")):
         return False
     return json.loads((run / "run.json").read_text()).get("outcome") == "finished"
 
 
 def differences(reference: Path, found: Path) -> list[str]:
-    """What is not equal to the bit."""
+    """The parts that are not equal to the bit."""
     a, b = (untimed(json.loads((run / "record.json").read_text())) for run in (reference, found))
     differing = [name for name in a | b if a.get(name) != b.get(name)]
     with np.load(reference / "predictions.npz") as a, np.load(found / "predictions.npz") as b:
@@ -256,7 +256,7 @@ def untimed(value):
 
 
 def cut_power(work: Path, name: str, case: Case, seed: int, number: int) -> None:
-    """Copy the disk in mid-epoch, and go on with the copy."""
+    """Copy the disk in mid-epoch, and resume from the copy."""
     this, folder = {"case": f"{name}, power cuts", "number": number}, work / f"power-cut-{number}"
     if any(row.items() >= this.items() for row in rows(work / "ended.jsonl")):
         return
@@ -295,7 +295,7 @@ def mounted(image: Path):
 
 
 def print_table(ended: list[dict], kills: list[dict]) -> None:
-    """A row for each case: runs, kills, and how many runs were not as they should be."""
+    """A row for each case: runs, kills, and the numbers of runs with faults."""
     print("| case | runs | SIGKILLs | records that differ | files left | processes left |")
     print("|---|---|---|---|---|---|")
     for name in dict.fromkeys(row["case"] for row in ended):
@@ -307,7 +307,7 @@ def print_table(ended: list[dict], kills: list[dict]) -> None:
 
 
 def alive() -> Iterator[int]:
-    """Processes that still run, of all commands so far; they have our folder for files in use."""
+    """Running processes of all commands so far, known by our folder for temporary files."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             ours = process.environ().get("TMPDIR") == os.environ["TMPDIR"]

@@ -1,4 +1,4 @@
-"""Memory of what runs long: a search's kernel over its trials, and a series' command over its runs.
+"""Memory of long processes: a search's kernel over its trials, a series' command over its runs.
 
 It runs notebook 07 with small trainings, and a series of runs that only write a record. It prints
 a line for each trial, and for some of the runs. To repeat it::
@@ -64,7 +64,7 @@ def watch_series(folder: Path, runs: int) -> None:
 
 
 def megabytes(process: psutil.Process) -> float:
-    """Memory that a process has; 0 where it has ended."""
+    """The memory of a process; 0 if it has ended."""
     try:
         return process.memory_info().rss / 1e6
     except psutil.NoSuchProcess:

@@ -1,15 +1,14 @@
-"""What a run of a series costs beyond its notebook's own work, and that it grows linearly.
+"""The time that a series adds to its notebooks; it should grow linearly with the number of runs.
 
-Runs of a notebook that only writes a record are executed by ``cifar-reports series``, at several
-counts; what a run adds is the time by which a series of more runs takes longer, by their number.
-Each run has a fresh kernel, an executed notebook and a page, as any other. To repeat it::
+``cifar-reports series`` executes runs of a notebook that only writes a record, at several counts.
+The time of a run is the additional time of a longer series, divided by the additional runs. As
+always, each run has a fresh kernel, an executed notebook and a page. To repeat it::
 
     python benchmarks/series_overhead.py                 # 10, 100 and 1,000 runs; half an hour
     python benchmarks/series_overhead.py 10 60 --jobs 1
 
-It prints, for each count: seconds in all, seconds a run, and seconds that each run more added
-since the count before. Linear growth shows as a last column that stays the same. Measure on a
-machine that does nothing else.
+It prints for each count: seconds in all, seconds a run, and seconds for each additional run since
+the count before. With linear growth the last column stays the same. Measure on an idle machine.
 """
 
 import argparse

@@ -1,18 +1,18 @@
-"""What a training step of the speed record costs, and what makes it cheap.
+"""The time of a training step of the speed record, with and without its fast parts.
 
-Ways of the same step (airbench, 2,000 images, forward, backward, Muon), all in one run on one
-machine: with this project's fast layers, with Keras's own (``build_model(..., fast=False)``) and,
-where PyTorch is installed (``uv pip install torch``), written in plain PyTorch with bfloat16
-autocast and channels last. It is the step of most epochs: the whitening's bias is frozen, so the
-first convolution needs no gradient of its input. A line of its own has the step of the first three.
-To repeat it, on a machine that does nothing else::
+It compares ways of the same step (airbench, 2,000 images, forward, backward, Muon) in one run on
+one machine: with this project's fast layers, with Keras's own (``build_model(..., fast=False)``)
+and, if PyTorch is installed (``uv pip install torch``), in plain PyTorch with bfloat16 autocast and
+channels last. In most epochs the whitening's bias is frozen, so the first convolution needs no
+gradient of its input; that step is measured. Another line has the step of the first three epochs.
+To repeat it, on an idle machine::
 
     python benchmarks/speed_record.py                    # about two minutes, three with PyTorch
     python benchmarks/speed_record.py --batch 500 --steps 3
 
-It prints, for each: seconds a step (the median), images a second, the operations a second (those
-of convolutions and dense layers, forward and backward) as a share of the fastest product of two
-matrices, in bfloat16 where the processor has it, and the seconds as a multiple of the first line's.
+It prints for each: seconds a step (the median); images a second; operations a second (those of
+convolutions and dense layers, forward and backward) as a share of those in the fastest product of
+two matrices, in bfloat16 where the processor has it; and seconds as a multiple of the first line's.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def timed(step, steps: int) -> float:
-    """The median of so many calls, in seconds, after two that are not counted."""
+    """The median of ``steps`` calls, in seconds, after two that are not counted."""
     taken = []
     for _ in range(steps + 2):
         begun = time.perf_counter()
@@ -92,7 +92,7 @@ def fastest_product(precision: str) -> float:
 
 
 def images_and_labels(batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random pixels and classes: what they are makes no difference to a step."""
+    """Random pixels and classes; a step's time does not depend on them."""
     random = np.random.default_rng(0)
     return random.integers(0, 256, (batch, 32, 32, 3), np.uint8), random.integers(0, 10, batch)
 
@@ -119,7 +119,7 @@ def seconds_of_ours(
     seconds = timed(lambda: model.train_on_batch(images, labels), steps)
     facts = summarize(model)
     whitened, first, *_ = facts.layers.operations[facts.layers.operations > 0]
-    # Backward: gradients of filters, but for the frozen ones; of inputs, where more lies below.
+    # Backward: gradients of trained filters, and of inputs unless no layer below needs them.
     operations = 3 * facts.flops - 2 * whitened - (0 if trains_bias else first)
     return seconds, operations * batch
 
