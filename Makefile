@@ -1,11 +1,11 @@
 # make report   run the experiments on the embedded digits and print where to read them
-# make test     the test suite; make test-all takes the slow ones in
+# make test     the test suite; make test-all includes the slow tests
 # make coverage the same, and the lines of cifar_utils that no test runs
 # make lab      JupyterLab on the notebooks
-# make publish  the site over the published runs, RESULTS.md and README's table, made anew
-# make lint     what CI checks before the tests
+# make publish  rebuild the site of the published runs, RESULTS.md and README's table
+# make lint     the checks of CI before the tests
 #
-# Each makes the environment, .venv, where it is missing or out of date. PYTHON names another python3 (3.11.4 to 3.13).
+# Each makes the environment, .venv, if it is missing or out of date. PYTHON names another python3 (3.11.4 to 3.13).
 
 PYTHON ?= python3
 FITS := >=3.11.4,<3.14
@@ -36,8 +36,8 @@ publish: $(READY)
 lint: $(READY)
 	@$(TOOL)/ruff check . && $(TOOL)/ruff format --check . && $(TOOL)/lint-imports
 
-# The stamp is the last thing made, so an environment that was interrupted is made again; what was already
-# fetched comes from the cache. Where $(PYTHON) is of another version, uv finds or fetches one that fits.
+# The stamp is made last, so an interrupted environment is made again, with packages from the cache. If
+# $(PYTHON) has another version, uv finds or fetches one that fits.
 $(READY): pyproject.toml constraints.txt
 	@echo "Making the environment in .venv (once, about a minute)"
 	@rm -rf .venv .uv && $(PYTHON) -m venv .uv

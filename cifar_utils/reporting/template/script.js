@@ -1,4 +1,4 @@
-// Light and dark: as the system says, or as the switch said last, where the browser keeps that.
+// Light or dark: the system's choice, or the last one of the switch if the browser keeps it.
 const root = document.documentElement;
 const kept = (theme) => {
   try {
@@ -49,7 +49,7 @@ function codeSwitch() {
   button.hidden = false;
 }
 
-// The table of contents marks the section that is read.
+// The table of contents marks the visible section.
 function contentsMark() {
   const contents = document.querySelector(".contents details");
   if (!contents) return;

@@ -1,4 +1,4 @@
-// The index: a leaderboard to sort, search and fold, and the runs that the reader chooses of it.
+// The index: a leaderboard to sort, search and fold, and a comparison of chosen runs.
 document.addEventListener("DOMContentLoaded", () => {
   const table = document.querySelector(".runs");
   if (!table) return;
@@ -21,8 +21,8 @@ const draw = (name, attributes = {}, ...children) => fill(document.createElement
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
 const look = (place) => `c${place % 6} d${Math.floor(place / 6) % 4}`;
 
-// A head sorts by its column: first the larger numbers or the earlier letters, then the reverse.
-// Variants stay below the row that they vary.
+// A header sorts by its column: first by larger numbers or earlier letters, then the reverse.
+// Variants stay below their row.
 function tableSorts(table) {
   [...table.tHead.rows[0].cells].forEach((head, column) => {
     const numeric = head.classList.contains("number");
@@ -47,7 +47,7 @@ function tableSorts(table) {
   });
 }
 
-// Rows show if they hold all words of the search; variants too, or where their fold is open.
+// A row shows if it has all words of the search. A variant also shows if its fold is open.
 function tableFolds(rows, configurations) {
   const filters = document.querySelector(".filters");
   const [search, dataset] = filters.querySelectorAll("input, select");
@@ -83,7 +83,7 @@ function tableFolds(rows, configurations) {
   filters.hidden = false;
 }
 
-// Ticked rows are drawn and compared below the table. To begin with, a row and what varies it.
+// Ticked rows are drawn and compared below the table. At first these are a row and its variants.
 function rowsChoose(rows, configurations, tested) {
   const section = document.getElementById("chosen");
   const place = section.querySelector("div");
@@ -144,7 +144,7 @@ function curves(some) {
   return make("div", { class: "charts" }, ...panels.filter(Boolean));
 }
 
-// In what configurations differ, what came of them, and a paired test of each against the first.
+// The differences of configurations, their scores, and a paired test of each against the first.
 function comparison(some, tested) {
   const names = [...new Set(some.flatMap((one) => Object.keys(one.settings)))];
   const differing = names.filter((name) => some.some((one) => one.settings[name] !== some[0].settings[name]));
@@ -158,13 +158,13 @@ function comparison(some, tested) {
   const unsure = ["commit", "processor", "computed in"].filter((name) =>
     !differing.includes(name) && /unknown|changes/.test(some[0].settings[name]));
   const apart = things.length > 1
-    ? `They differ in ${things.length} things. What comes of it can't be laid to any one of them.`
+    ? `They differ in ${things.length} things, so no single one explains the result.`
     : `They differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
   const tests = some.slice(1).flatMap((one) => one.runs.flatMap((run) =>
     some[0].runs.filter((other) => other.seed === run.seed).map((other) => pairedTest(run, other, tested)).filter(Boolean)));
   const note = tests.length
     ? "These are differences between trained networks, one seed each. Another seed may change them; p-values are not corrected for the number of tests."
-    : "No paired test: they keep no predicted classes, of one seed, of the same test images.";
+    : "No paired test: no two of them keep predicted classes for one seed and the same test images.";
   return [
     make("div", { class: "scroll", tabindex: 0 }, table), make("p", {}, apart),
     make("ul", {}, ...tests.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
@@ -205,7 +205,7 @@ function wilson(hits, n) {
   return { share, low: middle - half, high: middle + half };
 }
 
-// How likely n throws of a fair coin divide at least as unevenly as fewer : n - fewer.
+// The probability that n throws of a fair coin divide at least as unevenly as fewer : n - fewer.
 function coin(fewer, n) {
   let term = -n * Math.LN2, tail = 0; // logarithms: 2^-n would be zero
   for (let i = 0; i <= fewer; i++) {
@@ -237,11 +237,11 @@ function drawCosts(section, configurations) {
     }).filter(Boolean);
     if (panels.length) section.append(make("h3", {}, dataset), legend(kinds), make("div", { class: "charts" }, ...panels));
   });
-  section.append(make("p", { class: "note" }, "Bars are 95% intervals. Times are of the machine that each ran on. Along the grey line no cheaper run is better."));
+  section.append(make("p", { class: "note" }, "Bars are 95% intervals. Each time is of the run's own machine. For a run on the grey line, no cheaper run is better."));
   section.hidden = !section.querySelector("svg");
 }
 
-// Round steps that hold low and high.
+// Round steps that include low and high.
 function steps(low, high) {
   const rough = (high - low || 1) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
