@@ -55,7 +55,7 @@ def _room_after(room: int, name: str, size: int, plain: bool) -> int:
     if name.startswith("/") or ".." in name.split("/") or not plain:
         raise ValueError(f"its member {name!r} is not a plain file, or leads elsewhere")
     if not 0 <= size <= room:
-        raise ValueError(f"its member {name!r} of {size:,} bytes is too large")
+        raise ValueError(f"its member {name!r} of {size:,} bytes is too much for it")
     return room - size
 
 

@@ -205,7 +205,7 @@ def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
         raise InputError(f"{where} it is not YAML ({why})") from error
     if content is None:
         allowed = f"it may have 1 to {MOST_VALUES:,}"
-        raise InputError(f"{file} has {count:,.0f} values, including its aliases'; {allowed}")
+        raise InputError(f"{file} has {count:,.0f} values, its aliases' included; {allowed}")
     return root, content, twice
 
 
