@@ -1,4 +1,4 @@
-"""What a user may choose: a notebook's parameters, and registered names with options.
+"""The choices of a user: a notebook's parameters, and registered names with options.
 
 The tagged cell of a notebook is the one source of truth on its parameters. Each line gives a name,
 a type and a default. Its comment gives the allowed values and the meaning::

@@ -94,7 +94,7 @@ class Scores:
 
     @property
     def n(self) -> int:
-        """How many images were classified."""
+        """The number of images."""
         return len(self.labels)
 
     @cached_property
@@ -114,7 +114,7 @@ class Scores:
         return self._ranking[:, 0]
 
     def hits(self, k: int = 1) -> int:
-        """How many images have their true class among the ``k`` most probable ones."""
+        """The number of images whose class is among the ``k`` most probable ones."""
         return int((self._ranking[:, :k] == self.labels[:, None]).sum())
 
     def top_k(self, k: int) -> float:

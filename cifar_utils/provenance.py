@@ -155,7 +155,7 @@ def _read_module(name: str) -> tuple[Definitions, Imports]:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints, stripped; None where it is not installed, fails or hangs."""
+    """The output of a command, stripped; None if it is not installed, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -164,7 +164,7 @@ def _by_epoch(run: Run, key: str) -> list[float | None]:
 
 
 def _both_right(runs: Sequence[Run]) -> dict[str, Any]:
-    """How many test images two runs both get right: ``both[i][j]`` for ``j <= i``."""
+    """The number of test images that two runs both get right: ``both[i][j]`` for ``j <= i``."""
     right = np.stack([run.predicted.right for run in runs]).astype(int)
     both = (right @ right.T).tolist()
     return {"n": right.shape[1], "both": [row[: i + 1] for i, row in enumerate(both)]}

@@ -54,7 +54,7 @@ class PairedTest:
 
     @property
     def n(self) -> int:
-        """How many test images there were."""
+        """The number of test images."""
         return self.both_right + self.only_run + self.only_against + self.both_wrong
 
     @property
