@@ -299,9 +299,9 @@ def test_a_folder_that_is_no_done_run_is_one_line(folder, tmp_path):
 
     refused(tmp_path / "none", "is not there")
     refused(folder / "record.json", "is not there")
-    refused(tmp_path, "no run's; give one of those in it: made$")
+    refused(tmp_path, "holds no run; give one of those in it: made$")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "no run's; give a run's folder")
+    refused(tmp_path / "empty", "holds no run; give a run's folder")
     (folder / "run.json").write_text("{}")
     (folder / "record.json").rename(folder / "away.json")
     refused(folder, "not finished; the same command goes on")
