@@ -146,7 +146,7 @@ def plateau(
     """Multiply the rate by ``factor`` after ``patience`` epochs without a better validation loss.
 
     A better loss is lower by more than ``min_delta``. After a cut, the first epoch that counts is
-    the ``cooldown``-th. This is Keras's ReduceLROnPlateau (report C).
+    the ``cooldown``-th, or the next one if that is 0. This is Keras's ReduceLROnPlateau (report C).
     """
     check_bounds("plateau factor", factor, "above 0, below 1")
     check_bounds("plateau patience", patience, "at least 1")
