@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pandas as pd
+
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import reported_results, reporter
@@ -50,7 +52,8 @@ def _trained(record: RunRecord) -> str:
         f"{data['name']} correctly (95% interval {interval(test['top1_interval'])}), after "
         f"{epochs} epoch{'s' * (epochs != 1)} of {data['train']:,} images, one seed."
     ]
-    best = _best_reported(network, data["name"])
+    reported = reported_results(network, data["name"])
+    best = _best(reported)
     if best is not None:
         sentences.append(
             f"The best figure reported of this network is {percent(best['top1'], 2)}, by "
@@ -59,7 +62,7 @@ def _trained(record: RunRecord) -> str:
     if record.parameters.get("fine_tune_layers") and data["validation"]:
         sentences.append(_fine_tuned(record))
     reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
-    if best is None and reached and reached[0] > 1 and len(test["top_k"]) > 5:
+    if best is None and len(reported) and reached and reached[0] > 1:
         sentences.append(f"Counted by top-k, {percent(TARGET, 0)} is reached at k = {reached[0]}.")
     return " ".join(sentences)
 
@@ -79,9 +82,8 @@ def _fine_tuned(record: RunRecord) -> str:
     )
 
 
-def _best_reported(network: str, dataset: str) -> dict[str, Any] | None:
-    rows = reported_results(network, dataset)
-    rows = rows[rows["top1"].notna() & (rows["split"] == "test")]
+def _best(reported: pd.DataFrame) -> dict[str, Any] | None:
+    rows = reported[reported["top1"].notna() & (reported["split"] == "test")]
     return rows.sort_values("top1").iloc[-1].to_dict() if len(rows) else None
 
 

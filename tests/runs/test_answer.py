@@ -74,9 +74,14 @@ def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_p
     assert "94% is reached at k = 6" in answer(record(architecture="report_a(32)", top_k=top_k))
 
 
-def test_a_top_1_above_94_percent_needs_no_other_k():
-    told = answer(record(0.95, architecture="no such network", top_k=[0.95, *[0.99] * 6]))
-    assert "top-k" not in told
+@pytest.mark.parametrize(
+    ("top_k", "architecture"),
+    [([0.95, 0.99, 1.0], "report_a(32)"), ([0.3, 0.95, 1.0], "no such network")],
+)
+def test_no_other_k_is_told_above_94_percent_or_of_a_network_without_such_a_report(
+    top_k, architecture
+):
+    assert "top-k" not in answer(record(top_k[0], architecture=architecture, top_k=top_k))
 
 
 @pytest.mark.parametrize(("images", "tells"), [(5000, True), (0, False)])
