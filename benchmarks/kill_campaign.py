@@ -92,9 +92,9 @@ def main() -> None:
     work = options.output.absolute()
     (work / "tmp").mkdir(parents=True, exist_ok=True)
     os.environ["TMPDIR"] = str(work / "tmp")
-    for pid in alive():  # a command that outlived this program when it was stopped
+    for process in alive():  # a command that outlived this program when it was stopped
         with suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).kill()
+            process.kill()
     known = cases(work)
     chosen = {name: known[name] for name in fnmatch.filter(known, options.only)}
     if not chosen:
@@ -227,7 +227,9 @@ def finish(folder: Path, case: Case, reference: Path) -> dict:
     pairs = [(reference / name, folder / name) for name in case.runs]
     differing = [f"{b.name}: {what}" for a, b in pairs for what in differences(a, b)]
     left = [str(path) for name in (".*", "writing.*") for path in folder.rglob(name)]
-    result = {"commands": commands, "differing": differing, "left": left, "alive": [*alive()]}
+    psutil.wait_procs(alive(), timeout=10)  # some may be about to end
+    staying = [process.pid for process in alive()]
+    result = {"commands": commands, "differing": differing, "left": left, "alive": staying}
     say(f"{folder.parent.name} {folder.name}: {json.dumps(result)}")
     return result
 
@@ -306,13 +308,13 @@ def print_table(ended: list[dict], kills: list[dict]) -> None:
         print(f"| {name} | {len(own)} | {told} | {' | '.join(map(str, wrong))} |")
 
 
-def alive() -> Iterator[int]:
+def alive() -> Iterator[psutil.Process]:
     """Running processes of all commands so far, known by our folder for temporary files."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             ours = process.environ().get("TMPDIR") == os.environ["TMPDIR"]
             if ours and process.status() != psutil.STATUS_ZOMBIE:
-                yield process.pid
+                yield process
 
 
 def rows(file: Path) -> list[dict]:
