@@ -24,9 +24,12 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
 # Two trials of one size: which of them is the better one may hang on the backend.
 FEW = {
+    "01_vgg_like": {"architecture": "cifarnet(width=0.25)"},
     "02_resnet": {"architectures": "resnet20(residual=False)"},
-    "06_training_collapse": {"range_steps": 3},
+    "05_depth_and_width": {"width": 0.25},
+    "06_training_collapse": {"range_steps": 3, "width": 0.25},
     "07_tuning": {"trials": 2, "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)"},
+    "08_speed_record": {"architecture": "airbench(width=0.25)"},
 }
 CHATTER = re.compile(r"oneDNN|absl|cpu_feature|TensorFlow binary|cuda|^WARNING:|^[IWE]\d{4}", re.M)
 
