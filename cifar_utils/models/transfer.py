@@ -140,24 +140,26 @@ def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
         raise InputError(
             f"weights is {weights!r}; it takes imagenet, None or the path of a weights file"
         )
+    shape = (size, size, 3)
+    # Built without weights first: a wrong size and a broken download are both a ValueError.
     try:
-        model = base(
-            include_top=False, weights=weights if known else None, input_shape=(size, size, 3)
-        )
+        model = base(include_top=False, weights=None, input_shape=shape)
     except ValueError as error:
         raise InputError(f"input_size is {size}; {name} takes another ({_line(error)})") from error
-    except Exception as error:  # Keras raises a bare one where a download fails
-        raise InputError(
-            f"the ImageNet weights of {name} can't be downloaded ({_line(error)}); "
-            "give weights the path of a file that holds them, or None"
-        ) from error
-    if not known:
-        try:
+    try:
+        if weights == "imagenet":
+            model = base(include_top=False, weights=weights, input_shape=shape)
+        elif weights:
             model.load_weights(weights)
-        except Exception as error:
+    except Exception as error:
+        if known:
             raise InputError(
-                f"weights {weights!r} don't fit {name} without its top ({_line(error)})"
+                f"the ImageNet weights of {name} can't be downloaded ({_line(error)}); "
+                "give weights the path of a file that holds them, or None"
             ) from error
+        raise InputError(
+            f"weights {weights!r} don't fit {name} without its top ({_line(error)})"
+        ) from error
     return model
 
 

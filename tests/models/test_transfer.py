@@ -226,6 +226,10 @@ def test_imagenet_weights_are_downloaded_and_checked(digits, base, tmp_path, mon
     loaded = model.get_layer("features").get_weights()
     assert all(map(np.array_equal, loaded, base.get_weights()))
     assert model.pretrained == {"weights": "imagenet"}
+    hashes["resnet50v2"] = ("", "0" * 32)  # as of a download that was cut or changed on its way
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path / "another cache"))
+    with pytest.raises(InputError, match="can't be downloaded"):
+        build_transfer_model(digits, weights="imagenet", input_size=32)
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
