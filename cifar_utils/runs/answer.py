@@ -71,13 +71,13 @@ def _fine_tuned(record: RunRecord) -> str:
     """The gain from training the base's last layers after the head's own epochs."""
     first, images = record.parameters["epochs"], record.dataset["validation"]
     alone, together = (
-        {"val_accuracy": max(row["val_accuracy"] for row in rows)}
+        max(row["val_accuracy"] for row in rows)
         for rows in (record.history[:first], record.history[first:])
     )
     gain, _, told = _gain(together, alone, images)
     return (
-        f"The head alone came to {percent(alone['val_accuracy'])} of {images:,} validation images. "
-        f"With the base's last layers trained too it was {percent(together['val_accuracy'])}, "
+        f"The head alone came to {percent(alone)} of {images:,} validation images. "
+        f"With the base's last layers trained too it was {percent(together)}, "
         f"{gain:+.1f} points (95% interval {told})."
     )
 
@@ -96,7 +96,10 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
         f"Of {len(trials)} trainings of {best['epochs']} epochs each, one seed, the best on "
         f"{images:,} validation images is {_called(best)} with {percent(best['val_accuracy'])}."
     ]
-    gains = [(_called(other), _gain(best, other, images)) for other in others]
+    gains = [
+        (_called(other), _gain(best["val_accuracy"], other["val_accuracy"], images))
+        for other in others
+    ]
     better = [f"{name} by {gain:.1f} ({told})" for name, (gain, low, told) in gains if low > 0]
     alike = [f"{name} ({told})" for name, (_, low, told) in gains if low <= 0]
     if better:
@@ -122,15 +125,16 @@ def _called(trial: dict[str, Any]) -> str:
     return f"trial {trial['name']} ({', '.join(values)})"
 
 
-def _gain(best: dict[str, Any], other: dict[str, Any], images: int) -> tuple[float, float, str]:
+def _gain(best: float, other: float, images: int) -> tuple[float, float, str]:
     """The best trial's gain in points, the low end of its interval, and the interval in words.
 
     The interval is of Newcombe's method for two shares (Statistics in Medicine 17, 873-890, 1998).
     It does not use that the images are the same ones, so it is too wide rather than too narrow.
     """
-    shares = [trial["val_accuracy"] for trial in (best, other)]
-    bounds = [wilson_interval(round(share * images), images) for share in shares]
-    gain = shares[0] - shares[1]
-    low = gain - math.hypot(shares[0] - bounds[0][0], bounds[1][1] - shares[1])
-    high = gain + math.hypot(bounds[0][1] - shares[0], shares[1] - bounds[1][0])
+    (best_low, best_high), (other_low, other_high) = (
+        wilson_interval(round(share * images), images) for share in (best, other)
+    )
+    gain = best - other
+    low = gain - math.hypot(best - best_low, other_high - other)
+    high = gain + math.hypot(best_high - best, other - other_low)
     return 100 * gain, 100 * low, f"{100 * low:+.1f} to {100 * high:+.1f}"
