@@ -118,10 +118,12 @@ def fit(
             f"schedule is {schedule!r}, which goes by the validation loss, and there are no "
             "validation images; hold some out, or choose another schedule"
         )
+    metrics = [accuracy, top5] if model.output_shape[-1] > 5 else [accuracy]
     model.compile(
         make_optimizer(optimizer, rate.peak if plateaus else rate, weight_decay, batch_size),
         loss=crossentropy(label_smoothing, batches.classes > 0),
-        metrics=[accuracy, top5] if model.output_shape[-1] > 5 else [accuracy],
+        # Of bare functions Keras makes variables in the first step, and TensorFlow traces it twice.
+        metrics=[keras.metrics.MeanMetricWrapper(each, each.__name__) for each in metrics],
         # In TensorFlow on a CPU, XLA makes a step slower. JAX needs it.
         jit_compile=keras.backend.backend() == "jax",
     )
