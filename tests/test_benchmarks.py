@@ -12,7 +12,12 @@ from cifar_utils.reporting.runs import project_folder
 @pytest.mark.parametrize(
     ("name", "options", "lines"),
     [
-        ("augmentation", ["--batch=4", "--rounds=1"], ["crop(4)", "all together, in whole steps"]),
+        pytest.param(
+            "augmentation",
+            ["--batch=4", "--rounds=1"],
+            ["crop(4)", "all together, in whole steps"],
+            marks=pytest.mark.slow,
+        ),
         ("speed_record", ["--batch=4", "--steps=1"], ["fast layers", "Keras's own layers"]),
     ],
 )

@@ -26,6 +26,7 @@ SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
 FEW = {
     "01_vgg_like": {"architecture": "cifarnet(width=0.25)"},
     "02_resnet": {"architectures": "resnet20(residual=False)"},
+    "04_augmentation": {"augmentations": "none; crop(2)", "trial_epochs": 1},
     "05_depth_and_width": {"width": 0.25},
     "06_training_collapse": {"range_steps": 3, "width": 0.25},
     "07_tuning": {"trials": 2, "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)"},
@@ -78,16 +79,12 @@ def papermill(source, folder, environment, **parameters):
     return Run(source, terminal, nbformat.read(executed, as_version=4), load_run(output))
 
 
-def run_all(folder, notebooks=NOTEBOOKS, **environment):
-    """Run notebooks, two at a time."""
-    with ThreadPoolExecutor(2) as pool:
-        runs = pool.map(lambda source: papermill(source, folder, environment), notebooks)
-        return {run.source: run for run in runs}
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return run_all(tmp_path_factory.mktemp("runs"))
+    folder = tmp_path_factory.mktemp("runs")
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.map(lambda source: papermill(source, folder, {}), NOTEBOOKS)
+        return {run.source: run for run in runs}
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -204,17 +201,20 @@ def test_the_base_is_trained_on_with_the_head_where_it_is_asked_for(tmp_path):
     }
 
 
+# Where several networks are compared, which is the best may hang on the backend.
+@pytest.mark.parametrize(
+    "number", ["01", *(pytest.param(each, marks=pytest.mark.slow) for each in ("02", "03"))]
+)
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_the_series_runs_on_another_backend(runs, tmp_path, backend):
+def test_a_notebook_runs_on_another_backend(runs, tmp_path, backend, number):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     # On so few images, compiling takes longer than what it speeds up.
     environment = {"KERAS_BACKEND": backend, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    # Where several networks are compared, which is the best may hang on the backend.
-    alone = [source for source in NOTEBOOKS if re.match("0[1-3]", source.stem)]
-    for source, run in run_all(tmp_path, alone, **environment).items():
-        assert run.record.environment["backend"] == backend
-        assert run.record.model == runs[source].record.model
-        assert run.record.dataset == runs[source].record.dataset
-        assert math.isfinite(run.record.scores["test"]["loss"])
-        assert CHATTER.findall(run.terminal + str(run.streams)) == []
+    (source,) = [path for path in NOTEBOOKS if path.stem.startswith(number)]
+    run = papermill(source, tmp_path, environment)
+    assert run.record.environment["backend"] == backend
+    assert run.record.model == runs[source].record.model
+    assert run.record.dataset == runs[source].record.dataset
+    assert math.isfinite(run.record.scores["test"]["loss"])
+    assert CHATTER.findall(run.terminal + str(run.streams)) == []

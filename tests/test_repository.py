@@ -53,7 +53,7 @@ import cifar_utils.models
 from cifar_utils.data import load_dataset
 from cifar_utils.training import fit
 data = load_dataset("digits", train_limit=100, test_limit=10)
-model = cifar_utils.models.build_model("resnet20", data, augmentation="crop, flip")
+model = cifar_utils.models.build_model("airbench(width=0.1)", data, augmentation="crop, flip")
 fit(model, data.train, data.validation, epochs=1)
 """
     assert run(code) == ""

@@ -306,9 +306,10 @@ def group(leader: int) -> list[int]:
     ("kind", "how"),
     [
         ("run", "ctrl-c"),
-        ("run", "term"),
-        ("series", "hangup"),
+        ("series", "term"),
         ("series", "kill"),
+        pytest.param("run", "term", marks=pytest.mark.slow),
+        pytest.param("series", "hangup", marks=pytest.mark.slow),
         pytest.param("series", "ctrl-c", marks=pytest.mark.slow),
     ],
 )

@@ -45,8 +45,8 @@ KINDS = [
     "resnet20(gate=0.1, highway=True, spatial_dropout=0.1)",
     "preact",
     "gn_resnet(dropout=0.1)",
-    "cifarnet",
-    "airbench",
+    "cifarnet(width=0.25)",
+    "airbench(width=0.25)",
     "transfer",
 ]
 LOAD_ALONE = """\

@@ -90,8 +90,8 @@ def kill(monkeypatch):
 
 
 def test_a_run_killed_at_any_moment_ends_as_one_left_alone(train, tiny_source, tmp_path):
-    model, alone = train(epochs=30)
-    arguments = json.dumps([AUGMENTATION, SETTINGS | {"epochs": 30}, str(tmp_path)])
+    model, alone = train(epochs=15)
+    arguments = json.dumps([AUGMENTATION, SETTINGS | {"epochs": 15}, str(tmp_path)])
     command = [sys.executable, "-c", tiny_source + SCRIPT, arguments]
     process = subprocess.Popen(command, start_new_session=True)
     while not (tmp_path / "checkpoint" / "state.json").exists():
@@ -100,7 +100,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_left_alone(train, tiny_source, t
     time.sleep(random.uniform(0, 5 * alone.epochs[-1]["seconds"]))
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
-    assert 1 <= len(state(tmp_path)["epochs"]) < 30
+    assert 1 <= len(state(tmp_path)["epochs"]) < 15
     subprocess.run(command, check=True, timeout=500)
 
     assert without_seconds(state(tmp_path)["epochs"]) == without_seconds(alone.epochs)
