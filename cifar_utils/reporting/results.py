@@ -93,7 +93,10 @@ def render_table(folder: Path, root: Path) -> str:
     """README's table: a row for each notebook, with its question and its runs' answers."""
     found, rows = answers(_finished(folder)), []
     for name, notebook in list_notebooks().items():
-        told = [f"{_links(group, root)}: {answer}" for group, answer in found.get(name, [])]
+        told = [
+            f"[{group.name}]({_page(group.runs[0], root)}): {answer}"
+            for group, answer in found.get(name, [])
+        ]
         rows.append(
             {
                 "notebook": f"[{name}]({_link(notebook, root)})",
@@ -101,9 +104,7 @@ def render_table(folder: Path, root: Path) -> str:
                 "answer": "<br>".join(told) or "no published run yet",
             }
         )
-    shown = [run for told in found.values() for group, _ in told for run in group.runs]
-    notes = (f"- `{key}`: {note}\n" for key, note in read_notes(folder, shown).items())
-    return "\n".join([_table(rows), "".join(notes)]).rstrip("\n") + "\n"
+    return _table(rows)
 
 
 def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configuration, str]]]:
