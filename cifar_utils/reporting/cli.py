@@ -84,8 +84,9 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
     NOTEBOOK is a name (01_vgg_like), its number (1), a part of it (vgg) or a path.
 
     The run's folder gets notebook.ipynb (as executed), report.html and record.json. Without
-    --output it is reports/<notebook>-<dataset>-<architecture>-s<seed> in the project. A finished
-    run is not repeated. A stopped run goes on from its last checkpoint.
+    --output it is reports/<notebook>-<dataset>-<architecture>-s<seed> in the project, and a digest
+    where other parameters are not the notebook's own. A finished run is not repeated. A stopped run
+    goes on from its last checkpoint.
 
     \b
     Examples:

@@ -1,5 +1,7 @@
 """Plans a run: a notebook, all of its parameters, and the run's folder."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,17 +71,27 @@ def plan_run(notebook: Path, given: Mapping[str, Any], folder: Path | None = Non
     """
     if "output" in given:
         raise InputError("output can't be given as a parameter; name the run's folder by --output")
-    parameters = check_parameters(read_parameters(notebook), given)
-    return Run(folder or default_folder(notebook, parameters), notebook, parameters)
+    known = read_parameters(notebook)
+    parameters, defaults = check_parameters(known, given), check_parameters(known, {})
+    return Run(folder or default_folder(notebook, parameters, defaults), notebook, parameters)
 
 
-def default_folder(notebook: Path, parameters: Mapping[str, Any]) -> Path:
+def default_folder(
+    notebook: Path, parameters: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Path:
     """``reports/<notebook>-<dataset>-<architecture>-s<seed>`` in the project.
 
-    Parameters are written by :func:`slug`.
+    Parameters are written by :func:`slug`. Where others than these differ from the notebook's
+    ``defaults``, six characters of their digest follow, so that each run has a folder of its own.
     """
     named = [str(parameters[key]) for key in ("dataset", "architecture") if parameters.get(key)]
     named = [name.rpartition("/")[2] for name in named]  # a folder of pictures by its name
     seed = [f"s{parameters['seed']}"] if "seed" in parameters else []
-    parts = (slug(part) for part in (notebook.stem, *named, *seed))
+    others = {
+        key: value
+        for key, value in sorted(parameters.items())
+        if key not in ("dataset", "architecture", "seed") and value != defaults[key]
+    }
+    digest = [hashlib.sha256(json.dumps(others).encode()).hexdigest()[:6]] if others else []
+    parts = (slug(part) for part in (notebook.stem, *named, *seed, *digest))
     return project_folder() / "reports" / "-".join(filter(None, parts))

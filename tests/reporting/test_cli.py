@@ -111,9 +111,10 @@ def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
     write_notebook("print('before')", "1 / 0")
     status, out, err = cli("run", "01", "-p", "note", "<script>alert(1)</script>")
     assert status == 1
-    assert err.splitlines()[0] == "01_tiny-digits failed: ZeroDivisionError: division by zero"
-    assert out == "page: reports/01_tiny-digits/report.html\n"
-    page = BeautifulSoup(Path("reports/01_tiny-digits/report.html").read_text(), "html.parser")
+    (name,) = [folder.name for folder in Path("reports").iterdir()]
+    assert err.splitlines()[0] == f"{name} failed: ZeroDivisionError: division by zero"
+    assert out == f"page: reports/{name}/report.html\n"
+    page = BeautifulSoup(Path("reports", name, "report.html").read_text(), "html.parser")
     assert page.select_one("#error")
     assert len(page.find_all("script")) == 1
     assert "'<script>alert(1)</script>'" in page.get_text()

@@ -61,7 +61,7 @@ def test_a_run_leaves_notebook_page_and_record(first):
     run, told = first
     left = {path.name for path in run.folder.iterdir()}
     assert left == {"run.json", "notebook.ipynb", "report.html", "record.json", "events.jsonl"}
-    assert texts(run) == ["epochs: 3 in reports/01_tiny-digits\n"]
+    assert texts(run) == [f"epochs: 3 in reports/{run.name}\n"]
     assert told[0] == {"event": "start"}
     assert [event["epoch"] for event in told if event["event"] == "epoch"] == [1, 2, 3]
     assert run.facts["parameters"] == {"epochs": 3, "dataset": "digits", "note": "it's {odd}"}

@@ -55,7 +55,16 @@ def test_outside_of_a_project_the_notebooks_beside_the_package_are_meant(tmp_pat
 def test_a_planned_run_has_all_parameters_but_the_output_folder(project, write_notebook):
     run = plan_run(write_notebook(), {"epochs": "3"})
     assert run.parameters == {"epochs": 3, "dataset": "digits", "note": ""}
-    assert run.folder == project / "reports" / "01_tiny-digits"
+    assert run.folder.parent == project / "reports"
+
+
+def test_each_choice_of_parameters_has_a_folder_of_its_own(project, write_notebook):
+    notebook = write_notebook()
+    given = [{}, {"epochs": 3}, {"epochs": 4}, {"note": "3"}, {"dataset": "cifar10"}]
+    names = [plan_run(notebook, each).folder.name for each in given]
+    assert names[0] == "01_tiny-digits"
+    assert len(set(names)) == len(given)
+    assert plan_run(notebook, {"epochs": "2", "note": "3"}).folder.name == names[3]
 
 
 @pytest.mark.parametrize(
@@ -78,9 +87,8 @@ def test_bad_parameters_are_refused_before_anything_starts(project, write_notebo
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.text(), st.text())
 def test_any_parameter_text_names_a_folder_right_below_reports(project, write_notebook, one, two):
-    folder = default_folder(
-        project / "01_tiny.ipynb", {"dataset": one, "architecture": two, "seed": 0}
-    )
+    parameters = {"dataset": one, "architecture": two, "seed": 0}
+    folder = default_folder(project / "01_tiny.ipynb", parameters, parameters)
     assert folder.resolve().parent == project / "reports"
     assert folder.name.startswith("01_tiny-")
     assert folder.name.endswith("s0")
