@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
 from cifar_utils.reporting.parameters import read_question
 from cifar_utils.reporting.runs import list_notebooks, project_folder
+from cifar_utils.runs.answer import steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     ABSENT,
@@ -39,14 +41,17 @@ INTRODUCTION = """\
 # Results
 
 `make publish` writes this page from the `record.json` of each published run. A run's weights were
-chosen by its validation images, or are those of its last epoch. Test images choose nothing.
+chosen by its validation images, or are those of its last epoch. Test images choose nothing,
+unless a note says so.
 
 - **top-1, top-5**: accuracy on the test images. Runs that differ in nothing but the seed share a
   row: mean ± standard deviation in points, and their number n.
 - **95% interval**: of one run Wilson's, over its test images: another seed may fall outside of it.
   Of several seeds Student's, of their mean.
-- **reported**: what others report of the same network and dataset, whatever its settings.
-- **commit, processor**: of training.
+- **reported**: the best that others report on the same images of a network of this name and, where
+  they give it, this size. Its options and settings may differ.
+- **training**: the time of the tested network alone, without a run's other trainings.
+- **processor, precision, commit**: of training.
 """
 COMPARISONS = """\
 ## Comparisons
@@ -54,14 +59,14 @@ COMPARISONS = """\
 Networks of one kind and one notebook, on the same images, for as many epochs, by top-1 on their
 validation images after the epoch that was kept. A difference is the mean over pairs of runs with
 the same seed, commit, precision and machine. Its 95% interval is Student's, by the standard
-deviation pooled over the table, not corrected for the number of rows. Without two pairs of any row
-there is none.
+deviation pooled over the table, not corrected for the number of rows. All rows share the runs of
+the reference, so they may all be off alike. Without two pairs in a row, it has no difference.
 """
 TRIALS = """\
 ## Trials within a run
 
-Networks that one run trained and compared on the same validation images, one seed each, with
-Wilson's 95% intervals. They do not hold what another seed would change.
+Networks that one run trained and compared on the same validation images, one seed each, after the
+best of their epochs, with Wilson's 95% intervals. They do not hold what another seed would change.
 """
 
 
@@ -80,7 +85,14 @@ def render_results(folder: Path, root: Path) -> str:
     for dataset in dict.fromkeys(group.board["dataset"][0] for group in groups):
         here = [group for group in groups if group.board["dataset"][0] == dataset]
         parts += [f"## {dataset}\n", _table(_figures(group, root) for group in here)]
-        notes = read_notes(folder, [run for group in here for run in group.runs])
+        runs = [run for group in here for run in group.runs]
+        copies = Counter(run.record.dataset.get("note") for run in runs)
+        parts += [
+            f"Images of {count} of {len(runs)} runs: {note}\n"
+            for note, count in copies.items()
+            if note
+        ]
+        notes = read_notes(folder, runs)
         parts += [f"`{pattern}`: {note}\n" for pattern, note in notes.items()]
     compared = [_comparison(family, root) for family in families(groups) if _comparable(family)]
     parts += [COMPARISONS, *compared] if compared else []
@@ -179,6 +191,7 @@ def _figures(group: Configuration, root: Path) -> dict[str, str]:
         "epochs": f"{board['epochs'].mean():.0f} of {images:,} images",
         "training": group.training or ABSENT,
         "processor": group.each("processor"),
+        "precision": group.each("precision"),
         "commit": short_commits(group.each("commit")),
     }
 
@@ -229,7 +242,7 @@ def _comparison(family: Sequence[Configuration], root: Path) -> str:
             "difference (points)": ABSENT,
             "runs": _links(group, root),
         }
-        if differences and freedom:
+        if len(differences) > 1:
             gain, n = mean(differences), len(differences)
             half = t.ppf(0.975, freedom) * math.sqrt(squares / freedom / n)
             low, middle, high = (
@@ -264,15 +277,16 @@ def _trials(run: Run, root: Path) -> str:
     target = record.parameters.get("target_accuracy")
     for trial in record.trials:
         share = trial["val_accuracy"]
+        history = trial.get("history")  # a search keeps none
         row = {
             "trial": f"`{trial['name']}`",
             "epochs": str(trial["epochs"]),
             "validation top-1": "diverged" if share is None else _with_interval(share, record),
+            "after the last epoch": percent(history[-1]["val_accuracy"], 2) if history else ABSENT,
         }
-        if target:  # at the end of an epoch, as in notebook 04
-            reached = [row["epoch"] for row in trial["history"] if row["val_accuracy"] >= target]
-            steps = math.ceil(record.dataset["train"] / record.parameters["batch_size"])
-            row[f"steps to {percent(target, 0)}"] = f"{reached[0] * steps:,}" if reached else ABSENT
+        if target:
+            steps = steps_to_target(record, trial)
+            row[f"steps to {percent(target, 0)}"] = f"{steps:,}" if steps else ABSENT
         rows.append(row)
     return (
         f"### [{run.name}]({_page(run, root)}): {record.notebook}, {record.dataset['name']}\n\n"

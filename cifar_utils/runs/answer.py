@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pandas as pd
-
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.runs.record import RunRecord
-from cifar_utils.runs.reported import reported_results, reporter
+from cifar_utils.runs.reported import best_reported, reported_results
 from cifar_utils.text import interval, listed, percent
 
 TARGET = 0.94  # report A's target accuracy; it does not give the k of its top-k
@@ -45,26 +43,36 @@ def _chance(test: dict[str, Any]) -> float:
 
 
 def _trained(record: RunRecord) -> str:
-    test, data = record.scores["test"], record.dataset
-    network, epochs = record.model["architecture"], len(record.history)
-    sentences = [
-        f"{network} classifies {percent(test['top1'])} of {test['n']:,} test images of "
-        f"{data['name']} correctly (95% interval {interval(test['top1_interval'])}), after "
-        f"{epochs} epoch{'s' * (epochs != 1)} of {data['train']:,} images, one seed."
-    ]
-    reported = reported_results(network, data["name"])
-    best = _best(reported)
+    test, data, network = record.scores["test"], record.dataset, record.model["architecture"]
+    told = f"95% interval {interval(test['top1_interval'])}, one seed"
+    sentences = [classified(record, network, percent(test["top1"]), told)]
+    best, by = best_reported(network, data["name"], record.model.get("parameters"))
     if best is not None:
-        sentences.append(
-            f"The best figure reported of this network is {percent(best['top1'], 2)}, by "
-            f"{reporter(best)}; its settings may differ."
-        )
+        sentences.append(reported_sentence(network, f"{percent(best, 2)} ({by})"))
     if record.parameters.get("fine_tune_layers") and data["validation"]:
         sentences.append(_fine_tuned(record))
+    open_k = reported_results(network, data["name"])["accuracy"].notna().any()
     reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
-    if best is None and len(reported) and reached and reached[0] > 1:
+    if open_k and reached and reached[0] > 1:
         sentences.append(f"Counted by top-k, {percent(TARGET, 0)} is reached at k = {reached[0]}.")
     return " ".join(sentences)
+
+
+def classified(record: RunRecord, network: str, share: str, told: str) -> str:
+    """A sentence with a share of the test images, in words, and what is ``told`` of it."""
+    test, data = record.scores["test"], record.dataset
+    views, epochs = record.parameters.get("views", 1), len(record.history)
+    seen = f", by {views} views of each" if views > 1 else ""
+    return (
+        f"{network} classifies {share} of {test['n']:,} test images of {data['name']} correctly"
+        f"{seen}, after {epochs} epoch{'s' * (epochs != 1)} of {data['train']:,} images ({told})."
+    )
+
+
+def reported_sentence(network: str, reported: str) -> str:
+    """A sentence with the figure that others report of a network of this name, if any."""
+    name = network.partition("(")[0]
+    return reported and f"Reported of {name}: {reported}; options and settings may differ."
 
 
 def _fine_tuned(record: RunRecord) -> str:
@@ -77,44 +85,69 @@ def _fine_tuned(record: RunRecord) -> str:
     gain, _, told = _gain(together, alone, images)
     return (
         f"The head alone came to {percent(alone)} of {images:,} validation images. "
-        f"With the base's last layers trained too it was {percent(together)}, "
-        f"{gain:+.1f} points (95% interval {told})."
+        f"With the base's last layers trained too, for {len(record.history) - first} more epochs, "
+        f"it was {percent(together)}, {gain:+.1f} points (95% interval {told})."
     )
-
-
-def _best(reported: pd.DataFrame) -> dict[str, Any] | None:
-    rows = reported[reported["top1"].notna() & (reported["split"] == "test")]
-    return rows.sort_values("top1").iloc[-1].to_dict() if len(rows) else None
 
 
 def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     images = record.dataset["validation"]
     best, *others = sorted(trials, key=lambda trial: -trial["val_accuracy"])
-    if len(others) > 3:  # the second, and the one that the others are set against
-        others = [others[0], *(trial for trial in trials[:1] if trial not in (best, others[0]))]
+    others.sort(key=lambda trial: trial is not trials[0])  # what the others are set against
+    gains = {
+        _called(other): _gain(best["val_accuracy"], other["val_accuracy"], images)
+        for other in others
+    }
+    better = [
+        f"{name} by {gain:.1f} ({told})" for name, (gain, low, told) in gains.items() if low > 0
+    ]
+    alike = [f"{name} ({told})" for name, (_, low, told) in gains.items() if low <= 0]
+    steps = {_called(trial): steps_to_target(record, trial) for trial in trials}
+    fewest = min(filter(None, steps.values()), default=None)
     sentences = [
         f"Of {len(trials)} trainings of {best['epochs']} epochs each, one seed, the best on "
         f"{images:,} validation images is {_called(best)} with {percent(best['val_accuracy'])}."
     ]
-    gains = [
-        (_called(other), _gain(best["val_accuracy"], other["val_accuracy"], images))
-        for other in others
-    ]
-    better = [f"{name} by {gain:.1f} ({told})" for name, (gain, low, told) in gains if low > 0]
-    alike = [f"{name} ({told})" for name, (_, low, told) in gains if low <= 0]
     if better:
         points = "points of accuracy (95% interval in parentheses)"
-        sentences.append(f"It is better, in {points}, than {listed(better)}.")
+        sentences.append(f"It is ahead, in {points}, of {listed(_few(better))}.")
     if alike:
-        sentences.append(f"These images can't tell it from {listed(alike)}.")
+        sentences.append(f"These images can't tell it from {listed(_few(alike))}.")
+    sentences.append("Another seed may give another order.")
+    if fewest:
+        first = listed([name for name, count in steps.items() if count == fewest])
+        target = percent(record.parameters["target_accuracy"], 0)
+        sentences.append(
+            f"The first to classify {target} of them correctly, after {fewest:,} steps: {first}."
+        )
     trained = [
         f"{_called(trial)} {percent(trial['history'][-1]['accuracy'])}"
         for trial in (best, *others)
         if trial.get("history")  # a search keeps none
     ]
     if trained:
-        sentences.append(f"Accuracy on training images in the last epoch: {listed(trained)}.")
+        learned = listed(_few(trained))
+        sentences.append(f"Accuracy on training images in the last epoch: {learned}.")
+    test, network = record.scores["test"], record.model["architecture"]
+    told = f"95% interval {interval(test['top1_interval'])}"
+    sentences.append(f"Tested: {classified(record, network, percent(test['top1']), told)}")
     return " ".join(sentences)
+
+
+def steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:
+    """Steps until a trial's validation accuracy reached the target, counted at ends of epochs."""
+    target = record.parameters.get("target_accuracy")
+    for row in trial.get("history", []) if target else []:
+        if row["val_accuracy"] >= target:
+            return row["epoch"] * math.ceil(
+                record.dataset["train"] / record.parameters["batch_size"]
+            )
+    return None
+
+
+def _few(names: list[str], most: int = 4) -> list[str]:
+    """The first of some names, and how many others there are."""
+    return names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} others"]
 
 
 def _called(trial: dict[str, Any]) -> str:

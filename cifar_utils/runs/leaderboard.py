@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -18,10 +17,10 @@ import pandas as pd
 import yaml
 from scipy.stats import t
 
-from cifar_utils.runs.answer import answer
+from cifar_utils.runs.answer import answer, classified, reported_sentence
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.record import UNKNOWN, RunRecord
-from cifar_utils.runs.reported import reported_results, reporter
+from cifar_utils.runs.reported import best_reported
 from cifar_utils.text import compact, duration, interval, percent
 
 CONDITIONS = ("processor", "precision", "commit")  # of training
@@ -136,15 +135,17 @@ class Configuration:
         """The answer of one run, :func:`~cifar_utils.runs.answer.answer`, or the mean of seeds."""
         if len(self.runs) == 1:
             return answer(self.record)
-        data, n = self.record.dataset, self.record.scores["test"]["n"]
+        record, seeds = self.record, len(self.runs)
         told = (
-            f"{self.network} classifies {percent(self.mean('top1'), 2)} of {n:,} test images of "
-            f"{data['name']} correctly (mean of {len(self.runs)} seeds, standard deviation "
-            f"{100 * stdev(self.board['top1']):.2f} points, 95% interval "
-            f"{interval(self.interval)}), after {len(self.record.history)} epochs of "
-            f"{data['train']:,} images in {self.training}."
+            f"mean of {seeds} seeds, standard deviation {100 * stdev(self.board['top1']):.2f} "
+            f"points, 95% interval {interval(self.interval)}"
         )
-        return f"{told} Reported: {self.reported}." if self.reported else told
+        sentences = [
+            classified(record, self.network, percent(self.mean("top1"), 2), told),
+            f"Training took {self.training}.",
+            reported_sentence(self.network, self.reported),
+        ]
+        return " ".join(filter(None, sentences))
 
 
 def spread(shares: Sequence[float]) -> str:
@@ -272,7 +273,8 @@ def _row(run: Run) -> dict[str, Any]:
     test, model, seconds = record.scores.get("test", {}), record.model, record.seconds
     low, high = test.get("top1_interval") or (None, None)
     dataset, architecture = record.dataset.get("name", ""), model.get("architecture", "")
-    reported, reported_by = _reported(str(architecture), dataset)
+    parameters = model.get("parameters")
+    reported, reported_by = best_reported(str(architecture), dataset, parameters)
     stretches = trained_by(record) or [{}]
     processors = [", ".join(s.get("accelerators") or []) or s.get("processor") for s in stretches]
     return {
@@ -286,7 +288,7 @@ def _row(run: Run) -> dict[str, Any]:
         "top5": test.get("top5"),
         "reported": reported,
         "reported_by": reported_by,
-        "parameters": model.get("parameters"),
+        "parameters": parameters,
         "flops": model.get("flops"),
         "epochs": len(record.history),
         "train_images": record.dataset.get("train"),
@@ -302,17 +304,3 @@ def _row(run: Run) -> dict[str, Any]:
 
 def _each(values: Iterable[str | None]) -> str:
     return "; ".join(dict.fromkeys(value or UNKNOWN for value in values))
-
-
-@cache
-def _reported(architecture: str, dataset: str) -> tuple[float | None, str]:
-    """The best top-1 reported of a network, if possible on test images, and its author."""
-    rows = reported_results(architecture, dataset)
-    rows = rows[rows["top1"].notna() & (rows["split"] != "train")]
-    rows = rows.assign(other=rows["split"] != "test")
-    rows = rows.sort_values(["other", "top1"], ascending=[True, False]).to_dict("records")
-    if not rows:
-        return None, ""
-    best = rows[0]
-    splits = {"test": "", "unclear": ", split unclear"}
-    return best["top1"], reporter(best) + splits.get(best["split"], f", {best['split']}")

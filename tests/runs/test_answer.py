@@ -29,9 +29,15 @@ def record(top1=0.9, n=10_000, trials=(), validation=5000, architecture="resnet2
 
 def test_one_training_is_set_beside_the_best_figure_reported_of_its_network():
     told = answer(record(0.90))
-    assert "90.0% of 10,000 test images" in told
-    assert "91.25%" in told
-    assert "reported" not in answer(record(architecture="no such network"))
+    assert "90.0% of 10,000 test images of cifar10 correctly, after 1 epoch of 45,000" in told
+    assert "Reported of resnet20: 91.25% (He et al.)" in told
+    assert "Reported" not in answer(record(architecture="no such network"))
+
+
+def test_views_of_an_image_are_told():
+    seen = record()
+    seen.parameters["views"] = 6
+    assert "correctly, by 6 views of each," in answer(seen)
 
 
 def test_near_chance_nothing_is_claimed():
@@ -58,15 +64,32 @@ def test_how_well_each_learned_its_training_images_is_told():
     both = record(trials=[("plain", 0.6, 2), ("residual", 0.8, 2)])
     for trial, share in zip(both.trials, (0.55, 0.79), strict=True):
         trial["history"] = [{"accuracy": 0.1}, {"accuracy": share}]
-    assert answer(both).endswith("“residual” 79.0% and “plain” 55.0%.")
+    assert "in the last epoch: “residual” 79.0% and “plain” 55.0%." in answer(both)
 
 
-def test_of_many_trainings_the_second_and_the_first_are_told():
+def test_the_fewest_steps_to_a_target_are_told():
+    several = record(trials=[("slow", 0.8, 3), ("quick", 0.7, 3), ("never", 0.5, 3)])
+    several.parameters.update(target_accuracy=0.6, batch_size=300)
+    rows = ([0.1, 0.2, 0.8], [0.1, 0.6, 0.7], [0.1, 0.3, 0.5])
+    for trial, shares in zip(several.trials, rows, strict=True):
+        trial["history"] = [
+            {"epoch": epoch, "accuracy": share, "val_accuracy": share}
+            for epoch, share in enumerate(shares, 1)
+        ]
+    assert "60% of them correctly, after 300 steps: “quick”." in answer(several)
+
+
+def test_a_comparison_ends_with_the_test_of_its_network():
+    told = answer(record(0.9, trials=[("plain", 0.6, 2), ("residual", 0.8, 2)]))
+    assert told.rpartition("Tested: ")[2].startswith("resnet20 classifies 90.0% of 10,000 test")
+
+
+def test_of_many_trainings_a_few_are_told_and_first_what_the_others_are_set_against():
     trials = [("defaults", 0.5, 2), *((str(k), k / 10, 2) for k in range(1, 9))]
     told = answer(record(trials=trials, validation=5000))
     assert "is trial 8 (width 8) with 80.0%" in told
-    assert "than trial 7 (width 8) by 10.0 (+8.3 to +11.7) and “defaults” by 30.0" in told
-    assert "trial 6" not in told
+    assert "of “defaults” by 30.0 (+28.2 to +31.8), trial 7 (width 8) by 10.0" in told
+    assert "and 5 others." in told
 
 
 def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_percent():

@@ -91,6 +91,29 @@ def reported_results(architecture: str | None = None, dataset: str | None = None
     return pd.DataFrame(rows, columns=COLUMNS).astype(whole)
 
 
+@cache
+def best_reported(
+    architecture: str, dataset: str, parameters: int | None = None
+) -> tuple[float | None, str]:
+    """The best top-1 reported of a network, if possible on test images, and its reporter.
+
+    A network is known by its name. With its number of ``parameters``, networks of that name count
+    only if their size is not given, or within a tenth of it. Without any, it is ``(None, "")``.
+    """
+    rows = reported_results(architecture, dataset)
+    rows = rows[rows["top1"].notna() & (rows["split"] != "train")]
+    if parameters:
+        sizes = rows["parameters"].astype(float).fillna(parameters)
+        rows = rows[(sizes / parameters - 1).abs() < 0.1]
+    rows = rows.assign(other=rows["split"] != "test")
+    rows = rows.sort_values(["other", "top1"], ascending=[True, False]).to_dict("records")
+    if not rows:
+        return None, ""
+    best = rows[0]
+    splits = {"test": "", "unclear": ", split unclear"}
+    return best["top1"], reporter(best) + splits.get(best["split"], f", {best['split']}")
+
+
 def reported_per_class(architecture: str, dataset: str) -> dict[str, float] | None:
     """The reported test accuracy of each class, a fraction, or None."""
     found = [row["per_class"] for row in _experiments(architecture, dataset) if "per_class" in row]
