@@ -21,8 +21,6 @@ from cifar_utils.data.dataset import PREFIX, Dataset, Split
 from cifar_utils.data.splits import held_out, limited
 from cifar_utils.errors import InputError, check_bounds, known_name
 
-__all__ = ["DATASETS", "Dataset", "Split", "fetch", "load_dataset"]
-
 # The archive of each dataset; None for data that come with a package.
 DATASETS: dict[str, Archive | None] = {
     "digits": None,

@@ -6,15 +6,4 @@ from cifar_utils.models.build import ARCHITECTURES, build_model, network_source
 from cifar_utils.models.fast import accelerate, to_plain
 from cifar_utils.models.summary import ModelSummary, summarize
 
-__all__ = [
-    "ARCHITECTURES",
-    "AUGMENTATIONS",
-    "ModelSummary",
-    "accelerate",
-    "build_model",
-    "network_source",
-    "summarize",
-    "to_plain",
-]
-
 __getattr__ = later(__name__, {"transfer": "build_transfer_model extract_features"})

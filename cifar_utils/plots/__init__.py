@@ -6,23 +6,3 @@ from cifar_utils.plots.images import plot_mistakes, plot_samples, plot_whitening
 from cifar_utils.plots.probes import plot_gradient_norms, plot_learning_rate_range
 from cifar_utils.plots.scores import plot_calibration, plot_confusion, plot_per_class
 from cifar_utils.plots.tuning import plot_best_so_far, plot_parallel_coordinates
-
-__all__ = [
-    "STYLE",
-    "WIDTH",
-    "CaptionedFigure",
-    "by_epoch",
-    "plot_best_so_far",
-    "plot_calibration",
-    "plot_confusion",
-    "plot_curves",
-    "plot_gradient_norms",
-    "plot_history",
-    "plot_learning_rate_range",
-    "plot_mistakes",
-    "plot_parallel_coordinates",
-    "plot_per_class",
-    "plot_samples",
-    "plot_trials",
-    "plot_whitening",
-]

@@ -1,14 +1,12 @@
 """Training: optimizers, schedules, callbacks, :func:`fit`, which ties them together, and probes."""
 
 from cifar_utils import later
-from cifar_utils.backend import keras  # noqa: F401  (the first import of Keras, a quiet one)
+from cifar_utils.backend import keras  # the first import of Keras, a quiet one
 from cifar_utils.choices import REGISTRIES
 from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 from cifar_utils.training.optimizers import make_optimizer
-
-__all__ = ["OPTIMIZERS", "SCHEDULES", "History", "TrainingDiverged", "fit", "make_optimizer"]
 
 OPTIMIZERS, SCHEDULES = REGISTRIES["optimizer"], REGISTRIES["schedule"]
 
