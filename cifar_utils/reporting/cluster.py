@@ -218,7 +218,7 @@ def execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Statu
         The command's name, under which events are sent.
 
     """
-    from cifar_utils.reporting.execute import UnwantedError, execute  # takes seconds
+    from cifar_utils.reporting.execute import execute  # takes seconds
 
     worker: Worker = get_worker()
     key = worker.get_current_task()
@@ -241,8 +241,6 @@ def execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Statu
                 status = execute(run, tell, force=afresh, series=series, wanted=wanted)
             except InputError as error:
                 return Status("failed", str(error))
-            except UnwantedError:
-                return Status("failed", "the command that wanted it has ended")
             if not (status.transient and again):
                 break
             tell({"event": "retry", "error": status.why})

@@ -35,7 +35,8 @@ from cifar_utils.text import duration
 KERNEL_START_SECONDS = 120
 POLL_SECONDS = 0.2
 DETAIL_LINES = 6
-DIED, TIMED_OUT, UNWANTED = "DeadKernelError", "TimeoutError", "unwanted"
+DIED, TIMED_OUT = "DeadKernelError", "TimeoutError"
+UNWANTED = "the command that wanted it has ended"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ERRNO = re.compile(r"[Ee]rrno\s*=?\s*(\d+)")  # "[Errno 28]" of Python, "errno = 28" of HDF5
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -16,10 +16,6 @@ from cifar_utils.runs.folder import BEFORE, Run, RunningError, Status, visible
 LOCK_SECONDS = 5
 
 
-class UnwantedError(Exception):
-    """The run is no longer wanted; its kernel has been ended and its files are complete."""
-
-
 def execute(
     run: Run,
     tell: Callable[[Mapping[str, Any]], None],
@@ -44,7 +40,8 @@ def execute(
     series
         A name for the command to which the run belongs, kept in its ``run.json``.
     wanted
-        Called again and again, from another thread. When it returns False, the kernel is ended.
+        Called again and again, from another thread. When it returns False, the kernel is ended, and
+        the folder is as after Ctrl-C.
 
     Returns
     -------
@@ -58,8 +55,6 @@ def execute(
         one. The folder is then as it was before this call.
     KeyboardInterrupt
         At Ctrl-C. The kernel has ended, all files are complete, and the same call goes on.
-    UnwantedError
-        Where the run is no longer ``wanted``. The folder is as after Ctrl-C.
 
     """
     try:
@@ -111,7 +106,7 @@ def _execute(run: Run, series: str, watch: Watch) -> Status:
     with watch:
         status = execute_notebook(run, watch)
     if watch.verdict == UNWANTED:
-        raise UnwantedError(run.name)
+        return Status("failed", UNWANTED)
     if status.word == "finished" and not (found := Run(run.folder)).record:
         missing = "the notebook ended without writing a record"
         status = Status("failed", found.error if (run.folder / RECORD).exists() else missing)
