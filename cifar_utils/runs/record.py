@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -30,20 +29,14 @@ UNKNOWN = "unknown"  # stands for facts on training that a record does not have
 
 
 def _plain(value: Any) -> Any:
-    """A value for strict JSON: NumPy unpacked, keys as text, None for NaN and infinity."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a record holds numbers, text, lists and dicts, not {value!r}")
+    """A value as strict JSON has it: NumPy unpacked, None for NaN and infinity."""
+
+    def unpack(value: Any) -> Any:
+        if not hasattr(value, "tolist"):
+            raise TypeError(f"a record holds numbers, text, lists and dicts, not {value!r}")
+        return value.tolist()
+
+    return json.loads(json.dumps(value, default=unpack), parse_constant=lambda _: None)
 
 
 def _told(by: Mapping[str, Any]) -> dict[str, str]:
