@@ -81,17 +81,20 @@ def write_links(page: Path, links: str) -> None:
 
 
 @cache
-def page_look() -> dict[str, str]:
-    """The ``style`` and ``script`` of all pages, and the ``policy`` that allows no other."""
-    script = (TEMPLATE / "script.js").read_text("utf-8").strip()
+def page_look(*more: str) -> dict[str, str]:
+    """The ``style`` and ``script`` of a page, and the ``policy`` that allows no other.
+
+    They are those of all pages, and those in ``more`` files of the template.
+    """
+    files = [TEMPLATE / name for name in ("style.css", "script.js", *more)]
+    style, script = (
+        "\n".join(file.read_text("utf-8").strip() for file in files if file.suffix == kind)
+        for kind in (".css", ".js")
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return {
-        "style": (TEMPLATE / "style.css").read_text("utf-8"),
-        "script": script,
-        # A browser fetches nothing, and runs no script but the page's own.
-        "policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'",
-    }
+    # A browser fetches nothing, and runs no script but the page's own.
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    return {"style": style, "script": script, "policy": f"{policy}script-src 'sha256-{digest}'"}
 
 
 def render_page(notebook: Path, record: RunRecord | None = None) -> str:

@@ -1,12 +1,10 @@
 """The site of a folder of runs: their pages, and an index with answers and a leaderboard."""
 
 import base64
-import hashlib
 import io
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -83,11 +81,12 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         return html.format(links.get(run.folder, ""), text or run.name)
 
     environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
-    environment.globals |= {"look": _look(), "link": link, "aside": _aside}
+    environment.globals |= {"look": page_look("site.css", "site.js"), "link": link}
     environment.globals["questions"] = {
         name: read_question(notebook) for name, notebook in list_notebooks().items()
     }
-    environment.globals |= {"share": _share, "compact": compact, "duration": duration}
+    environment.globals |= {"aside": _aside, "share": _share}
+    environment.globals |= {"compact": compact, "duration": duration}
     index = environment.get_template("index.html.j2").render(
         count=len(done),
         answers=answers(groups),
@@ -102,17 +101,6 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     )
     write_atomically(folder / "index.html", index)
     return folder / "index.html"
-
-
-@cache
-def _look() -> dict[str, Markup]:
-    """The look of all pages, with the index's own style and script."""
-    look = page_look()
-    style, script = ((TEMPLATE / name).read_text("utf-8") for name in ("site.css", "site.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    own = {"site_style": style, "site_script": script}
-    own["policy"] = f"{look['policy']} 'sha256-{digest}'"
-    return {name: Markup(text) for name, text in (look | own).items()}
 
 
 def _share(fraction: float) -> str:
