@@ -51,7 +51,7 @@ def _trained(record: RunRecord) -> str:
         sentences.append(reported_sentence(network, f"{percent(best, 2)} ({by})"))
     if record.parameters.get("fine_tune_layers") and data["validation"]:
         sentences.append(_fine_tuned(record))
-    open_k = reported_results(network, data["name"])["accuracy"].notna().any()
+    open_k = any("accuracy" in row for row in reported_results(network, data["name"]))
     reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
     if open_k and reached and reached[0] > 1:
         sentences.append(f"Counted by top-k, {percent(TARGET, 0)} is reached at k = {reached[0]}.")

@@ -1,13 +1,17 @@
+import pandas as pd
 import pytest
 
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import (
-    COLUMNS,
     compare_with_reported,
     reported_curve,
     reported_per_class,
     reported_results,
 )
+
+
+def table_of(*arguments):
+    return pd.DataFrame(reported_results(*arguments))
 
 
 def record_of(architecture, dataset):
@@ -44,7 +48,7 @@ def record_of(architecture, dataset):
     ],
 )
 def test_reported_test_figures(architecture, dataset, metric, value):
-    rows = reported_results(architecture, dataset)
+    rows = table_of(architecture, dataset)
     assert rows[rows.split == "test"][metric].tolist() == [value]
 
 
@@ -55,13 +59,15 @@ def test_what_stands_beside_the_five_reports_goes_by_its_author_and_names_its_so
         "weiaicunzai, pytorch-cifar100: ResNet-18",
         "this run",
     ]
-    rows = reported_results()
+    rows = table_of()
     assert (rows.source.notna() == (rows.report.str.len() > 1)).all()
 
 
 def test_every_report_is_there_with_fractions_of_known_splits():
-    rows = reported_results()
-    counts = rows.drop_duplicates([*COLUMNS[:4], "steps"]).report.value_counts()
+    rows = table_of()
+    counts = rows.drop_duplicates(
+        ["report", "experiment", "architecture", "dataset", "steps"]
+    ).report.value_counts()
     assert {name: counts[name] for name in "ABCDE"} == {"A": 14, "B": 2, "C": 7, "D": 2, "E": 4}
     assert set(rows.split) == {"train", "validation", "test", "unclear"}
     for metric in ("top1", "top5", "accuracy"):
@@ -71,24 +77,24 @@ def test_every_report_is_there_with_fractions_of_known_splits():
 
 def test_report_a_sizes_follow_one_formula():
     for dataset, classes, widths in (("cifar10", 10, (32, 40, 100)), ("cifar100", 100, (100,))):
-        sizes = reported_results("report_a", dataset).parameters.dropna().unique()
+        sizes = table_of("report_a", dataset).parameters.dropna().unique()
         assert set(sizes) == {9 * w * w + 30 * w + 6 + 3 * classes for w in widths}
 
 
 def test_report_a_calls_two_of_its_figures_top_1():
-    rows = reported_results("report_a")
+    rows = table_of("report_a")
     assert set(rows[rows.top1.notna()].top1) == {0.79, 0.95}
     assert (rows.top1.notna() != rows.accuracy.notna()).all()
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
 def test_report_d_s_seconds_are_about_those_of_its_log(dataset):
-    (seconds,) = reported_results("preact", dataset).seconds.unique()
+    (seconds,) = table_of("preact", dataset).seconds.unique()
     assert reported_curve("preact", dataset).seconds.sum() == pytest.approx(seconds, rel=0.01)
 
 
 def test_an_architecture_is_found_with_its_options():
-    assert reported_results("resnet18(dropout=0.5)").equals(reported_results("resnet18"))
+    assert table_of("resnet18(dropout=0.5)").equals(table_of("resnet18"))
 
 
 @pytest.mark.parametrize("name", ["cifarnet", "cifarnet_worst"])
@@ -97,7 +103,7 @@ def test_accuracy_by_class_averages_to_the_whole(name):
 
     shares = reported_per_class(name, "cifar10")
     assert len(shares) == CIFAR10.classes == 10
-    whole = reported_results(name, "cifar10").top1.max()
+    whole = table_of(name, "cifar10").top1.max()
     assert sum(shares.values()) / 10 == pytest.approx(whole, abs=0.015)
     assert reported_per_class(name, "digits") is None
 
@@ -137,7 +143,7 @@ def test_figures_of_networks_of_the_same_size_stand_beside_our_own_network_s():
     theirs = compare_with_reported(record_of("report_a(32)", "cifar10")).index
     assert len([row for row in ours if ", report_a" in row]) == len(theirs) - 1
     assert ours[-2:].tolist() == ["xvel, cifar10-tiniest: mean of 5 runs, tiniest", "this run"]
-    assert reported_results("gn_resnet").empty
+    assert table_of("gn_resnet").empty
 
 
 def test_where_nothing_was_reported_the_table_says_so():

@@ -22,25 +22,6 @@ if TYPE_CHECKING:
     from cifar_utils.runs.record import RunRecord
 
 FOLDER = Path(__file__).parent
-COLUMNS = [
-    "report",
-    "experiment",
-    "architecture",
-    "dataset",
-    "split",
-    "top1",
-    "top5",
-    "accuracy",
-    "loss",
-    "parameters",
-    "epochs",
-    "steps",
-    "batch_size",
-    "learning_rate",
-    "seconds",
-    "note",
-    "source",
-]
 
 
 @cache
@@ -77,21 +58,20 @@ def reporter(row: dict[str, Any]) -> str:
     return f"report {row['report']}" if len(row["report"]) == 1 else row["report"]
 
 
-def reported_results(architecture: str | None = None, dataset: str | None = None) -> pd.DataFrame:
+def reported_results(
+    architecture: str | None = None, dataset: str | None = None
+) -> list[dict[str, Any]]:
     """The figures reported of exactly this architecture: a row for each experiment and split.
 
-    Accuracies are fractions, losses are in nats, and missing figures are NaN.
+    Accuracies are fractions, and losses are in nats. A row has no key for a missing figure.
     """
-    rows = [
+    return [
         {**experiment, "split": split, **figures}
         for experiment in _experiments(architecture, dataset)
         for split, figures in experiment["figures"].items()
     ]
-    whole = dict.fromkeys(("parameters", "steps", "batch_size"), "Int64")
-    return pd.DataFrame(rows, columns=COLUMNS).astype(whole)
 
 
-@cache
 def best_reported(
     architecture: str, dataset: str, parameters: int | None = None
 ) -> tuple[float | None, str]:
@@ -99,17 +79,18 @@ def best_reported(
 
     A network is known by its name. With its number of ``parameters``, networks of that name count
     only if their size is not given, or within a tenth of it. Without any, it is ``(None, "")``.
+    Training images do not count.
     """
-    rows = reported_results(architecture, dataset)
-    rows = rows[rows["top1"].notna() & (rows["split"] != "train")]
-    if parameters:
-        sizes = rows["parameters"].astype(float).fillna(parameters)
-        rows = rows[(sizes / parameters - 1).abs() < 0.1]
-    rows = rows.assign(other=rows["split"] != "test")
-    rows = rows.sort_values(["other", "top1"], ascending=[True, False]).to_dict("records")
+    rows = [
+        row
+        for row in reported_results(architecture, dataset)
+        if "top1" in row
+        and row["split"] != "train"
+        and not (parameters and abs(row.get("parameters", parameters) / parameters - 1) > 0.1)
+    ]
     if not rows:
         return None, ""
-    best = rows[0]
+    best = max(rows, key=lambda row: (row["split"] == "test", row["top1"]))
     splits = {"test": "", "unclear": ", split unclear"}
     return best["top1"], reporter(best) + splits.get(best["split"], f", {best['split']}")
 
