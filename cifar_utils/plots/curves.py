@@ -26,7 +26,6 @@ from cifar_utils.text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
 
     from cifar_utils.training.history import History
     from cifar_utils.training.trials import Trial
@@ -52,8 +51,7 @@ def plot_curves(
     diverged: Collection[str] = (),
     kept: tuple[int, str] | None = None,
     title: str | None = None,
-    figure: Figure | SubFigure | None = None,
-) -> Figure | SubFigure:
+) -> Figure:
     """Draw values by epoch: a panel for each column, a line for each table.
 
     Names that contain "accuracy" get an axis in percent. Losses that are far above all others
@@ -72,15 +70,13 @@ def plot_curves(
         An epoch to mark with a dotted line, and the line's label.
     title
         A title above the legend.
-    figure
-        The figure to draw on; None for a new one.
 
     """
     labels = list(dict.fromkeys(label for label, _ in curves))
     names = list(dict.fromkeys(name for _, table in curves for name in table))
     longest = max([table.index.max() for _, table in curves if len(table)], default=1)
     heights = [1.3 if name == RATE else 3 for name in names]
-    figure = figure or Figure(figsize=(WIDTH, 0.8 + sum(heights)))
+    figure = Figure(figsize=(WIDTH, 0.8 + sum(heights)))
     grid = figure.subplots(len(names), sharex=True, height_ratios=heights, squeeze=False)
     panels = dict(zip(names, grid[:, 0], strict=True))
     for label, table in reported:

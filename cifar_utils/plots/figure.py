@@ -12,7 +12,7 @@ from html import escape
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which differ for every kind of colour vision.
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8a8a"
@@ -72,7 +72,7 @@ def share_axis(axis: Axis) -> None:
     axis.set_major_formatter(lambda fraction, _: f"{100 * fraction:.4g}%")
 
 
-def add_legend(figure: Figure | SubFigure, axes: Axes, title: str | None = None) -> None:
+def add_legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
     """Add a legend above ``axes``; long names are wrapped and take fewer columns."""
     named = axes.get_legend_handles_labels()
     named = {label: handle for handle, label in zip(*named, strict=True)}
@@ -87,6 +87,6 @@ def add_legend(figure: Figure | SubFigure, axes: Axes, title: str | None = None)
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)  # a name may hold dollar signs
-    if isinstance(figure, Figure):  # the legend takes no height from the axes
-        lines = math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
-        figure.set_figheight(figure.get_figheight() + 1.6 * size / 72 * (lines - 1))
+    # The legend takes no height from the axes.
+    lines = math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
+    figure.set_figheight(figure.get_figheight() + 1.6 * size / 72 * (lines - 1))

@@ -1,7 +1,4 @@
-"""Write RESULTS.md and README's table from the records of the published runs.
-
-``python -m cifar_utils.reporting.results`` writes both.
-"""
+"""Write RESULTS.md and README's table from the records of the published runs."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
 from cifar_utils.reporting.parameters import read_question
-from cifar_utils.reporting.runs import list_notebooks, project_folder
+from cifar_utils.reporting.runs import list_notebooks
 from cifar_utils.runs.answer import steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
@@ -318,8 +315,3 @@ def _page(run: Run, root: Path) -> str:
 
 def _link(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
-
-
-if __name__ == "__main__":
-    for written in write_results(project_folder()):
-        print(f"results: {written.name}")
