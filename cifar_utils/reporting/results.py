@@ -18,7 +18,7 @@ from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
 from cifar_utils.reporting.parameters import read_question
 from cifar_utils.reporting.runs import list_notebooks
-from cifar_utils.runs.answer import steps_to_target
+from cifar_utils.runs.answer import called, steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     ABSENT,
@@ -276,7 +276,7 @@ def _trials(run: Run, root: Path) -> str:
         share = trial["val_accuracy"]
         history = trial.get("history")  # a search keeps none
         row = {
-            "trial": f"`{trial['name']}`",
+            "trial": called(trial, "``"),
             "epochs": str(trial["epochs"]),
             "validation top-1": "diverged" if share is None else _with_interval(share, record),
             "after the last epoch": percent(history[-1]["val_accuracy"], 2) if history else ABSENT,

@@ -95,18 +95,18 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     best, *others = sorted(trials, key=lambda trial: -trial["val_accuracy"])
     others.sort(key=lambda trial: trial is not trials[0])  # what the others are set against
     gains = {
-        _called(other): _gain(best["val_accuracy"], other["val_accuracy"], images)
+        called(other): _gain(best["val_accuracy"], other["val_accuracy"], images)
         for other in others
     }
     better = [
         f"{name} by {gain:.1f} ({told})" for name, (gain, low, told) in gains.items() if low > 0
     ]
     alike = [f"{name} ({told})" for name, (_, low, told) in gains.items() if low <= 0]
-    steps = {_called(trial): steps_to_target(record, trial) for trial in trials}
+    steps = {called(trial): steps_to_target(record, trial) for trial in trials}
     fewest = min(filter(None, steps.values()), default=None)
     sentences = [
         f"Of {len(trials)} trainings of {best['epochs']} epochs each, one seed, the best on "
-        f"{images:,} validation images is {_called(best)} with {percent(best['val_accuracy'])}."
+        f"{images:,} validation images is {called(best)} with {percent(best['val_accuracy'])}."
     ]
     if better:
         points = "points of accuracy (95% interval in parentheses)"
@@ -121,11 +121,11 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
             f"The first to classify {target} of them correctly, after {fewest:,} steps: {first}."
         )
     trained = [
-        f"{_called(trial)} {percent(trial['history'][-1]['accuracy'])}"
+        f"{called(trial)} {percent(trial['history'][-1]['accuracy'])}"
         for trial in (best, *others)
         if trial.get("history")  # a search keeps none
     ]
-    if trained:
+    if len(trained) > 1:
         learned = listed(_few(trained))
         sentences.append(f"Accuracy on training images in the last epoch: {learned}.")
     test, network = record.scores["test"], record.model["architecture"]
@@ -150,10 +150,10 @@ def _few(names: list[str], most: int = 4) -> list[str]:
     return names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} others"]
 
 
-def _called(trial: dict[str, Any]) -> str:
+def called(trial: dict[str, Any], marks: str = "“”") -> str:
     """A trial's name in quotation marks or, for a numbered trial of a search, with its values."""
     if not trial["name"].isdigit():
-        return f"“{trial['name']}”"
+        return f"{marks[0]}{trial['name']}{marks[1]}"
     values = [f"{key.replace('_', ' ')} {value:g}" for key, value in trial["values"].items()]
     return f"trial {trial['name']} ({', '.join(values)})"
 
