@@ -87,7 +87,7 @@ class Share(WorkerPlugin):
                 os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
         tempfile.tempdir = self.scratch
         # A terminal sends these to all processes. The command itself ends its workers.
-        for name in {"SIGINT", "SIGHUP"} & set(dir(signal)):
+        for name in {"SIGINT", "SIGHUP", "SIGTERM"} & set(dir(signal)):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
