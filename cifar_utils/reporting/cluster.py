@@ -86,7 +86,8 @@ class Share(WorkerPlugin):
             if len(self.cores) > len(self.gpus):  # TensorFlow would fill a shared GPU
                 os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
         tempfile.tempdir = self.scratch
-        # A terminal sends these to all processes. The command itself ends its workers.
+        # A terminal, or one who stops a whole process group, sends these to all of its processes.
+        # The command itself ends its workers.
         for name in {"SIGINT", "SIGHUP", "SIGTERM"} & set(dir(signal)):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
