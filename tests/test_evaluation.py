@@ -240,17 +240,33 @@ class LooksAtOnePixel:
 def test_views_are_the_image_its_mirror_and_both_shifted_along_the_diagonal():
     image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1).repeat(3, axis=-1)
     split, names = Split(image, np.array([0])), ("a", "b")
-    by_views = evaluate_views(LooksAtOnePixel(), split, names)
+    by_views = evaluate_views(LooksAtOnePixel(), split, names, unsure=1)
     # The image holds 5 there and its mirror 6; shifted, they hold 0 and 1, then 10 and 11.
-    expected = {1: 5, 2: 5.5, 6: (5.5 + (0.5 + 10.5) / 2) / 2}
+    expected = {1: 5, 6: (5.5 + (0.5 + 10.5) / 2) / 2}
     for views, logit in expected.items():
         odds = np.log(np.divide(*by_views[views].probabilities[0].astype(float)))
         assert odds == pytest.approx(logit - 0.5, rel=1e-3)
     plain = evaluate(LooksAtOnePixel(), split, names)
     assert np.array_equal(by_views[1].probabilities, plain.probabilities)
     table = compare_views(by_views)
-    assert list(table.index) == ["1 view", "2 views", "6 views"]
+    assert list(table.index) == ["1 view", "6 views"]
     assert set(table["top-1"]) == {"100.00% (20.7 to 100.0%)"}
+
+
+@pytest.mark.parametrize(("unsure", "moved"), [(0, 0), (0.1, 1), (0.5, 5), (1, 10)])
+def test_the_least_certain_images_alone_have_six_views(unsure, moved):
+    images = np.zeros((10, 4, 4, 3), np.uint8)
+    images[:, 1, 1] = np.arange(10)[::-1, None] + 1  # the lower the less certain, and 0 all around
+    split = Split(images, np.zeros(10, int))
+    one, six = evaluate_views(LooksAtOnePixel(), split, ("a", "b"), unsure).values()
+    differ = (one.probabilities != six.probabilities).any(axis=1)
+    assert list(np.flatnonzero(differ)) == list(range(10))[10 - moved :]
+
+
+def test_a_share_of_unsure_images_is_one():
+    split = Split(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, int))
+    with pytest.raises(InputError, match="unsure is 1.5; it must be"):
+        evaluate_views(LooksAtOnePixel(), split, ("a", "b"), 1.5)
 
 
 def test_top_k_side_by_side():

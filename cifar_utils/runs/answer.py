@@ -61,8 +61,10 @@ def _trained(record: RunRecord) -> str:
 def classified(record: RunRecord, network: str, share: str, told: str) -> str:
     """A sentence with a share of the test images, in words, and what is ``told`` of it."""
     test, data = record.scores["test"], record.dataset
-    views, epochs = record.parameters.get("views", 1), len(record.history)
-    seen = f", by {views} views of each" if views > 1 else ""
+    epochs, unsure = len(record.history), record.parameters.get("unsure", 0)
+    seen = f", by 6 views of the {unsure:.0%} that are least certain by one" if unsure else ""
+    if record.parameters.get("views") == 6:  # of older runs
+        seen = ", by 6 views of each"
     return (
         f"{network} classifies {share} of {test['n']:,} test images of {data['name']} correctly"
         f"{seen}, after {epochs} epoch{'s' * (epochs != 1)} of {data['train']:,} images ({told})."

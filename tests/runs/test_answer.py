@@ -36,8 +36,8 @@ def test_one_training_is_set_beside_the_best_figure_reported_of_its_network():
 
 def test_views_of_an_image_are_told():
     seen = record()
-    seen.parameters["views"] = 6
-    assert "correctly, by 6 views of each," in answer(seen)
+    seen.parameters["unsure"] = 0.4
+    assert "correctly, by 6 views of the 40% that are least certain by one," in answer(seen)
 
 
 def test_near_chance_nothing_is_claimed():
