@@ -117,7 +117,7 @@ def render_table(folder: Path, root: Path) -> str:
 
 
 def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configuration, str]]]:
-    """Configurations and their answers to each notebook's question, by the notebook's name.
+    """Configurations and their answers' first paragraphs, by the notebook's name.
 
     For each kind of network and dataset, they are those with the most training images. A run that
     compares several trainings is another kind than a run of one.
@@ -127,7 +127,8 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configurati
         record, network = group.record, group.network.partition("(")[0]
         kind = (group.board["dataset"][0], network, bool(record.trials))
         with suppress(KeyError, TypeError):  # a record without all test figures
-            row = len(record.history) * record.dataset["train"], group, group.answer
+            told = group.answer.partition("\n\n")[0]
+            row = len(record.history) * record.dataset["train"], group, told
             found.setdefault(record.notebook, {}).setdefault(kind, []).append(row)
     return {
         notebook: [

@@ -14,11 +14,12 @@ TARGET = 0.94  # report A's target accuracy; it does not give the k of its top-k
 
 
 def answer(record: RunRecord) -> str:
-    """A run's answer to its notebook's question, in plain text.
+    """A run's answer to its notebook's question, in plain text; the first paragraph stands alone.
 
     For one training, it gives the network's accuracy and the best one that others report on test
     images. For several, it names the best on the validation images, and the others from which these
-    images can tell it. For a test accuracy near chance, it says only that.
+    images can tell it; a second paragraph has steps, training accuracy and test accuracy. For a
+    test accuracy near chance, it says only that.
     """
     test = record.scores["test"]
     if near_chance(record):
@@ -116,10 +117,11 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     if alike:
         sentences.append(f"These images can't tell it from {listed(_few(alike))}.")
     sentences.append("Another seed may give another order.")
+    more = []
     if fewest:
         first = listed([name for name, count in steps.items() if count == fewest])
         target = percent(record.parameters["target_accuracy"], 0)
-        sentences.append(
+        more.append(
             f"The first to classify {target} of them correctly, after {fewest:,} steps: {first}."
         )
     trained = [
@@ -129,11 +131,11 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     ]
     if len(trained) > 1:
         learned = listed(_few(trained))
-        sentences.append(f"Accuracy on training images in the last epoch: {learned}.")
+        more.append(f"Accuracy on training images in the last epoch: {learned}.")
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
-    sentences.append(f"Tested: {classified(record, network, percent(test['top1']), told)}")
-    return " ".join(sentences)
+    more.append(f"Tested: {classified(record, network, percent(test['top1']), told)}")
+    return f"{' '.join(sentences)}\n\n{' '.join(more)}"
 
 
 def steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:
