@@ -265,7 +265,7 @@ def test_the_least_certain_images_alone_have_six_views(unsure, moved):
 
 def test_a_share_of_unsure_images_is_one():
     split = Split(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, int))
-    with pytest.raises(InputError, match="unsure is 1.5; it must be"):
+    with pytest.raises(InputError, match=r"unsure is 1\.5; it must be"):
         evaluate_views(LooksAtOnePixel(), split, ("a", "b"), 1.5)
 
 
