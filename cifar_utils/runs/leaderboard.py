@@ -84,8 +84,8 @@ class Configuration:
 
     @property
     def network(self) -> str:
-        """The network with its options, as the parameter gives it."""
-        return str(self.record.parameters.get("architecture") or self.board["architecture"][0])
+        """The network that was tested, with its options."""
+        return str(self.board["architecture"][0])
 
     @property
     def settings(self) -> dict[str, Any]:

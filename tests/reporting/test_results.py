@@ -50,7 +50,8 @@ def rows(text, head):
 def test_a_row_of_figures_says_what_the_records_say(add, published, tmp_path):
     for seed, top1 in ((0, 0.6), (1, 0.62)):
         add(f"r-s{seed}", seed=seed, top1=top1, train=60.0 + seed, commit="abcdef0123+changes")
-    add("alone", top1=0.5, commit=None, given={"architecture": "tiny(2)"})
+    searched = {"architecture": "tiny"}  # what was tested has a value that the search found
+    add("alone", top1=0.5, commit=None, architecture="tiny(width=2)", given=searched)
     seeds, alone = rows(render_results(published, tmp_path), "top-5")
     assert seeds["run"] == (
         "r, seeds [0](reports/published/r-s0/record.json), [1](reports/published/r-s1/record.json)"
@@ -60,7 +61,7 @@ def test_a_row_of_figures_says_what_the_records_say(add, published, tmp_path):
     assert seeds["training"] == "1 min 0 s to 1 min 1 s"
     assert seeds["commit"] == "abcdef01 + changes"
     assert alone["run"] == "[alone](reports/published/alone/record.json)"
-    assert alone["network"] == "`tiny(2)`"
+    assert alone["network"] == "`tiny(width=2)`"
     assert (alone["top-1"], alone["95% interval"]) == ("50.00%", "49.0 to 51.0%")
     assert (alone["top-5"], alone["training"]) == ("99.10%", "1 min 0 s")
     assert (alone["epochs"], alone["reported"]) == ("2 of 900 images", "–")
