@@ -127,8 +127,8 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configurati
         record, network = group.record, group.network.partition("(")[0]
         kind = (group.board["dataset"][0], network, bool(record.trials))
         with suppress(KeyError, TypeError):  # a record without all test figures
-            told = group.answer.partition("\n\n")[0]
-            row = len(record.history) * record.dataset["train"], group, told
+            seen = len(record.history) * record.dataset["train"]
+            row = seen, group, group.answer.partition("\n\n")[0]
             found.setdefault(record.notebook, {}).setdefault(kind, []).append(row)
     return {
         notebook: [

@@ -126,7 +126,7 @@ def test_runs_of_another_budget_network_or_seed_alone_are_no_comparison(
     add, published, tmp_path, given
 ):
     add("a")
-    add("b", given=given)
+    add("b", given=given, architecture=given.get("architecture", "tiny"))
     assert rows(render_results(published, tmp_path), "differs in") == []
 
 
