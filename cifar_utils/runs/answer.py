@@ -63,9 +63,9 @@ def classified(record: RunRecord, network: str, share: str, told: str) -> str:
     """A sentence with a share of the test images, in words, and what is ``told`` of it."""
     test, data = record.scores["test"], record.dataset
     epochs, unsure = len(record.history), record.parameters.get("unsure", 0)
-    seen = f", by 6 views of the {unsure:.0%} that are least certain by one" if unsure else ""
-    if record.parameters.get("views") == 6:  # of older runs
-        seen = ", by 6 views of each"
+    views = 6 if unsure else record.parameters.get("views", 1)  # older runs have `views`
+    whose = f"the {unsure:.0%} that are least certain by one" if 0 < unsure < 1 else "each"
+    seen = f", by {views} views of {whose}" if views > 1 else ""
     return (
         f"{network} classifies {share} of {test['n']:,} test images of {data['name']} correctly"
         f"{seen}, after {epochs} epoch{'s' * (epochs != 1)} of {data['train']:,} images ({told})."

@@ -34,10 +34,20 @@ def test_one_training_is_set_beside_the_best_figure_reported_of_its_network():
     assert "Reported" not in answer(record(architecture="no such network"))
 
 
-def test_views_of_an_image_are_told():
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"unsure": 0.4}, ", by 6 views of the 40% that are least certain by one,"),
+        ({"unsure": 1.0}, ", by 6 views of each,"),
+        ({"unsure": 0.0}, ","),
+        ({"views": 6}, ", by 6 views of each,"),  # runs before `unsure`
+        ({"views": 2}, ", by 2 views of each,"),
+    ],
+)
+def test_views_of_an_image_are_told(given, told):
     seen = record()
-    seen.parameters["unsure"] = 0.4
-    assert "correctly, by 6 views of the 40% that are least certain by one," in answer(seen)
+    seen.parameters.update(given)
+    assert f"correctly{told} after" in answer(seen)
 
 
 def test_near_chance_nothing_is_claimed():
