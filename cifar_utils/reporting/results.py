@@ -124,8 +124,8 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configurati
     """
     found: dict[str, dict[tuple[Any, ...], list[tuple[int, Configuration, str]]]] = {}
     for group in groups:
-        record, network = group.record, group.network.partition("(")[0]
-        kind = (group.board["dataset"][0], network, bool(record.trials))
+        record = group.record
+        kind = (group.board["dataset"][0], group.kind, bool(record.trials))
         with suppress(KeyError, TypeError):  # a record without all test figures
             seen = len(record.history) * record.dataset["train"]
             row = seen, group, group.answer.partition("\n\n")[0]

@@ -125,7 +125,7 @@ def _embedded(group: Configuration, places: dict[Run, tuple[int, int]]) -> dict[
     return {
         "name": group.name,
         "dataset": group.board["dataset"][0],
-        "kind": group.network.partition("(")[0],
+        "kind": group.kind,
         "top1": [group.mean("top1"), low, high],
         "accuracy": spread(group.board["top1"].dropna().tolist()),
         "seconds": group.mean("train_seconds"),

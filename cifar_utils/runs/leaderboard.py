@@ -88,6 +88,11 @@ class Configuration:
         return str(self.board["architecture"][0])
 
     @property
+    def kind(self) -> str:
+        """The network without its options: ``"resnet18"`` of ``"resnet18(dropout=0.5)"``."""
+        return self.network.partition("(")[0]
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Its parameters without the seed and the output, by name."""
         given = self.record.parameters
@@ -217,9 +222,9 @@ def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
     """
     found: dict[str, list[Configuration]] = {}
     for group in groups:
-        record, kind = group.record, group.network.partition("(")[0]
+        record = group.record
         images = [record.dataset.get(key) for key in ("name", "train", "validation", "test")]
-        key = [record.notebook, kind, images, record.parameters.get("epochs")]
+        key = [record.notebook, group.kind, images, record.parameters.get("epochs")]
         found.setdefault(str(key), []).append(group)
     for alike in found.values():
         first = min(alike, key=lambda one: sum(len(one.differing(other)) for other in alike))
