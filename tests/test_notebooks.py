@@ -23,6 +23,7 @@ from cifar_utils.runs.record import RunRecord
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
 # Two trials of one size: which of them is the better one may hang on the backend.
+# Which images are the least certain may hang on the precision, so all have six views.
 FEW = {
     "01_vgg_like": {"architecture": "cifarnet(width=0.25)"},
     "02_resnet": {"architectures": "resnet20(residual=False)"},
