@@ -43,6 +43,8 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     # dask would limit libraries to one thread; they use all cores that a worker may use.
     "distributed.nanny.pre-spawn-environ": {},
+    # It would look at a run's stack a hundred times a second.
+    "distributed.worker.profile.enabled": False,
 }
 
 
