@@ -424,13 +424,13 @@ class _Tuner(kt.Tuner):
             try:
                 # Values name a training, so one that Hyperband continues finds its checkpoint.
                 rows = self.train(values, until)[1].epochs[:until]
-            except TrainingDiverged:
-                rows = []
-            score = rows[best_epoch(rows) - 1] if rows else {}
+                score = rows[best_epoch(rows) - 1]
+            except TrainingDiverged as error:
+                rows, score = error.history.epochs, {}
             scores = {key: score.get(key) for key in ("val_accuracy", "val_loss")}
             first = own.get("tuner/initial_epoch", 0)
             seconds = sum(row["seconds"] for row in rows[first:])
-            scores |= {"epochs": len(rows) or first, "seconds": seconds}
+            scores |= {"epochs": len(rows), "seconds": seconds}
             write_atomically(file, json.dumps(scores))
         continues = str(int(before) + 1) if before else None
         return Trial(name=str(number), continues=continues, values=values, **_read(file))

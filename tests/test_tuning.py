@@ -162,9 +162,12 @@ def test_a_trial_that_diverges_counts_as_no_image_right(search, played, monkeypa
     play = tuning.fit
 
     def diverging(*args, learning_rate, **options):
+        history = play(*args, **options)
         if learning_rate > 0.01:
-            raise TrainingDiverged("the loss became nan")
-        return play(*args, **options)
+            error = TrainingDiverged("the loss became nan")
+            error.history = History(history.epochs[:2], 2)
+            raise error
+        return history
 
     monkeypatch.setattr(tuning, "fit", diverging)
     trials = search(trials=12).trials
@@ -172,6 +175,7 @@ def test_a_trial_that_diverges_counts_as_no_image_right(search, played, monkeypa
     diverged = [trial for trial in trials if trial.val_accuracy is None]
     assert 3 < len(diverged) < 12
     assert all(trial.values["learning_rate"] > 0.01 for trial in diverged)
+    assert {(trial.epochs, trial.seconds) for trial in diverged} == {(2, 2.0)}
     with pytest.raises(TrainingDiverged, match="all 2 trials diverged: lower"):
         search("learning_rate(0.02, 0.1)", trials=2)
 
