@@ -227,9 +227,9 @@ def gn_resnet(
 ):
     """Our own compact residual network of report A's size, with group normalization.
 
-    It has at most as many parameters as report A's network, ``report_a``. At ``width`` w these are
-    9 w² + 30 w + 6 + 3 for each class. For 10 classes that is 10,212 at width 32, 15,636 at 40 and
-    93,036 at 100.
+    For 10 classes, it has at most as many parameters as report A's network, ``report_a``. At
+    ``width`` w these are 9 w² + 30 w + 36: 10,212 at width 32, 15,636 at 40 and 93,036 at 100. Each
+    other class adds w + 1, and only 3 to ``report_a``.
 
     A 3×3 convolution is followed by three residual blocks, each after a max-pooling of 2. A block
     is several rounds of group normalization, ReLU and a separable convolution: 3×3 on each channel
