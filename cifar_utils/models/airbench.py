@@ -83,7 +83,7 @@ class PatchWhitening(layers.Conv2D):
     divided by the square root of its eigenvalue, and their negatives: 24 for 2 × 2 pixels in
     colour. Patches of grey images vary in four directions alone. The filters of these four are then
     repeated in place of the others. :meth:`whiten` sets the filters. The bias is trained in the
-    first ``bias_epochs`` epochs and constant later.
+    first ``bias_epochs`` epochs. Later its gradient is zero, and only momentum still moves it.
     """
 
     def __init__(self, *args, bias_epochs: int = 3, **kwargs):
