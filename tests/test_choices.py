@@ -380,6 +380,7 @@ def test_what_is_refused_without_keras_is_refused_with_it(kind):
         ("architecture", "resnet20(dropuot=0.5)", "did you mean 'dropout'?"),
         ("schedule", "cosine(warmup=2.0", "is not of the form"),
         ("schedules", "linear; cosine(warmup=2.0)", "cosine warmup is 2.0; it must be at least 0"),
+        ("schedule", "exponential(1.5)", "exponential factor is 1.5; it must be above 0, below 1"),
         ("schedule", "linear, step", "exactly one"),
         ("optimizer", "sgd(momentun=0.9)", "did you mean 'momentum'?"),
         ("space", "width(8)", "missing a required argument: 'high'"),

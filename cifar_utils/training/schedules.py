@@ -75,6 +75,7 @@ def constant(learning_rate: float, steps: int, epochs: int):
 
 def exponential(learning_rate: float, steps: int, epochs: int, factor: float = 0.99):
     """Multiply the rate by ``factor`` after every epoch (report D)."""
+    check_bounds("exponential factor", factor, "above 0, below 1")
     return step(learning_rate, steps, epochs, every=1, factor=factor)
 
 
