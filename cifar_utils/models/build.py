@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from textwrap import dedent
 
@@ -146,12 +147,13 @@ def _sources(function: Callable, seen: set[Callable]) -> Iterator[str]:
     seen.add(function)
     source = _source(function)
     yield source
-    for node in ast.walk(ast.parse(source)):
-        called = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
-        module = getattr(called, "__module__", None) or ""
-        own = module == function.__module__ or module.startswith(f"{__package__}.")
-        if inspect.isfunction(called) and own and called not in seen:
-            yield from _sources(called, seen)
+    with suppress(SyntaxError):  # the lines of a lambda may be a part of a statement
+        for node in ast.walk(ast.parse(source)):
+            called = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
+            module = getattr(called, "__module__", None) or ""
+            own = module == function.__module__ or module.startswith(f"{__package__}.")
+            if inspect.isfunction(called) and own and called not in seen:
+                yield from _sources(called, seen)
 
 
 def normalization_layer(kind: str, images: np.ndarray) -> keras.Layer:

@@ -214,3 +214,10 @@ def test_the_source_of_a_network_has_the_functions_it_calls():
     assert defined(functools.partial(tiny, width=8)) == [
         "tiny", "conv_bn_relu", "conv", "normal", "batch_norm", "_pooled",
     ]  # fmt: skip
+
+
+def test_the_source_of_a_lambda_may_be_a_part_of_a_statement():
+    networks = {
+        "own": lambda x, classes: keras.layers.Dense(classes)(_pooled(x)),
+    }
+    assert network_source(networks["own"]).strip().startswith('"own": lambda x, classes')
