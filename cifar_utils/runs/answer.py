@@ -34,9 +34,12 @@ def answer(record: RunRecord) -> str:
 
 
 def near_chance(record: RunRecord) -> bool:
-    """Whether the test accuracy's 95% interval goes below 1.5 times the accuracy of guessing."""
-    test = record.scores["test"]
-    return test["top1_interval"][0] < 1.5 * _chance(test)
+    """Whether the test accuracy's 95% interval goes below 1.5 times the accuracy of guessing.
+
+    Of fewer than 5 classes, below the accuracy of guessing and 10 percentage points.
+    """
+    chance = _chance(record.scores["test"])
+    return record.scores["test"]["top1_interval"][0] < chance + min(chance / 2, 0.1)
 
 
 def _chance(test: dict[str, Any]) -> float:

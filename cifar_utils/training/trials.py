@@ -204,7 +204,7 @@ def describe_trials(trials: Iterable[Trial]) -> str:
         chance = 1 / trial.model.output_shape[-1]
         if trial.diverged:
             sentences.append(f"In “{trial.name}”, {trial.diverged}.")
-        elif trial.accuracy < 1.5 * chance:
+        elif trial.accuracy < chance + min(chance / 2, 0.1):  # 1.5 times, of 5 classes or more
             sentences.append(f"“{trial.name}” never left chance, {percent(chance)}.")
         elif trial.history.epochs[-1]["val_accuracy"] < trial.accuracy / 2:
             sentences.append(f"“{trial.name}” collapsed: from {_best(trial)} to {_last(trial)}.")

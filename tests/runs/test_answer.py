@@ -54,6 +54,8 @@ def test_near_chance_nothing_is_claimed():
     told = answer(record(0.25, trials=[("one", 0.9, 2), ("other", 0.5, 2)]))
     assert "too small to tell" in told
     assert "20.0%" in told
+    assert "too small to tell" in answer(record(0.60, per_class=dict.fromkeys("ab")))
+    assert "70.0% of 10,000" in answer(record(0.70, per_class=dict.fromkeys("ab")))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_a_target_ends_each_trial(digits):
 
 
 def test_words_say_the_order_and_who_fell_by_the_way(trials):
-    words = describe_trials(trials)
+    words, two_classes = describe_trials(trials), SimpleNamespace(output_shape=(None, 2))
     assert words.index("“fast”") < words.index("“slow”")
     assert "In “far too fast”, the loss became" in words
     assert "collapsed" not in words
@@ -86,6 +87,11 @@ def test_words_say_the_order_and_who_fell_by_the_way(trials):
     assert "“slow” collapsed: from 80.0% (epoch 1) to 10.0%." in describe_trials([fallen])
     still = replace(trials[0], history=History(rows[1:], 1))
     assert "“slow” never left chance, 10.0%." in describe_trials([still])
+    of_two = [replace(trials[0], history=History(rows[:1], 1), model=two_classes)]
+    rows[0]["val_accuracy"] = 0.7
+    assert "chance" not in describe_trials(of_two)
+    rows[0]["val_accuracy"] = 0.55
+    assert "“slow” never left chance, 50.0%." in describe_trials(of_two)
 
 
 def test_trials_killed_between_two_of_them_go_on(build, digits, tmp_path):
