@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import tempfile
 import time
 import warnings
@@ -33,8 +32,6 @@ import keras_tuner as kt  # isort: skip
 
 TRAINED = ("learning_rate", "weight_decay")  # options of fit; all others are the network's
 OBJECTIVE, DONE = "val_accuracy", "trials.json"
-# With 1,000 images, the standard error of an accuracy of 50% is 1.6 percentage points.
-ENOUGH_IMAGES, ENOUGH_TRIALS = 1000, 5
 
 
 @dataclass(frozen=True, repr=False)
@@ -156,15 +153,12 @@ class Search:
         All trials, in the order in which they began.
     model, history
         Of the best trial: the model has the weights of its best epoch.
-    images
-        The number of validation images.
 
     """
 
     trials: list[Trial]
     model: keras.Model
     history: History
-    images: int
 
     @property
     def best(self) -> Trial:
@@ -188,25 +182,6 @@ class Search:
             for trial in ranked[:count]
         }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
-
-    def __repr__(self) -> str:
-        """The best values, and their gain over the median trial of as many epochs."""
-        best = self.best
-        peers = [t.val_accuracy for t in self.trials if t.epochs == best.epochs]
-        peers = [accuracy for accuracy in peers if accuracy is not None]
-        trials = f"{len(peers)} trial{'s' * (len(peers) != 1)}"
-        if self.images < ENOUGH_IMAGES or len(peers) < ENOUGH_TRIALS:
-            return (
-                f"This run is too small to tell which values are best. It compares {trials} on "
-                f"{self.images:,} validation images; it takes {ENOUGH_TRIALS} trials and "
-                f"{ENOUGH_IMAGES:,} images."
-            )
-        gain = 100 * (best.val_accuracy - statistics.median(peers))
-        return (
-            f"The best of {trials} has {_words(best.values)}. It classifies "
-            f"{percent(best.val_accuracy)} of {self.images:,} validation images correctly, "
-            f"{gain:.1f} percentage points more than the median trial."
-        )
 
 
 class _Bayesian(kt.oracles.BayesianOptimizationOracle):
@@ -316,7 +291,7 @@ def tune(
             raise TrainingDiverged(
                 f"all {len(found)} trials diverged: lower learning_rate in space"
             )
-        return Search(found, *train(best.values, best.epochs), len(data.validation.labels))
+        return Search(found, *train(best.values, best.epochs))
 
 
 def _forget_graphs() -> None:

@@ -339,7 +339,7 @@ def trial(name="1", **change):
 
 def test_a_search_prints_as_a_table():
     trials = [trial("1"), trial("2", val_loss=0.5), trial("3", val_accuracy=None, val_loss=None)]
-    found = Search(trials, None, None, 1000)
+    found = Search(trials, None, None)
     assert found.best.name == "2"
     table = found.table()
     assert list(table.index) == ["2", "1", "3"]
@@ -347,23 +347,8 @@ def test_a_search_prints_as_a_table():
     assert list(found.table(1).columns) == [
         "validation accuracy", "width", "learning_rate", "epochs", "time",
     ]  # fmt: skip
-    further = Search([*trials, trial("4", continues="2")], None, None, 1000)
+    further = Search([*trials, trial("4", continues="2")], None, None)
     assert list(further.table()["continues"]) == ["", "", "2", ""]
-
-
-def test_the_answer_compares_the_best_with_the_median_of_trials_as_long():
-    short = trial("1", epochs=1, val_accuracy=0.1)
-    long = [trial(str(n), val_accuracy=n / 10) for n in range(2, 7)]
-    diverged = trial("7", val_accuracy=None, val_loss=None)
-    assert repr(Search([short, *long, diverged], None, None, 5000)) == (
-        "The best of 5 trials has width 8, learning_rate 0.0123. It classifies 60.0% of 5,000 "
-        "validation images correctly, 20.0 percentage points more than the median trial."
-    )
-    for few, images in ((long[1:], 5000), (long, 999)):
-        assert f"{len(few)} trials on {images:,} validation images" in repr(
-            Search(few, None, None, images)
-        )
-        assert "too small to tell" in repr(Search(few, None, None, images))
 
 
 def test_a_space_is_read_from_text():
