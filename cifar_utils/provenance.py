@@ -187,7 +187,8 @@ def _accelerators(backend: str) -> list[str]:
         cuda = sys.modules["torch"].cuda
         return [cuda.get_device_name(i) for i in range(cuda.device_count())]
     devices = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
-    return (gpu_names() if devices else []) or devices
+    # The driver also names GPUs that this process may not use.
+    return (gpu_names() if devices else [])[: len(devices)] or devices
 
 
 def gpu_names() -> list[str]:

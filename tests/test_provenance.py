@@ -116,6 +116,18 @@ def test_environment_says_what_ran():
     assert json.loads(json.dumps(facts)) == facts
 
 
+def test_only_the_gpus_that_the_backend_computes_on_are_named(tmp_path, monkeypatch):
+    import keras
+
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho NVIDIA A; echo NVIDIA A\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for devices, names in ((["gpu:0"], ["NVIDIA A"]), (["cpu:0"], [])):
+        monkeypatch.setattr(keras.distribution, "list_devices", lambda devices=devices: devices)
+        assert describe_environment("float32")["accelerators"] == names
+
+
 def test_commit_is_of_the_file_s_own_repository(tmp_path):
     def git(*command):
         who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
