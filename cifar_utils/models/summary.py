@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from keras import layers
 
 from cifar_utils.backend import keras
+from cifar_utils.errors import InputError
 from cifar_utils.text import compact
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def summarize(model: keras.Model) -> ModelSummary:
 
     Raises
     ------
-    TypeError
+    InputError
         Where a layer has a kernel, but operations of its kind can't be counted.
+
     """
     import pandas as pd
 
@@ -106,7 +108,10 @@ def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> 
     elif isinstance(layer, layers.SeparableConv2D):
         weights = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
     elif getattr(layer, "kernel", None) is not None:
-        raise TypeError(f"the operations of {type(layer).__name__} ({layer.name}) are not counted")
+        raise InputError(
+            f"the operations of {type(layer).__name__} ({layer.name}) can't be counted; those of "
+            "Conv2D, DepthwiseConv2D, SeparableConv2D and Dense can"
+        )
     else:
         return 0
     shape = layer.compute_output_shape(taken) if taken else layer.output.shape
