@@ -119,8 +119,9 @@ def fit(
             "validation images; hold some out, or choose another schedule"
         )
     metrics = [accuracy, top5] if model.output_shape[-1] > 5 else [accuracy]
+    rate, precision = rate.peak if plateaus else rate, model.dtype_policy.name
     model.compile(
-        make_optimizer(optimizer, rate.peak if plateaus else rate, weight_decay, batch_size),
+        make_optimizer(optimizer, rate, weight_decay, batch_size, precision),
         loss=crossentropy(label_smoothing, batches.classes > 0),
         # Of bare functions Keras makes variables in the first step, and TensorFlow traces it twice.
         metrics=[keras.metrics.MeanMetricWrapper(each, each.__name__) for each in metrics],

@@ -5,8 +5,6 @@ import math
 import keras
 from keras import ops
 
-from cifar_utils.backend import choose_precision
-
 # Coefficients of a x + b x^3 + c x^5. Jordan found that they raise small singular values fastest.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -62,6 +60,8 @@ class Muon(keras.optimizers.Optimizer):
         The momentum of all weights that follow SGD.
     steps
         Steps of the Newton-Schulz iteration. With 0 the momentum is only scaled to norm 1.
+    matrix_dtype
+        The type in which that iteration computes; None for that of Keras's policy.
     weight_decay
         Decoupled: each step subtracts ``learning_rate * weight_decay`` of each weight that follows
         SGD. Filters have no decay, because their norm is set.
@@ -76,6 +76,7 @@ class Muon(keras.optimizers.Optimizer):
         bias_factor: float = 440.0,
         sgd_momentum: float = 0.85,
         steps: int = 3,
+        matrix_dtype: str | None = None,
         weight_decay: float | None = None,
         name: str = "muon",
         **kwargs,
@@ -85,8 +86,7 @@ class Muon(keras.optimizers.Optimizer):
             raise ValueError(f"steps is {steps}; it must be >= 0")
         self.momentum, self.sgd_momentum, self.steps = momentum, sgd_momentum, steps
         self.dense_factor, self.bias_factor = dense_factor, bias_factor
-        fast = choose_precision("auto") == "mixed_bfloat16"
-        self._matrix_dtype = "bfloat16" if fast else "float32"
+        self.matrix_dtype = matrix_dtype or keras.config.dtype_policy().compute_dtype
 
     def build(self, variables):
         if self.built:
@@ -116,12 +116,12 @@ class Muon(keras.optimizers.Optimizer):
         else:
             kept = variable * math.sqrt(filters) / (ops.norm(ops.reshape(variable, (-1,))) + 1e-7)
             matrix = ops.reshape(ahead, (-1, filters))
-            turn = orthogonalize(matrix, self.steps, self._matrix_dtype)
+            turn = orthogonalize(matrix, self.steps, self.matrix_dtype)
             turn = ops.reshape(turn, variable.shape)
         self.assign(variable, kept - learning_rate * turn)
 
     def get_config(self):
-        own = ("momentum", "dense_factor", "bias_factor", "sgd_momentum", "steps")
+        own = ("momentum", "dense_factor", "bias_factor", "sgd_momentum", "steps", "matrix_dtype")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 

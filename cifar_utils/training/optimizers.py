@@ -1,7 +1,6 @@
 """Optimizers by name, each a Keras one with the series' conventions."""
 
-import keras
-
+from cifar_utils.backend import dtype_policy, keras
 from cifar_utils.choices import parse_call
 from cifar_utils.errors import InputError
 
@@ -45,7 +44,11 @@ def muon(
 
 
 def make_optimizer(
-    text: str, learning_rate, weight_decay: float = 0.0, batch_size: int = 1
+    text: str,
+    learning_rate,
+    weight_decay: float = 0.0,
+    batch_size: int = 1,
+    precision: str = "auto",
 ) -> keras.optimizers.Optimizer:
     """The optimizer that a text such as ``"sgd(momentum=0.9)"`` names.
 
@@ -60,6 +63,8 @@ def make_optimizer(
         ``adamw``, which has its own default.
     batch_size
         Images in a batch; the gradient is of their mean loss.
+    precision
+        Of Muon's matrices, as for :func:`~cifar_utils.models.build_model`.
 
     Raises
     ------
@@ -69,7 +74,8 @@ def make_optimizer(
     """
     call = parse_call("optimizer", text)
     try:
-        optimizer = call(learning_rate, weight_decay or None, batch_size)
+        with dtype_policy(precision):
+            optimizer = call(learning_rate, weight_decay or None, batch_size)
     except (ValueError, TypeError) as error:
         raise InputError(f"optimizer {text!r}: {str(error).splitlines()[0]}") from error
     if optimizer.weight_decay:

@@ -134,7 +134,7 @@ def learning_rate_range(
             f"batch_size is {batch_size}, and there are {len(train.labels):,} images; take fewer"
         )
     rates = np.geomspace(lowest, highest, steps)
-    made = make_optimizer(optimizer, lowest, weight_decay, batch_size)
+    made = make_optimizer(optimizer, lowest, weight_decay, batch_size, model.dtype_policy.name)
     losses: list[float] = []
     blew_up = False
     with _steps(model, made, batches, seed) as step, progress_bar("rates", steps) as bar:

@@ -57,6 +57,18 @@ def test_filters_get_their_norm_and_an_orthogonal_step():
     np.testing.assert_allclose(found, scaled - 0.1 * along, atol=1e-3)
 
 
+@pytest.mark.parametrize(("precision", "kept"), [("float32", True), ("mixed_bfloat16", False)])
+def test_matrices_are_as_exact_as_the_run(precision, kept):
+    kernel, gradient = keras.Variable(noise(0, 3, 3, 2, 4)), noise(1, 3, 3, 2, 4)
+    optimizer = make_optimizer("muon", 1.0, precision=precision)
+    before = to_numpy(kernel) * np.sqrt(4) / np.linalg.norm(to_numpy(kernel))
+    optimizer.build([kernel])
+    optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
+    expected = to_numpy(orthogonalize(keras.ops.convert_to_tensor(gradient.reshape(18, 4))))
+    found = (before - to_numpy(kernel)).reshape(18, 4)
+    assert np.allclose(found, expected, atol=1e-5) == kept
+
+
 def test_a_filter_of_one_channel_keeps_its_norm_and_turns_by_the_rate():
     kernel, gradient = noise(0, 3, 3, 5, 1), noise(1, 3, 3, 5, 1)
     scaled, along = (x / np.linalg.norm(x, axis=(0, 1), keepdims=True) for x in (kernel, gradient))
@@ -119,6 +131,7 @@ def test_it_is_saved_and_goes_on_as_if_it_had_not_been(tmp_path):
     second = keras.saving.load_model(tmp_path / "model.keras")
     assert isinstance(second.optimizer, Muon)
     assert (second.optimizer.dense_factor, second.optimizer.steps) == (2.8, 2)
+    assert second.optimizer.matrix_dtype == whole.optimizer.matrix_dtype
     steps(second, 3)
     for a, b in zip(whole.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
