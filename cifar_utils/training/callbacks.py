@@ -214,14 +214,20 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.epoch_started = epoch, time.monotonic()
 
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == len(self.batches) - 1:  # after it, a schedule gives the next epoch's rate
+            self.rate = self._learning_rate()
+
     def on_train_batch_end(self, batch, logs=None):
         # Reading the loss waits for the device, so it is read about once a second.
         if time.monotonic() - self.told >= 1:
             self._tell("batch", logs or {}, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
-        row["learning_rate"] = self._learning_rate()
+        # The values are float32, in which 0.94 is less than 0.94. They have seven digits.
+        shown = {name: float(f"{float(value):.7g}") for name, value in logs.items()}
+        row = {"epoch": epoch + 1, **shown}
+        row["learning_rate"] = self.rate
         row["seconds"] = time.monotonic() - self.epoch_started
         if self.watched and self.draw:
             self._draw([*self.rows, row])

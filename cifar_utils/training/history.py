@@ -51,7 +51,8 @@ class StoppingRule:
         if self.patience and epochs:
             best = max(epochs, key=lambda row: row["val_accuracy"])["epoch"]
             if epochs[-1]["epoch"] - best >= self.patience:
-                return f"validation accuracy was no better than in epoch {best} for {self.patience}"
+                waited = f"{self.patience} epoch{'s' * (self.patience > 1)}"
+                return f"validation accuracy was no better than in epoch {best} for {waited}"
         return ""
 
 
@@ -67,8 +68,8 @@ class History:
     epochs
         A row for each epoch: ``epoch`` (from 1); ``loss``, ``accuracy`` and, with more than five
         classes, ``top5`` (means over the epoch, with augmentation and dropout on); the same with
-        ``val_`` (after the epoch, if there are validation images); ``learning_rate`` (at its end);
-        ``seconds``.
+        ``val_`` (after the epoch, if there are validation images); ``learning_rate`` (of its last
+        step); ``seconds``.
     best_epoch
         The epoch of the highest validation accuracy, then of the lowest validation loss. Without
         validation images, the last. The model has the weights of this epoch.
@@ -136,8 +137,9 @@ class History:
         why += "" if prefix else "; no images were held out, so the last epoch's weights are kept"
         if iterations := self.iterations_to(self.rule.target_accuracy):
             why += f", {iterations:,} iterations"
+        epochs = f"{len(self.epochs)} epoch{'s' * (len(self.epochs) > 1)}"
         return (
-            f"{len(self.epochs)} epochs in {self.seconds:,.0f} s; {kind} accuracy "
+            f"{epochs} in {self.seconds:,.0f} s; {kind} accuracy "
             f"{best[f'{prefix}accuracy']:.2%} (loss {best[f'{prefix}loss']:.4f}) "
             f"after epoch {self.best_epoch}{why}"
         )

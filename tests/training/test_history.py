@@ -24,6 +24,7 @@ def test_a_history_says_its_best_and_its_time():
     assert history.best == ROWS[2]
     assert history.seconds == 5.0
     assert "4 epochs in 5 s" in repr(history)
+    assert "1 epoch in 2 s" in repr(History(ROWS[:1], 1))
     assert "70.00% (loss 0.8000) after epoch 3" in history._repr_html_()
 
 
@@ -37,9 +38,13 @@ def test_a_history_says_its_best_and_its_time():
         (StoppingRule(0.71), 4, ""),
         (StoppingRule(patience=2), 0, ""),
         (StoppingRule(patience=2), 3, ""),
-        (StoppingRule(patience=2), 4, "validation accuracy was no better than in epoch 2 for 2"),
+        (
+            StoppingRule(patience=2),
+            4,
+            "validation accuracy was no better than in epoch 2 for 2 epochs",
+        ),
         (StoppingRule(patience=3), 4, ""),
-        (StoppingRule(0.9, 1), 3, "validation accuracy was no better than in epoch 2 for 1"),
+        (StoppingRule(0.9, 1), 3, "validation accuracy was no better than in epoch 2 for 1 epoch"),
     ],
 )
 def test_when_training_stops_follows_from_the_epochs_alone(rule, epochs, words):
