@@ -92,8 +92,8 @@ def _without_paths(notebook: Path, kept: Mapping[str, Any]) -> None:
     for name, old in given.items():
         new = kept.get(name)
         if isinstance(old, str) and isinstance(new, str) and old != new:
-            for form in (f'"{name}": "{old}"', f'{name} = \\"{old}\\"'):  # metadata, and the cell
-                text = text.replace(form, form.replace(old, new))
+            for form in ('"{}": "{}"', '{} = \\"{}\\"'):  # metadata, and the cell
+                text = text.replace(form.format(name, old), form.format(name, new))
             if Path(old).is_absolute():  # then an output with this text means this path
                 text = text.replace(old, new)
     notebook.write_text(text, "utf-8")

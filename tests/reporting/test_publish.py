@@ -57,7 +57,7 @@ def test_what_a_reader_needs_is_copied_and_the_site_and_results_are_made_anew(ad
     assert (published / "index.html").exists()
 
 
-@pytest.mark.parametrize("output", ["/home/me/runs/mine", "reports/mine", "m"])
+@pytest.mark.parametrize("output", ["/home/me/runs/mine", "reports/mine", "m", "out"])
 def test_a_published_notebook_names_its_folder_and_no_path_of_a_machine(add, project, output):
     source = add(output=output)
     before = (source / "notebook.ipynb").read_text()
