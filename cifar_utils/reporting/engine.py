@@ -1,7 +1,6 @@
 """Execute a notebook in its own kernel, by papermill with an engine of this project."""
 
 import errno
-import json
 import logging
 import os
 import re
@@ -28,7 +27,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.events import read_events
 from cifar_utils.files import EVENTS, NOTEBOOK, write_atomically
 from cifar_utils.reporting import kernel as kernel_lock
-from cifar_utils.reporting.parameters import read_parameters
+from cifar_utils.reporting.parameters import read_parameters, written
 from cifar_utils.runs.folder import Run, Status
 from cifar_utils.text import duration
 
@@ -253,8 +252,7 @@ def _without_path(text: str, dataset: str) -> str:
     path = dataset.removeprefix(PREFIX)
     if path in (dataset, ""):
         return text
-    name = Path(path).expanduser().resolve().name
-    for _ in range(2):  # a value, and text in a cell's code
-        dataset, name = (json.dumps(each, ensure_ascii=False)[1:-1] for each in (dataset, name))
-        text = text.replace(dataset, PREFIX + name)
+    name = PREFIX + Path(path).expanduser().resolve().name
+    for old, new in zip(written(dataset), written(name), strict=True):
+        text = text.replace(old, new)
     return text

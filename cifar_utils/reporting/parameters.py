@@ -1,6 +1,7 @@
 """A notebook's question, its parameters, and the options of their choices."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
     if known.pop("output", None) is None:
         raise InputError(f"{notebook} has no parameter 'output'; add: output: str = None  # folder")
     return known
+
+
+def written(text: str) -> tuple[str, str]:
+    """A parameter's text in a notebook's file: as a value, and in papermill's code."""
+    code = text.encode("unicode_escape").decode().replace('"', r"\"")
+    return tuple(json.dumps(each, ensure_ascii=False)[1:-1] for each in (text, code))
 
 
 def read_question(notebook: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from cifar_utils.errors import InputError
 from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD
 from cifar_utils.reporting.export import export_page
+from cifar_utils.reporting.parameters import written
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.record import UNKNOWN
 
@@ -92,8 +93,9 @@ def _without_paths(notebook: Path, kept: Mapping[str, Any]) -> None:
     for name, old in given.items():
         new = kept.get(name)
         if isinstance(old, str) and isinstance(new, str) and old != new:
-            for form in ('"{}": "{}"', '{} = \\"{}\\"'):  # metadata, and the cell
-                text = text.replace(form.format(name, old), form.format(name, new))
+            marks = '"{}": "{}"', '{} = \\"{}\\"'
+            for mark, *both in zip(marks, written(old), written(new), strict=True):
+                text = text.replace(*(mark.format(name, each) for each in both))
             if Path(old).is_absolute():  # then an output with this text means this path
                 text = text.replace(old, new)
     notebook.write_text(text, "utf-8")

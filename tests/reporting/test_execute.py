@@ -235,12 +235,12 @@ def test_a_disk_that_is_full_in_training_costs_no_hours(project, write_notebook)
 def test_a_folder_of_pictures_goes_by_its_name(project, write_notebook):
     notebook = write_notebook("print(dataset)")
     run = plan_run(notebook, {})
-    private = project / 'some "home"' / "pics"
+    private = project / 'müllers "home"' / "vögel"
     run = replace(run, parameters=run.parameters | {"dataset": f"folder:{private}"})
     assert execute(run).word == "finished"
-    assert texts(run) == ["folder:pics\n"]
+    assert texts(run) == ["folder:vögel\n"]
     cells = nbformat.read(run.folder / "notebook.ipynb", as_version=4)
-    assert cells.metadata.papermill.parameters.dataset == "folder:pics"
+    assert cells.metadata.papermill.parameters.dataset == "folder:vögel"
     for file in ("notebook.ipynb", "report.html"):
         assert "home" not in (run.folder / file).read_text()
     assert run.facts["parameters"]["dataset"] == f"folder:{private}"

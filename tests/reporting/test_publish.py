@@ -5,6 +5,7 @@ import json
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from papermill.translators import PythonTranslator
 
 from cifar_utils.reporting.cli import main
 from cifar_utils.reporting.results import MARKS
@@ -18,14 +19,13 @@ def add(project, write_run, report_cells):
     def add(name="mine", commit="abc123", dataset="digits", path="", top1=0.5, output=None):
         folder = write_run(project / "reports" / name, *report_cells(), dataset=dataset, top1=top1)
         if output:
-            given = f'epochs = 2\nweights = "/home/me/w.h5"\noutput = {json.dumps(output)}\n'
-            tagged = new_code_cell(given, metadata={"tags": ["injected-parameters"]})
+            given = {"epochs": 2, "weights": "/home/me/w.h5", "output": output}
+            code = PythonTranslator.codify(given)
+            tagged = new_code_cell(code, metadata={"tags": ["injected-parameters"]})
             told = new_output("stream", text=f"{output}: done")
             cells = [tagged, new_code_cell("run()", outputs=[told], execution_count=2)]
             notebook = new_notebook(cells=cells)
-            notebook.metadata["papermill"] = {
-                "parameters": {"epochs": 2, "weights": "/home/me/w.h5", "output": output}
-            }
+            notebook.metadata["papermill"] = {"parameters": given}
             nbformat.write(notebook, folder / "notebook.ipynb")
         record = json.loads((folder / "record.json").read_text())
         record["parameters"] |= {"dataset": dataset, "weights": "w.h5"}
@@ -57,7 +57,9 @@ def test_what_a_reader_needs_is_copied_and_the_site_and_results_are_made_anew(ad
     assert (published / "index.html").exists()
 
 
-@pytest.mark.parametrize("output", ["/home/me/runs/mine", "reports/mine", "m", "out"])
+@pytest.mark.parametrize(
+    "output", ["/home/me/runs/mine", "/home/me/läufe/mine", "reports/mine", "m", "out"]
+)
 def test_a_published_notebook_names_its_folder_and_no_path_of_a_machine(add, project, output):
     source = add(output=output)
     before = (source / "notebook.ipynb").read_text()
@@ -70,7 +72,7 @@ def test_a_published_notebook_names_its_folder_and_no_path_of_a_machine(add, pro
         "output": "reports/published/mine",
     }
     assert notebook.cells[0].source == (
-        'epochs = 2\nweights = "w.h5"\noutput = "reports/published/mine"\n'
+        '# Parameters\nepochs = 2\nweights = "w.h5"\noutput = "reports/published/mine"\n'
     )
     assert "reports/published/mine" in (published / "report.html").read_text()
     for file in ("notebook.ipynb", "report.html"):
