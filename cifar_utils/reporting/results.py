@@ -126,7 +126,7 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configurati
     for group in groups:
         record = group.record
         kind = (group.board["dataset"][0], group.kind, bool(record.trials))
-        with suppress(KeyError, TypeError):  # a record without all test figures
+        with suppress(LookupError, TypeError):  # a record without all test figures
             seen = len(record.history) * record.dataset["train"]
             row = seen, group, group.answer.partition("\n\n")[0]
             found.setdefault(record.notebook, {}).setdefault(kind, []).append(row)

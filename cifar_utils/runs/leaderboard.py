@@ -138,11 +138,12 @@ class Configuration:
     @property
     def answer(self) -> str:
         """The answer of one run, :func:`~cifar_utils.runs.answer.answer`, or the mean of seeds."""
-        if len(self.runs) == 1:
-            return answer(self.record)
-        record, seeds = self.record, len(self.runs)
+        shares = self.board["top1"].dropna()  # a record may lack its test figures
+        record = self.runs[shares.index[0]].record
+        if len(shares) == 1:
+            return answer(record)
         told = (
-            f"mean of {seeds} seeds, standard deviation {100 * stdev(self.board['top1']):.2f} "
+            f"mean of {len(shares)} seeds, standard deviation {100 * stdev(shares):.2f} "
             f"points, 95% interval {interval(self.interval)}"
         )
         sentences = [

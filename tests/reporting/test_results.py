@@ -168,6 +168,17 @@ def test_the_readme_has_a_row_for_each_notebook(add, project, published):
     assert second["answer"] == "no published run yet"
 
 
+def test_a_seed_without_test_figures_has_no_part_in_the_answer(add, project, published):
+    for seed, top1 in enumerate((0.9, 0.5, 0.7)):
+        add(f"r-s{seed}", top1=top1, seed=seed)
+    told = ["60.00% of 1,000", "mean of 2 seeds, standard deviation 14.14 points"]
+    for seed, words in enumerate((told, ["70.0% of 1,000", "one seed"], ["no published run yet"])):
+        file = published / f"r-s{seed}" / "record.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"scores": {}}))
+        first, _ = rows(render_table(published, project), "question")
+        assert all(each in first["answer"] for each in words)
+
+
 def test_the_command_writes_both_and_nothing_else_of_the_readme(add, project):
     add("one")
     written = write_results(project)
