@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 import re
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from html import escape
@@ -114,12 +115,11 @@ def render_page(notebook: Path, record: RunRecord | None = None) -> str:
         "digest": page_digest(notebook),
         "made": ", commit ".join(filter(None, [f"cifar-reports {__version__}", own_commit()])),
     }
-    try:
-        page |= {"record": record, "facts": record_facts(record) if record else []}
-        if record and near_chance(record):
-            page |= {"warning": answer(record), "twin": _twin(record, notebook.parent)}
-    except Exception:  # a bad record, whose scores may not be numbers
-        page |= {"record": None}
+    with suppress(Exception):  # no record, or a bad one, whose scores may not be numbers
+        page |= {"facts": record_facts(record), "record": record}
+        if near_chance(record):
+            page["warning"] = answer(record)
+            page["twin"] = _twin(record, notebook.parent)
     html, _ = _exporter().from_notebook_node(nb, {"page": page})
     # UTF-8 can't encode the halves of characters in broken output: they become �.
     return html.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

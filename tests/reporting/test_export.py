@@ -263,6 +263,8 @@ def test_each_heading_has_an_address_of_its_own(folder, headings):
 def test_a_record_beside_the_notebook_is_read_where_it_says_something(render, tmp_path):
     assert "86.7%" in str(render(code(), record=record()))
     assert "86.7%" not in str(render(code(), record=record(scores={"test": "86.7%"})))
+    facts = render(code(), record=record(scores={})).select_one(".facts").get_text(" ", strip=True)
+    assert facts == "parameters 2.44 M FLOPs an image 1.03 G epochs 2 best: 2 time 1 h 52 min"
     (tmp_path / "record.json").write_text("{")
     assert not render(code()).select(".facts")
 
