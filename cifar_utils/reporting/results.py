@@ -41,8 +41,8 @@ INTRODUCTION = """\
 chosen by its validation images, or are those of its last epoch. Test images choose nothing,
 unless a note says so.
 
-- **top-1, top-5**: accuracy on the test images. Runs that differ in nothing but the seed share a
-  row: mean ± standard deviation in points, and their number n.
+- **top-1, top-5**: accuracy on the test images. Runs that differ in no parameter but the seed
+  share a row: mean ± standard deviation in points, and their number n.
 - **95% interval**: of one run Wilson's, over its test images: another seed may fall outside of it.
   Of several seeds Student's, of their mean.
 - **reported**: the best that others report on the same images of a network of this name and, where

@@ -279,13 +279,13 @@ def _paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | 
 
 
 def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
-    """Mean and standard deviation of runs that differ only in the seed."""
+    """Mean and standard deviation of runs that differ in no parameter but the seed."""
     for group in configurations([*names]):
         shares = group.board["top1"].dropna().tolist()
         if len(shares) > 1:
             yield (
-                f"{', '.join(names[run] for run in group.runs)} differ in nothing but the seed: "
-                f"top-1 {spread(shares)} (mean ± standard deviation in points)"
+                f"{', '.join(names[run] for run in group.runs)} differ in no parameter but the "
+                f"seed: top-1 {spread(shares)} (mean ± standard deviation in points)"
             )
 
 
@@ -306,7 +306,7 @@ def _plot(comparison: Comparison) -> CaptionedFigure:
             told.append(f"{names[run]}: {', '.join(best)}")
     caption = (
         "Training accuracy is a mean over the epoch, with augmentation and dropout on; validation "
-        "accuracy is taken after it. Runs that differ in nothing but the seed share a colour."
+        "accuracy is taken after it. Runs that differ in no parameter but the seed share a colour."
     )
     figure = plot_curves(curves)
     return CaptionedFigure(figure, caption, f"Best epoch of each run. {'; '.join(told)}.")

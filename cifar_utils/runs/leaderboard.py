@@ -57,7 +57,7 @@ FORMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # a column's title and v
 
 @dataclass(frozen=True, eq=False)
 class Configuration:
-    """Finished runs that differ only in the seed.
+    """Finished runs that differ in no parameter but the seed.
 
     Attributes
     ----------
@@ -189,7 +189,7 @@ def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def configurations(runs: Sequence[Run]) -> list[Configuration]:
-    """Group finished runs that differ only in the seed; by dataset, the best mean comes first.
+    """Group finished runs by all parameters but the seed; by dataset, the best mean comes first.
 
     Notebook and parameters of a configuration are the same. Commits and machines may differ; the
     columns ``commit`` and ``processor`` list them.

@@ -145,7 +145,8 @@ def test_seeds_are_averaged_where_nothing_else_differs(make):
     runs = [make(f"s{seed}", range(150 + 10 * seed), seed=seed) for seed in range(3)]
     comparison = compare_runs([*runs, make("other", epochs=5)])
     (note,) = comparison.notes
-    assert note.startswith("s0, s1, s2 differ in nothing but the seed: top-1 80.00% ± 5.00, n = 3")
+    told = "s0, s1, s2 differ in no parameter but the seed: top-1 80.00% ± 5.00, n = 3"
+    assert note.startswith(told)
     (legend,) = comparison.figure.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["s0 … (3 seeds)", "other"]
 
