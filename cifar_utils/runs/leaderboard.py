@@ -115,13 +115,13 @@ class Configuration:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95% interval of top-1: Wilson's for one run, Student's for the mean over seeds."""
+        """The 95% interval of top-1: Wilson's for one run, Student's for seeds, within 0 and 1."""
         shares = self.board["top1"].dropna()
         if len(shares) < 2:
             bounds = self.mean("top1_low"), self.mean("top1_high")
             return None if None in bounds else bounds
         half = float(t.ppf(0.975, len(shares) - 1)) * stdev(shares) / math.sqrt(len(shares))
-        return mean(shares) - half, mean(shares) + half
+        return max(mean(shares) - half, 0.0), min(mean(shares) + half, 1.0)
 
     @property
     def training(self) -> str:
