@@ -23,6 +23,7 @@ def listed(items: Sequence[str]) -> str:
 
 def compact(number: float) -> str:
     """A count in three digits: ``"87.3 M"``."""
+    number = float(f"{number:.3g}")  # 999,700 is 1 M
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"
