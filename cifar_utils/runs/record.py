@@ -272,7 +272,7 @@ def notebook_name(folder: Path | str | None = None) -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(Path(folder, FACTS).read_text("utf-8"))["notebook"])
     named = [os.environ.get("JPY_SESSION_NAME", "")]
-    with suppress(psutil.Error):
+    with suppress(psutil.Error, AttributeError):  # a container's first process has no parent
         named += psutil.Process().parent().cmdline()
     return next((Path(name).stem for name in named if name.endswith(".ipynb")), "notebook")
 

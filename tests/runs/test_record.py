@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import evaluate, read_scores
 from cifar_utils.events import Phases
-from cifar_utils.runs.record import read_record, record_run
+from cifar_utils.runs.record import notebook_name, read_record, record_run
 
 SCALARS = st.one_of(
     st.none(),
@@ -144,6 +145,12 @@ def test_without_a_folder_a_run_leaves_nothing(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record_run({}, *finished, phases=Phases(None))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_without_a_parent_runs_no_notebook(monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.setattr(psutil.Process, "parent", lambda self: None)  # a container's first
+    assert notebook_name() == "notebook"
 
 
 def test_the_record_is_written_last_and_a_failed_model_leaves_the_old_one(
