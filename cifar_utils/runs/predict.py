@@ -12,6 +12,7 @@ from scipy.special import softmax
 from cifar_utils.data.folder import SUFFIXES
 from cifar_utils.data.pictures import decoded, read_picture
 from cifar_utils.errors import InputError
+from cifar_utils.runs.folder import visible
 
 if TYPE_CHECKING:
     from cifar_utils.runs.folder import Run
@@ -57,9 +58,9 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
 
 
 def _pictures(path: Path) -> list[Path]:
-    """The picture, or the pictures in a folder, by name."""
+    """The picture, or the pictures in a folder without hidden ones, by name."""
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        found = sorted(file for file in visible(path) if file.suffix.lower() in SUFFIXES)
         if not found:
             raise InputError(f"folder {path} holds no pictures ({', '.join(SUFFIXES)})")
         return found

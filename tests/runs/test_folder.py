@@ -169,6 +169,7 @@ def test_a_run_s_model_classifies_pictures_of_any_size_and_kind(trained, tmp_pat
     for name, each in kinds.items():
         each.save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "._a.png").write_bytes(b"no picture")  # as macOS leaves it in an archive
     first = run.predict(tmp_path / "a.png")
     assert first["class"][0] == truth
     assert len(first) == 3
