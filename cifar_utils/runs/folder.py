@@ -214,7 +214,8 @@ class Run:
 
     @property
     def _way_out(self) -> str:
-        return f"run {self.record.notebook} again with its parameters"
+        notebook = self.record.notebook if self.record else "its notebook"
+        return f"run {notebook} again with its parameters"
 
     @property
     def left(self) -> list[Path]:
@@ -249,7 +250,7 @@ class Run:
             return Status("refused", f"output folder {folder} is a file; give --output a folder")
         if not held and (holder := self._holder()):
             return Status("running", holder)
-        if not folder.is_dir() or not visible(folder):
+        if not visible(folder):
             return Status("new", "not run yet")
         if not (folder / FACTS).exists():
             reason = "holds files but no run; give --output a new folder"
@@ -421,8 +422,9 @@ def read_cells(notebook: Path | str) -> list[tuple[str, str, list[str]]]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """The files in a folder, without hidden ones."""
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    """The files in a folder, without hidden ones; none where it is missing."""
+    there = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in there if not path.name.startswith(".")]
 
 
 def _statements(source: str) -> str:
