@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 from scipy.stats import t
 
+from cifar_utils.errors import InputError
 from cifar_utils.runs.answer import answer, classified, reported_sentence
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.record import UNKNOWN, RunRecord
@@ -237,11 +238,16 @@ def read_notes(folder: Path, runs: Sequence[Run]) -> dict[str, str]:
     """Notes on runs, from a folder's ``notes.yaml``.
 
     The keys are patterns of names (``"cifarnet-*"``). Keys that fit none of the runs are left out.
+    A file of another form is an InputError.
     """
     file = folder / "notes.yaml"
-    notes = yaml.safe_load(file.read_text("utf-8")) if file.exists() else {}
     names = [run.name for run in runs]
-    return {pattern: note for pattern, note in notes.items() if fnmatch.filter(names, pattern)}
+    try:
+        notes = yaml.safe_load(file.read_text("utf-8")) if file.exists() else None
+        return {key: note for key, note in (notes or {}).items() if fnmatch.filter(names, key)}
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file} has no lines of the form 'name-*: note' ({reason})") from error
 
 
 def trained_by(record: RunRecord) -> list[dict[str, Any]]:

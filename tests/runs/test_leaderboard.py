@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from cifar_utils.errors import InputError
 from cifar_utils.reporting.cli import commands, main
 from cifar_utils.runs.folder import Run
 from cifar_utils.runs.leaderboard import (
@@ -191,9 +192,17 @@ def test_commits_are_shortened_and_nothing_else():
 
 
 def test_notes_are_those_of_runs_that_are_there(found, tmp_path):
-    assert read_notes(tmp_path, [run := found("a-s0")]) == {}
+    run = found("a-s0")
+    assert read_notes(tmp_path, [run]) == {}
     (tmp_path / "notes.yaml").write_text("a-s*: A note.\nb: Another.\n")
     assert read_notes(tmp_path, [run]) == {"a-s*": "A note."}
+    (tmp_path / "notes.yaml").write_text("# a-s0: none yet\n")
+    assert read_notes(tmp_path, [run]) == {}
+    for text in ("a: b: c", "a note", "0: a note", "a: \0"):
+        (tmp_path / "notes.yaml").write_text(text)
+        with pytest.raises(InputError, match=r"notes\.yaml has no lines") as error:
+            read_notes(tmp_path, [run])
+        assert "\n" not in str(error.value)
 
 
 def test_no_run_is_an_empty_table(tmp_path):
