@@ -340,7 +340,7 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -
 
     \b
     Examples:
-      cifar-reports predict reports/resnet20-cifar10-resnet20-s0 cat.jpg
+      cifar-reports predict reports/02_resnet-cifar10-resnet20-s0 cat.jpg
       cifar-reports predict reports/mine holiday/ --top 1 --csv holiday.csv
     """  # noqa: D301
     from cifar_utils.runs.folder import load_run
