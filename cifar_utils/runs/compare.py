@@ -20,7 +20,14 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import PREDICTED, PREDICTIONS
 from cifar_utils.runs.folder import Run, load_run
-from cifar_utils.runs.leaderboard import ABSENT, configurations, in_words, spread, tabulate
+from cifar_utils.runs.leaderboard import (
+    ABSENT,
+    configurations,
+    in_words,
+    settings,
+    spread,
+    tabulate,
+)
 from cifar_utils.text import percent
 
 if TYPE_CHECKING:
@@ -132,9 +139,9 @@ class Comparison:
     @property
     def words(self) -> pd.DataFrame:
         """The table with values in words, for a page or a terminal."""
-        settings = self.table.columns[: self.table.columns.get_loc("top1")]
+        differing = self.table.columns[: self.table.columns.get_loc("top1")]
         figures = ("top1", "interval", "top5", "loss", "parameters", "flops", "train_seconds")
-        return in_words(self.table, (*settings, *figures))
+        return in_words(self.table, (*differing, *figures))
 
     @property
     def findings(self) -> list[str]:
@@ -240,19 +247,20 @@ def _tested_on(run: Run) -> tuple[str, bytes]:
     return run.record.dataset.get("name", "?"), run.predicted.labels.tobytes()
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _made_by(run: Run) -> dict[str, Any]:
     """The possible differences of two runs: notebook, parameters, and what computed them."""
     by = tabulate([run]).iloc[0]
     computed = {"backend": run.record.environment.get("backend"), "computed in": by["precision"]}
     conditions = {"processor": by["processor"], "commit": by["commit"]}
-    return {"notebook": run.record.notebook} | run.record.parameters | computed | conditions
+    given = run.record.parameters | settings(run.record)
+    return {"notebook": run.record.notebook} | given | computed | conditions
 
 
 def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
-    settings = [_settings(run) for run in runs]
+    by_run = [_made_by(run) for run in runs]
     given = {
-        name: [each.get(name, ABSENT) for each in settings]
-        for name in dict.fromkeys(name for each in settings for name in each)
+        name: [each.get(name, ABSENT) for each in by_run]
+        for name in dict.fromkeys(name for each in by_run for name in each)
     }
     index = pd.Index(names, name="run")
     differing = {

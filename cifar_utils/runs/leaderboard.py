@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import math
 import re
@@ -95,9 +96,8 @@ class Configuration:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its parameters without the seed and the output, by name."""
-        given = self.record.parameters
-        return {name: given[name] for name in sorted(given.keys() - SEEDS)}
+        """The first run's :func:`settings`."""
+        return settings(self.record)
 
     def differing(self, reference: Configuration) -> dict[str, Any]:
         """Its settings that differ from a reference's."""
@@ -155,6 +155,18 @@ class Configuration:
         return " ".join(filter(None, sentences))
 
 
+def settings(record: RunRecord) -> dict[str, Any]:
+    """A record's parameters without the seed and the output, by name.
+
+    The name of a reader's own network has a digest of its code.
+    """
+    given = {name: record.parameters[name] for name in sorted(record.parameters.keys() - SEEDS)}
+    if code := record.model.get("source"):
+        digest = hashlib.sha256(code.encode()).hexdigest()[:6]
+        given["architecture"] = f"{given.get('architecture')}, code {digest}"
+    return given
+
+
 def spread(shares: Sequence[float]) -> str:
     """One fraction in percent: ``"86.70%"``. For several: ``"94.17% ± 0.13, n = 5"``.
 
@@ -198,10 +210,9 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     found: dict[str, list[Run]] = {}
     seen: Counter[str] = Counter()
     for run in runs:
-        parameters = run.record.parameters
-        given = {name: parameters[name] for name in parameters.keys() - SEEDS}
-        key = json.dumps([run.record.notebook, given], sort_keys=True)
-        again = f"{key} {parameters.get('seed')}"  # a second run of a seed is not another seed
+        key = json.dumps([run.record.notebook, settings(run.record)])
+        # A second run of a seed is not another seed.
+        again = f"{key} {run.record.parameters.get('seed')}"
         found.setdefault(f"{key} {seen[again]}", []).append(run)
         seen[again] += 1
     groups = []

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from cifar_utils.errors import InputError
 from cifar_utils.reporting.cli import commands, main
+from cifar_utils.runs.compare import compare_runs
 from cifar_utils.runs.folder import Run
 from cifar_utils.runs.leaderboard import (
     COLUMNS,
@@ -146,6 +147,19 @@ def test_one_run_is_a_configuration_with_wilson_s_interval(found):
 def test_what_differs_in_more_than_the_seed_is_apart(found, other):
     runs = [found("one"), found("two", **{"seed": 1} | other)]
     assert [len(group.runs) for group in configurations(runs)] == [1, 1]
+
+
+def test_networks_of_a_reader_s_own_are_told_apart_by_their_code(found):
+    runs = [found(name, architecture="mine", seed=seed) for seed, name in enumerate("abc")]
+    for run, code in zip(runs, ("conv(x)", "conv(x)", "dense(x)"), strict=True):
+        facts = json.loads((run.folder / "record.json").read_text())
+        facts["model"]["source"] = code
+        (run.folder / "record.json").write_text(json.dumps(facts))
+    one, other = configurations(runs)
+    assert ([run.name for run in one.runs], other.name) == (["a", "b"], "c")
+    assert [*other.differing(one)] == ["architecture"]
+    assert "architecture" in compare_runs([runs[0], runs[2]]).table
+    assert "architecture" not in compare_runs(runs[:2]).table
 
 
 @pytest.mark.parametrize(
