@@ -86,8 +86,8 @@ class Configuration:
 
     @property
     def network(self) -> str:
-        """The network that was tested, with its options."""
-        return str(self.board["architecture"][0])
+        """The network that was tested, with its options; each, if seeds chose several."""
+        return "; ".join(dict.fromkeys(map(str, self.board["architecture"])))
 
     @property
     def kind(self) -> str:
@@ -218,7 +218,10 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     groups = []
     for alike in found.values():
         alike.sort(key=lambda run: str(run.record.parameters.get("seed")).zfill(9))
-        groups.append(Configuration(tuple(alike), tabulate(alike)))
+        board = tabulate(alike)
+        if board["reported"].nunique(dropna=False) > 1:  # of the different networks of seeds
+            board["reported"] = math.nan
+        groups.append(Configuration(tuple(alike), board))
 
     def order(group: Configuration) -> tuple[Any, ...]:
         top1 = group.mean("top1")
