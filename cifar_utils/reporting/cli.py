@@ -94,7 +94,7 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
       cifar-reports run 02_resnet -p dataset cifar10 -p architecture resnet18 --output reports/mine
       cifar-reports run resnet -p train_limit=5000 -p learning_rate=0.1 --force
 
-    Exit status: 0 done, 1 the notebook failed (its page shows where), 2 bad input, 130 Ctrl-C.
+    Exit status: 0 done, or run by another process; 1 failed, 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
     planned = plan_run(find_notebook(notebook), dict(given), output)
     from cifar_utils.reporting.execute import execute
@@ -215,7 +215,7 @@ def series(
       cifar-reports series mine.yaml --only "resnet*" --tag cifar10 --jobs 2
       cifar-reports series --scheduler tcp://10.0.0.1:8786 --output /shared/reports
 
-    Exit status: 0 all done, 1 runs failed (the last line says how many), 2 bad input, 130 Ctrl-C.
+    Exit status: 0 none failed, 1 some failed (the last line counts them), 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
     from cifar_utils.reporting.progress import shown_progress
     from cifar_utils.reporting.series import run_series, select
