@@ -149,7 +149,7 @@ class Configuration:
         )
         sentences = [
             classified(record, self.network, percent(self.mean("top1"), 2), told),
-            f"Training took {self.training}.",
+            self.training and f"Training took {self.training}.",
             reported_sentence(self.network, self.reported),
         ]
         return " ".join(filter(None, sentences))
