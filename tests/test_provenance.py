@@ -13,7 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cifar_utils
-from cifar_utils.provenance import changes, describe_environment, git_commit, with_epoch
+from cifar_utils.models import build_model
+from cifar_utils.models.vgg import vgg19
+from cifar_utils.provenance import changes, code_of, describe_environment, git_commit, with_epoch
+from cifar_utils.training import fit
+from cifar_utils.training.schedules import cosine
 
 ONE, OTHER = {"cores": 2, "git": "abc"}, {"cores": 1, "git": "abc"}
 
@@ -38,41 +42,25 @@ def test_what_differs_is_told_with_both_values():
     assert changes(stretches[-1], OTHER) == "cores 1 instead of 2"
 
 
-def python(folder, code):
-    """What code prints, as JSON, where the package is the copy in a folder."""
-    environment = os.environ | {"PYTHONPATH": str(folder)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True)
-    return json.loads(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """A copy of the package, and what tells whose code there is another than a run noted."""
     folder = tmp_path_factory.mktemp("copy")
     shutil.copytree(Path(cifar_utils.__file__).parent, folder / "cifar_utils")
-    code = """\
-import json
-from cifar_utils.models import build_model
-from cifar_utils.models.vgg import vgg19
-from cifar_utils.provenance import code_of
-from cifar_utils.training import fit
-from cifar_utils.training.schedules import cosine
-print(json.dumps(code_of([build_model, vgg19, fit, cosine, json.dumps])))"""
-    recorded = python(folder, code)
+    recorded = code_of([build_model, vgg19, fit, cosine, json.dumps])
     # Functions of other packages are left out.
     assert {name.rpartition(".")[2] for name in recorded} == {
-        "build_model",
-        "vgg19",
-        "fit",
-        "cosine",
-    }
+        "build_model", "vgg19", "fit", "cosine",
+    }  # fmt: skip
     script = (
         f"import json, cifar_utils.provenance as p; print(json.dumps(p.changed_code({recorded})))"
     )
 
     def changed():
-        return [name.rpartition(".")[2] for name in python(folder, script)]
+        environment = os.environ | {"PYTHONPATH": str(folder)}
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True)
+        return [name.rpartition(".")[2] for name in json.loads(done.stdout)]
 
     assert changed() == []
     return folder, changed
