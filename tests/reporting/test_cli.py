@@ -228,8 +228,9 @@ def test_a_series_ends_in_an_index(cli, write_notebook, write_series, project):
     ],
 )
 def test_what_a_series_can_t_be_told_is_one_line(
-    cli, write_notebook, write_series, arguments, words
+    cli, write_notebook, write_series, monkeypatch, arguments, words
 ):
+    monkeypatch.setattr("cifar_utils.reporting.cluster.CONNECT_SECONDS", 1)
     write_notebook()
     write_series("{name: one, notebook: 01_tiny, tags: [t]}")
     status, out, err = cli("series", *arguments)
@@ -326,6 +327,7 @@ def test_what_is_stopped_leaves_no_kernel_and_goes_on(
         "series": ["series", "--jobs", "1", "--output", "out"],
     }
     process, kernel = begin(commands[kind], folder / "pid", TMPDIR=str(scratch))
+    at_once = cli(*commands["series"])
     if how == "kill":
         process.kill()
         process.communicate(timeout=600)
@@ -338,6 +340,9 @@ def test_what_is_stopped_leaves_no_kernel_and_goes_on(
         assert not alive(kernel)
         assert gone(group, process.pid)
         assert [*scratch.iterdir(), *folder.glob(".*")] == []
+        assert "unfinished" in cli(*commands["series"], "--dry-run")[1]
+    assert at_once[::2] == (0, "")
+    assert "[1/1] one: being run by process " in at_once[1]
     nbformat.validate(nbformat.read(folder / "notebook.ipynb", as_version=4))
     assert "outcome" not in Run(folder).facts
     assert cli(*commands[kind])[0] == 0
@@ -359,16 +364,3 @@ def test_a_kernel_whose_command_is_killed_keeps_its_folder(
     kernel.resume()
     kernel.wait(60)
     assert cli(*command)[0] == 0
-
-
-def test_two_series_at_once_do_each_run_once(cli, write_notebook, write_series, project):
-    write_notebook("print('before')", WAIT)
-    write_series("{name: one, notebook: 01_tiny}")
-    command = ["series", "--jobs", "1", "--output", "out"]
-    process, _ = begin(command, project / "out" / "one" / "pid")
-    status, out, err = cli(*command)
-    process.terminate()
-    process.communicate(timeout=600)
-    assert (status, err) == (0, "")
-    assert "[1/1] one: being run by process " in out
-    assert "unfinished" in cli(*command, "--dry-run")[1]
