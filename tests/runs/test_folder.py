@@ -44,7 +44,7 @@ def folder(tmp_path, make_record):
 KINDS = [
     "resnet20(gate=0.1, highway=True, spatial_dropout=0.1)",
     "preact",
-    "gn_resnet(dropout=0.1)",
+    "gn_resnet(width=8, dropout=0.1)",
     "cifarnet(width=0.25)",
     "airbench(width=0.25)",
     "transfer",
@@ -55,7 +55,7 @@ import keras, numpy as np
 images = np.load(sys.argv[1])
 for folder in sys.argv[2:]:
     model = keras.models.load_model(f"{folder}/model.keras")
-    np.save(f"{folder}/logits.npy", model.predict(images, verbose=0))
+    np.save(f"{folder}/logits.npy", model(images))
 assert not [name for name in sys.modules if name.startswith("cifar_utils")]
 """
 
@@ -75,7 +75,7 @@ def test_keras_loads_a_saved_model_in_a_process_without_this_package(digits, tmp
             model = trained = build_model(name, digits, augmentation=text, precision="float32")
         trained.compile("adam")
         trained.optimizer.build(trained.trainable_variables)
-        expected[folder] = model.predict(images, verbose=0)
+        expected[folder] = keras.ops.convert_to_numpy(model(images))
         path = write_model(model, folder)
         assert path.stat().st_size < 4 * model.count_params() + 2e6, "weights alone, and once"
         loaded = keras.models.load_model(path)
