@@ -1,15 +1,12 @@
 import numpy as np
 import pytest
+from keras.ops import convert_to_numpy as to_numpy
 
 from cifar_utils.backend import keras
 from cifar_utils.data.dataset import Split
 from cifar_utils.models import build_model, summarize
 from cifar_utils.models.airbench import PartialIdentity, PatchWhitening
 from cifar_utils.training import fit
-
-
-def to_numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 def whitening(model):

@@ -5,6 +5,7 @@ import inspect
 
 import numpy as np
 import pytest
+from keras.ops import convert_to_numpy as to_numpy
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
@@ -12,10 +13,6 @@ from cifar_utils.errors import InputError
 from cifar_utils.models import ARCHITECTURES, build_model, network_source
 from cifar_utils.models.blocks import conv_bn_relu
 from cifar_utils.training import fit
-
-
-def to_numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 def same_weights(a, b):

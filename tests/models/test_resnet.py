@@ -2,14 +2,11 @@ import itertools
 
 import numpy as np
 import pytest
+from keras.ops import convert_to_numpy as to_numpy
 
 from cifar_utils.backend import keras
 from cifar_utils.models import build_model
 from cifar_utils.models.resnet import sparse_gate
-
-
-def to_numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 def layers_of(model, *kinds):

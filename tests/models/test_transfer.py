@@ -5,6 +5,7 @@ import socket
 import h5py
 import numpy as np
 import pytest
+from keras.ops import convert_to_numpy as to_numpy
 from keras.src.legacy.saving import legacy_h5_format
 
 from cifar_utils.backend import keras
@@ -13,10 +14,6 @@ from cifar_utils.errors import InputError
 from cifar_utils.models import build_model, build_transfer_model, extract_features
 from cifar_utils.runs.record import write_model
 from cifar_utils.training import callbacks, fit
-
-
-def to_numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 @pytest.fixture
