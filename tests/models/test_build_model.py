@@ -34,8 +34,30 @@ def test_raw_images_give_float32_logits(built, digits, name):
     assert not np.allclose(logits.sum(1), 1, atol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "trainable"),
+    [
+        ("fan", 87_316_426, 87_312_394),
+        ("cifarnet", 2_444_672, 2_441_728),
+        ("cifarnet(residual=False)", 2_444_672, 2_441_728),
+        ("vgg19", 20_576_842, 20_565_834),
+        ("preact", 1_574_218, 1_570_378),
+        ("cifarnet_worst", 7_713_874, 7_712_118),
+        ("resnet18", 11_183_562, 11_173_962),
+        ("resnet20", 274_042, 272_474),
+        ("resnet50", 23_573_962, 23_520_842),
+        ("resnet56", 860_026, 855_770),
+        ("resnet110", 1_739_002, 1_730_714),
+    ],
+)
+def test_parameters_are_as_many_as_reported(built, name, parameters, trainable):
+    model = built(name)
+    trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
+    assert (model.count_params(), trained) == (parameters, trainable)
+
+
 def test_mixed_precision_computes_in_bfloat16_and_gives_float32_logits(digits):
-    model = build_model("resnet20", digits, precision="mixed_bfloat16")
+    model = build_model(tiny, digits, precision="mixed_bfloat16")
     assert {layer.compute_dtype for layer in model.layers if "conv" in layer.name} == {"bfloat16"}
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
     logits = to_numpy(model(digits.test.images[:2]))
@@ -44,16 +66,14 @@ def test_mixed_precision_computes_in_bfloat16_and_gives_float32_logits(digits):
 
 
 def test_the_seed_gives_the_weights(digits):
-    models = [
-        build_model("resnet20", digits, augmentation="crop, flip", seed=seed) for seed in (3, 3, 4)
-    ]
+    models = [build_model(tiny, digits, augmentation="crop, flip", seed=seed) for seed in (3, 3, 4)]
     assert same_weights(models[0], models[1])
     assert not same_weights(models[0], models[2])
 
 
 def normalized(dataset, images, normalization="channels"):
     """Images as they enter the first convolution."""
-    model = build_model("resnet20", dataset, normalization=normalization, precision="float32")
+    model = build_model(tiny, dataset, normalization=normalization, precision="float32")
     first = next(x for x in model.layers if isinstance(x, keras.layers.Conv2D))
     return to_numpy(keras.Model(model.input, first.input)(images))
 
@@ -86,7 +106,7 @@ def test_half_is_from_minus_one_to_one_for_any_training_images(digits, coloured)
 
 def test_images_all_the_same_are_finite(digits):
     black = Split(np.zeros_like(digits.train.images), digits.train.labels)
-    model = build_model("resnet20", dataclasses.replace(digits, train=black))
+    model = build_model(tiny, dataclasses.replace(digits, train=black))
     assert np.isfinite(to_numpy(model(digits.test.images[:2]))).all()
 
 

@@ -11,9 +11,9 @@ def layers_of(model, *kinds):
 
 
 @pytest.mark.parametrize("name", ["cifarnet", "cifarnet_worst", "vgg19"])
-def test_a_factor_thins_each_convolution(digits, name):
-    whole, thin = (build_model(f"{name}(width={width})", digits) for width in (1, 0.5))
-    convolutions = [layers_of(model, keras.layers.Conv2D) for model in (whole, thin)]
+def test_a_factor_thins_each_convolution(built, digits, name):
+    models = built(name), build_model(f"{name}(width=0.5)", digits)
+    convolutions = [layers_of(model, keras.layers.Conv2D) for model in models]
     filters = [[layer.filters for layer in row] for row in convolutions]
     assert filters[1] == [count / 2 for count in filters[0]]
 
