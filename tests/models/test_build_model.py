@@ -161,7 +161,7 @@ def test_images_too_small_for_an_architecture_are_one_line(digits, with_images, 
         pytest.param("resnet20", 5, 2e-3, marks=pytest.mark.slow),
         # Its batch normalization keeps 0.99 of its statistics in a step, so they settle late.
         pytest.param("preact", 40, 1e-3, marks=pytest.mark.slow),
-        ("gn_resnet(width=32)", 15, 3e-3),
+        pytest.param("gn_resnet(width=32)", 15, 3e-3, marks=pytest.mark.slow),
     ],
 )
 def test_an_architecture_learns(digits, name, epochs, rate):
