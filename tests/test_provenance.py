@@ -73,7 +73,7 @@ def copy(tmp_path_factory):
         ("models/blocks.py", "momentum=0.9", "momentum=0.8", ["vgg19"]),
         ("training/schedules.py", "rising = math.floor(", "rising = math.ceil(", ["cosine"]),
         ("training/batches.py", "random.permutation(", "random.choice(", ["fit"]),
-        ("backend.py", "capability >= 8", "capability >= 9", ["build_model"]),
+        ("backend.py", "capability >= 8", "capability >= 9", ["build_model", "fit"]),
         ("training/schedules.py", "def constant(", "def mine():\n    pass\n\ndef constant(", []),
         ("plots/figure.py", "WIDTH = ", "WIDTH = 1 + ", []),
         ("models/vgg.py", '"""VGG-19', '"""The VGG-19', []),
