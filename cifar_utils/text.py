@@ -1,4 +1,4 @@
-"""Numbers as pages and terminals write them, and text as names of folders."""
+"""Numbers as pages and terminals tell them, and text as names of folders."""
 
 import re
 from collections.abc import Sequence
@@ -14,6 +14,15 @@ def interval(bounds: Sequence[float]) -> str:
     """The bounds of a fraction, in percent: ``"86.0 to 87.3%"``."""
     low, high = bounds
     return f"{100 * low:.1f} to {percent(high)}"
+
+
+def near_guessing(accuracy: float, chance: float) -> bool:
+    """Whether words may say of an accuracy no more than that it is near that of guessing.
+
+    It then is below 1.5 times the accuracy of guessing. Of fewer than 5 classes, it is less than 10
+    percentage points above it.
+    """
+    return accuracy < chance + min(chance / 2, 0.1)
 
 
 def listed(items: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
-from cifar_utils.text import interval, listed, percent
+from cifar_utils.text import interval, listed, near_guessing, percent
 
 TARGET = 0.94  # report A's target accuracy; it does not give the k of its top-k
 
@@ -34,12 +34,9 @@ def answer(record: RunRecord) -> str:
 
 
 def near_chance(record: RunRecord) -> bool:
-    """Whether the test accuracy's 95% interval goes below 1.5 times the accuracy of guessing.
-
-    Of fewer than 5 classes, below the accuracy of guessing and 10 percentage points.
-    """
-    chance = _chance(record.scores["test"])
-    return record.scores["test"]["top1_interval"][0] < chance + min(chance / 2, 0.1)
+    """Whether the test accuracy's 95% interval goes to :func:`~cifar_utils.text.near_guessing`."""
+    test = record.scores["test"]
+    return near_guessing(test["top1_interval"][0], _chance(test))
 
 
 def _chance(test: dict[str, Any]) -> float:

@@ -13,7 +13,7 @@ from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError
 from cifar_utils.models import ModelSummary, build_model, summarize
-from cifar_utils.text import compact, duration, percent, slug
+from cifar_utils.text import compact, duration, near_guessing, percent, slug
 from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
@@ -204,7 +204,7 @@ def describe_trials(trials: Iterable[Trial]) -> str:
         chance = 1 / trial.model.output_shape[-1]
         if trial.diverged:
             sentences.append(f"In “{trial.name}”, {trial.diverged}.")
-        elif trial.accuracy < chance + min(chance / 2, 0.1):  # 1.5 times, of 5 classes or more
+        elif near_guessing(trial.accuracy, chance):
             sentences.append(f"“{trial.name}” never left chance, {percent(chance)}.")
         elif trial.history.epochs[-1]["val_accuracy"] < trial.accuracy / 2:
             sentences.append(f"“{trial.name}” collapsed: from {_best(trial)} to {_last(trial)}.")
