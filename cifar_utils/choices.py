@@ -84,7 +84,7 @@ REGISTRIES = {
     ),
     "augmentation": Registry(
         {
-            "augmentation.geometry": "affine alternating_flip crop flip rotation shift",
+            "augmentation.geometry": "affine alternating_flip crop flip rotation shift shrink",
             "augmentation.colour": "colour_jitter contrast",
             "augmentation.mixing": "cutmix cutout mixup",
         },

@@ -129,6 +129,35 @@ class RandomAffine(Augmentation):
         return blend(upper, lower, below)
 
 
+@keras.saving.register_keras_serializable("cifar_utils")
+class Shrink(layers.Layer):
+    """See :func:`shrink`."""
+
+    def __init__(self, size: int, epochs: int, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.size, self.epochs, self.shrinks = size, epochs, False
+
+    def build(self, input_shape):
+        if self.size >= min(input_shape[1:3]):
+            raise InputError(
+                f"shrink size is {self.size} pixels; it must be less than the "
+                f"{min(input_shape[1:3])} that the images have"
+            )
+
+    def begin_epoch(self, epoch: int) -> bool:
+        """Set whether this epoch shrinks images; return whether that has changed."""
+        before, self.shrinks = self.shrinks, epoch < self.epochs
+        return self.shrinks != before
+
+    def call(self, images, training=False):
+        if not (training and self.shrinks) or min(images.shape[1:3]) <= self.size:
+            return images
+        size = (self.size, self.size)
+        return ops.image.resize(
+            ops.cast(images, "float32"), size, antialias=True, data_format="channels_last"
+        )
+
+
 def _pixels(images, rows, columns):
     """The pixels of each image at ``rows`` and ``columns``, ``(N, h, w, C)``.
 
@@ -197,3 +226,15 @@ def shift(fraction: float = 0.1) -> Augmentation:
     """Shift by up to ``fraction`` of height and width: :func:`affine` without rotation."""
     check_bounds("shift fraction", fraction, "above 0, below 1")
     return RandomAffine(0.0, fraction)
+
+
+def shrink(size: int = 16, epochs: int = 2) -> layers.Layer:
+    """Make images ``size`` pixels high and wide in the first ``epochs`` epochs (bilinear).
+
+    A step then takes less time (progressive resizing: Howard, fast.ai, DAWNBench, 2018). With
+    ``"shrink(16, 2), shrink(24, 4)"``, images have 16 pixels in two epochs and 24 in the next two.
+    The network must take images of any size: its last pooling is global.
+    """
+    check_bounds("shrink size", size, "at least 1")
+    check_bounds("shrink epochs", epochs, "at least 1")
+    return Shrink(size, epochs)

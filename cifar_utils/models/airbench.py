@@ -50,7 +50,7 @@ def airbench(
             x = x if place else layers.MaxPooling2D(2)(x)
             x = layers.BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False)(x)
             x = layers.Activation("gelu")(x)
-    x = layers.Flatten()(layers.MaxPooling2D(3)(x))
+    x = layers.GlobalMaxPooling2D()(x)
     features = x.shape[-1]
     x = layers.Dense(
         classes, use_bias=False, kernel_initializer=keras.initializers.RandomNormal(stddev=1.0)

@@ -96,6 +96,7 @@ def build_model(
         logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
         model = keras.Model(images, logits, name=network.name)
         model = accelerate(model) if fast else model
+        _check_shrunk(model, network)
     for layer in model.layers:
         if hasattr(layer, "whiten"):
             some = normalize(dataset.train.images[:WHITENING_IMAGES])
@@ -104,6 +105,25 @@ def build_model(
     model.source = _source(network.function)
     model.code = code_of([build_model, network.function, *map(type, augment)])
     return model
+
+
+def _check_shrunk(model: keras.Model, network: Call) -> None:
+    """Raise an InputError where the network does not take the images that augmentation shrinks."""
+    for layer in model.layers:
+        if not hasattr(layer, "shrinks"):
+            continue
+        layer.shrinks = True
+        try:
+            image = np.zeros((1, *model.input.shape[1:]), model.input.dtype)
+            state = model.trainable_variables, model.non_trainable_variables
+            model.stateless_call(*state, image, training=True)  # changes no variable
+        except Exception as error:  # each backend has its own
+            raise InputError(
+                f"{network!r} does not take images of {layer.size} pixels, as shrink makes them: "
+                "its last pooling must be global, and no layer may need more pixels"
+            ) from error
+        finally:
+            layer.shrinks = False
 
 
 def network_source(architecture: str | Callable) -> str:

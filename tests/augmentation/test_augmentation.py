@@ -18,7 +18,8 @@ from cifar_utils.errors import InputError
 from cifar_utils.models import build_model
 
 OF_BATCHES = {"alternating_flip", "cutmix", "mixup"}
-OF_IMAGES = sorted(AUGMENTATIONS.keys() - OF_BATCHES)
+OF_EPOCHS = {"shrink"}
+OF_IMAGES = sorted(AUGMENTATIONS.keys() - OF_BATCHES - OF_EPOCHS)
 
 
 def layer_of(text):
@@ -113,7 +114,7 @@ def test_alternating_flips_show_each_image_both_ways_in_two_epochs(seed, epoch, 
 
 @pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
 def test_augmentation_is_nothing_outside_training(name):
-    layer, images = layer_of(name), noise(4, 16, 16)
+    layer, images = layer_of(name), noise(4, 20, 20)
     calls = [layer(images, training=False), layer(images)]
     # What changes batches does so before the layers are called.
     calls += [layer(images, training=True)] if name in OF_BATCHES else []
@@ -180,6 +181,23 @@ def test_angles_and_shifts_are_drawn_for_each_image_within_their_limits(text, de
             atol=0.1 * limit,
         )
     assert fraction == 0 or abs(np.corrcoef(np.reshape(draws[1:], (2, 2000)))[0, 1]) < 0.1
+
+
+def test_images_are_shrunk_in_the_first_epochs_and_keep_their_means():
+    images = np.repeat(np.repeat(noise(4, 5, 5), 4, axis=1), 4, axis=2)
+    layers = augmentation_layers("shrink(10, 2), shrink(15, 3)")
+    sizes = []
+    for layer in layers:
+        layer.build(images.shape)
+    for epoch in range(5):
+        changed = [layer.begin_epoch(epoch) for layer in layers]
+        assert any(changed) == (epoch in (0, 2, 3)), "whether a step must be traced again"
+        shrunk = images
+        for layer in layers:
+            shrunk = keras.ops.convert_to_numpy(layer(shrunk, training=True))
+        np.testing.assert_allclose(shrunk.mean((1, 2)), images.mean((1, 2)), rtol=0.1)
+        sizes.append(shrunk.shape[1:3])
+    assert sizes == [(10, 10), (10, 10), (15, 15), (20, 20), (20, 20)]
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -317,6 +335,8 @@ def test_changes_of_a_batch_follow_from_seed_epoch_and_place_alone(name):
         ("colour_jitter(hue=0.6)", "colour_jitter hue is 0.6; it must be at least 0, at most 0.5"),
         ("cutout(0)", "cutout size is 0"),
         ("cutmix(1, 1.5)", "cutmix probability is 1.5"),
+        ("shrink(0)", "shrink size is 0; it must be at least 1"),
+        ("shrink(16, 0)", "shrink epochs is 0; it must be at least 1"),
     ],
 )
 def test_a_bad_option_is_one_line(text, words):
@@ -331,6 +351,7 @@ def test_a_bad_option_is_one_line(text, words):
     [
         ("crop(6, 'reflect')", (6, 6, 3), "it must be less than the 6 that the images have"),
         ("cutout(6)", (6, 6, 3), "cutout size is 6 pixels; it must be less than the 6 that"),
+        ("shrink(6)", (6, 6, 3), "shrink size is 6 pixels; it must be less than the 6 that"),
     ],
 )
 def test_images_that_an_augmentation_cannot_take_are_one_line(text, shape, words):

@@ -133,6 +133,7 @@ def test_augmentation_acts_in_training_only(digits):
         ("gn_resnet(width=4)", None, "gn_resnet width is 4; it must be at least 8"),
         ("resnet20", "crp", "did you mean 'crop'?"),
         ("resnet20", "crop(32, 'reflect')", "less than the 32"),
+        ("fan", "shrink", "fan does not take images of 16 pixels, as shrink makes them"),
     ],
 )
 def test_unknown_names_and_options_are_one_line(digits, architecture, augmentation, words):

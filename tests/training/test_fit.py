@@ -6,6 +6,7 @@ import pytest
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.errors import InputError
+from cifar_utils.models import build_model
 from cifar_utils.training import TrainingDiverged, fit
 from cifar_utils.training.metrics import accuracy as right
 
@@ -225,6 +226,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(build, digits, tmp_path):
     with pytest.raises(InputError, match=r"output .*file can't be written \(") as error:
         fit(build(), digits.train, digits.validation, **SETTINGS, output=tmp_path / "file")
     assert "\n" not in str(error.value)
+
+
+def test_training_begins_with_small_images_and_goes_on_with_whole_ones(digits):
+    seen = []
+
+    class Watched(keras.layers.Layer):
+        def call(self, images):
+            seen.append(images.shape[1])  # whenever a step is traced
+            return images
+
+    def network(x, classes):
+        pooled = keras.layers.GlobalAveragePooling2D()(Watched()(x))
+        return keras.layers.Dense(classes)(pooled)
+
+    model = build_model(network, digits, augmentation="shrink(12, 1)")
+    seen.clear()
+    fit(model, digits.train, digits.validation, **SETTINGS)
+    train, *others = dict.fromkeys(seen)
+    assert (train, others) == (12, [32])
+    assert seen[-1] == 32
 
 
 def test_variants_of_inputs_are_drawn_for_training_alone(digits):
