@@ -107,9 +107,12 @@ class PatchWhitening(layers.Conv2D):
     def whiten(self, images: np.ndarray, epsilon: float = 5e-4) -> None:
         """Set the filters from normalized images ``(N, H, W, C)``; a few thousand are enough."""
         shape = self.kernel.shape
-        windows = np.lib.stride_tricks.sliding_window_view(images, shape[:2], axis=(1, 2))
-        patches = np.moveaxis(windows, 3, 5).reshape(-1, np.prod(shape[:3]))
-        values, vectors = np.linalg.eigh(patches.T.astype(np.float64) @ patches / len(patches))
+        products, count = 0, 0
+        for some in np.array_split(images, -(-len(images) // 100)):  # all at once take gigabytes
+            windows = np.lib.stride_tricks.sliding_window_view(some, shape[:2], axis=(1, 2))
+            patches = np.moveaxis(windows, 3, 5).reshape(-1, np.prod(shape[:3])).astype(np.float64)
+            products, count = products + patches.T @ patches, count + len(patches)
+        values, vectors = np.linalg.eigh(products / count)
         filters = (vectors / np.sqrt(values + epsilon)).T[::-1]
         # A filter for a direction without variance would enlarge rounding errors 45 times.
         varied = filters[values[::-1] > 1e-6 * values[-1]]
