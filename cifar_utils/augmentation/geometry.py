@@ -130,11 +130,11 @@ class RandomAffine(Augmentation):
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
-class Shrink(layers.Layer):
+class Shrink(Augmentation):
     """See :func:`shrink`."""
 
     def __init__(self, size: int, epochs: int, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.size, self.epochs, self.shrinks = size, epochs, False
 
     def build(self, input_shape):
@@ -149,13 +149,18 @@ class Shrink(layers.Layer):
         before, self.shrinks = self.shrinks, epoch < self.epochs
         return self.shrinks != before
 
-    def call(self, images, training=False):
-        if not (training and self.shrinks) or min(images.shape[1:3]) <= self.size:
+    def call(self, images, training=False):  # a compiled one would stay as in the first epoch
+        return self.transform(images) if training else images
+
+    def draw(self, count):
+        return ()
+
+    def transform(self, images):
+        if not self.shrinks or min(images.shape[1:3]) <= self.size:
             return images
         size = (self.size, self.size)
-        return ops.image.resize(
-            ops.cast(images, "float32"), size, antialias=True, data_format="channels_last"
-        )
+        images = ops.cast(images, "float32")
+        return ops.image.resize(images, size, antialias=True, data_format="channels_last")
 
 
 def _pixels(images, rows, columns):
@@ -228,7 +233,7 @@ def shift(fraction: float = 0.1) -> Augmentation:
     return RandomAffine(0.0, fraction)
 
 
-def shrink(size: int = 16, epochs: int = 2) -> layers.Layer:
+def shrink(size: int = 16, epochs: int = 2) -> Augmentation:
     """Make images ``size`` pixels high and wide in the first ``epochs`` epochs (bilinear).
 
     A step then takes less time (progressive resizing: Howard, fast.ai, DAWNBench, 2018). With

@@ -93,6 +93,8 @@ def augmented(
     for layer, own in zip(within, seeds, strict=False):
         layer.build(images.shape)
         layer.seed_generator.state.assign([int(own), 0])
+        if hasattr(layer, "begin_epoch"):
+            layer.begin_epoch(epoch)
         # Unlike in training, this is not compiled: for so few images that would take longer.
         images = keras.ops.convert_to_numpy(layer.transform(images, *layer.draw(len(images))))
     return images, labels

@@ -263,7 +263,9 @@ def test_training_is_that_of_keras_own_layers(digits, name, optimizer):
     ],
 )
 def test_a_plain_model_computes_the_same_in_float32(digits, name, precision):
-    model = build_model(name, digits, augmentation=", ".join(AUGMENTATIONS), precision=precision)
+    # Not every network takes smaller images.
+    everything = ", ".join(x for x in AUGMENTATIONS if x != "shrink" or name.startswith("airbench"))
+    model = build_model(name, digits, augmentation=everything, precision=precision)
     plain = to_plain(model)
     assert fast.foreign_layers(plain) == []
     assert {layer.compute_dtype for layer in plain.layers[1:]} == {"float32"}

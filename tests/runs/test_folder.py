@@ -71,7 +71,8 @@ def test_keras_loads_a_saved_model_in_a_process_without_this_package(digits, tmp
             )
             trained = model.get_layer("head")
         else:
-            text = ", ".join(AUGMENTATIONS)
+            fits = name.startswith("airbench")  # not every network takes smaller images
+            text = ", ".join(x for x in AUGMENTATIONS if x != "shrink" or fits)
             model = trained = build_model(name, digits, augmentation=text, precision="float32")
         trained.compile("adam")
         trained.optimizer.build(trained.trainable_variables)
