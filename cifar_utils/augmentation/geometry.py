@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from cifar_utils.augmentation.layer import Augmentation, blend
-from cifar_utils.errors import InputError, check_bounds, known_name
+from cifar_utils.augmentation.layer import Augmentation, blend, check_smaller
+from cifar_utils.errors import check_bounds, known_name
 
 DIRECTIONS = {"horizontal": 2, "vertical": 1}  # each with the axis that is mirrored
 PAD_MODES = ("constant", "reflect")
@@ -57,11 +57,8 @@ class RandomCrop(Augmentation):
         self.padding, self.mode = padding, mode
 
     def build(self, input_shape):
-        if self.mode == "reflect" and self.padding >= min(input_shape[1:3]):
-            raise InputError(
-                f"crop padding is {self.padding} pixels; with mode {self.mode!r} it must be less "
-                f"than the {min(input_shape[1:3])} that the images have"
-            )
+        if self.mode == "reflect":
+            check_smaller("crop padding", self.padding, input_shape, "with mode 'reflect' ")
 
     def draw(self, count):
         places = 2 * self.padding + 1
@@ -138,11 +135,7 @@ class Shrink(Augmentation):
         self.size, self.epochs, self.shrinks = size, epochs, False
 
     def build(self, input_shape):
-        if self.size >= min(input_shape[1:3]):
-            raise InputError(
-                f"shrink size is {self.size} pixels; it must be less than the "
-                f"{min(input_shape[1:3])} that the images have"
-            )
+        check_smaller("shrink size", self.size, input_shape)
 
     def begin_epoch(self, epoch: int) -> bool:
         """Set whether this epoch shrinks images; return whether that has changed."""

@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from cifar_utils.errors import InputError
+
 COMPILED = {}  # by class and options, so that each is compiled once for all models
 
 
@@ -52,3 +54,13 @@ class Augmentation(layers.Layer):
 def blend(a, b, share):
     """The mean of ``a`` and ``b`` with weights 1 - ``share`` and ``share``."""
     return a + share * (b - a)
+
+
+def check_smaller(what: str, pixels: int, shape: tuple, where: str = "") -> None:
+    """Raise an InputError unless ``pixels`` fit into images of ``shape`` ``(N, H, W, C)``."""
+    side = min(shape[1:3])
+    if pixels >= side:
+        raise InputError(
+            f"{what} is {pixels} pixels; {where}it must be less than the {side} that the images "
+            "have"
+        )

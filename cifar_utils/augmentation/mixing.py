@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from cifar_utils.augmentation.layer import Augmentation
-from cifar_utils.errors import InputError, check_bounds
+from cifar_utils.augmentation.layer import Augmentation, check_smaller
+from cifar_utils.errors import check_bounds
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -17,11 +17,7 @@ class Cutout(Augmentation):
         self.size = size
 
     def build(self, input_shape):
-        if self.size >= min(input_shape[1:3]):
-            raise InputError(
-                f"cutout size is {self.size} pixels; it must be less than the "
-                f"{min(input_shape[1:3])} that the images have"
-            )
+        check_smaller("cutout size", self.size, input_shape)
 
     def draw(self, count):
         centre = self.uniform(2, count, 1)
