@@ -16,8 +16,6 @@ takes several values, separated by semicolons. A line has one equals sign only: 
 a line with two.
 """
 
-import __future__
-
 import ast
 import contextlib
 import inspect
@@ -29,7 +27,7 @@ from dataclasses import dataclass, field
 from functools import cache, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cifar_utils.errors import BOUND, InputError, check_bounds, known_name, short
 
@@ -37,10 +35,18 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}
 # ast.literal_eval raises these on text that is not a literal, or is too deep or too large to read.
 LITERAL_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
+# Types of options of registered functions, with the bounds that a call is checked against.
+PositiveInt, NonNegativeInt = Annotated[int, "at least 1"], Annotated[int, "at least 0"]
+PositiveFloat, NonNegativeFloat = Annotated[float, "above 0"], Annotated[float, "at least 0"]
+Rate, Share = Annotated[float, "at least 0, below 1"], Annotated[float, "above 0, below 1"]
 
 
 class Registry(UserDict):
     """Functions that a parameter may name. Each is imported when it is used.
+
+    The type of an option gives the values that it takes: ``Literal["horizontal", "vertical"]`` or
+    ``Annotated[float, "above 0, at most 1"]``. Bounds may name an earlier option:
+    ``"above {low}"``.
 
     Attributes
     ----------
@@ -61,15 +67,11 @@ class Registry(UserDict):
         return found if callable(found) else getattr(import_module(f"cifar_utils.{found}"), name)
 
     def read(self, name: str) -> Callable:
-        """A stand-in for a function, made without importing Keras.
-
-        It has the function's signature and docstring. Its body is the calls of ``check_bounds`` and
-        ``known_name``, which check the options.
-        """
+        """A stand-in with a function's signature and docstring, made without importing Keras."""
         found = self.data[name]
         if callable(found):
             return wraps(found)(lambda *args, **options: None)
-        return _read_function(f"cifar_utils.{found}", name)
+        return _read_function(f"cifar_utils.{found}", name, self.given)
 
 
 REGISTRIES = {
@@ -305,26 +307,39 @@ def parse_calls(kind: str, text: str) -> list[Call]:
         try:
             if len(kwargs) < len(getattr(node, "keywords", [])):
                 raise TypeError("an option is given twice")
-            bound = signature.bind(*[None] * registry.given, *args, **kwargs).arguments
+            bound = signature.bind(*[None] * registry.given, *args, **kwargs)
         except TypeError as error:
             takes = ", ".join(options) or "none"
             raise InputError(f"{kind} {source!r}: {error}; its options: {takes}") from error
-        values = {
-            name: _option(f"{name} in {kind} {source!r}", option, bound[name])
-            for name, option in options.items()
-            if name in bound
-        }
-        target(*[1] * registry.given, **values)  # raises where a value is out of range
+        named = list(bound.arguments)
+        bound.apply_defaults()
+        values = {}
+        for name, option in options.items():
+            row = describe_option(option, f"{function.id} {name}", bound.arguments)
+            value = bound.arguments[name]
+            values[name] = row.check(value) if row.type in TYPES else value
+        values = {name: value for name, value in values.items() if name in named}
         calls.append(Call(function.id, registry, values))
     return calls
 
 
-def _option(label: str, option: inspect.Parameter, value: Any) -> Any:
-    """Check an option's value by its annotation in the registered function."""
-    kind = getattr(option.annotation, "__name__", option.annotation)
-    optional = option.default is None
-    row = Parameter(label, kind, option.default, "", optional=optional)
-    return row.check(value) if kind in TYPES else value
+def describe_option(option: inspect.Parameter, name: str, values: Mapping[str, Any]) -> Parameter:
+    """An option of a registered function, by its annotation.
+
+    Parameters
+    ----------
+    name
+        The name in messages.
+    values
+        Of the function's options, for bounds that name one.
+
+    """
+    kind, choices = option.annotation, ()
+    if get_origin(kind) is Literal:
+        choices, kind = get_args(kind), str
+    bounds = getattr(kind, "__metadata__", ("",))[0].format(**values)
+    kind = getattr(kind, "__origin__", kind).__name__
+    return Parameter(name, kind, option.default, "", choices, bounds, option.default is None)
 
 
 def parse_call(kind: str, text: str) -> Call:
@@ -337,23 +352,16 @@ def parse_call(kind: str, text: str) -> Call:
 
 
 @cache
-def _read_function(module: str, name: str) -> Callable:
+def _read_function(module: str, name: str, given: int) -> Callable:
     file = source_file(module)
-    namespace = {"__name__": module, "check_bounds": check_bounds, "known_name": known_name}
+    namespace = globals() | {"__name__": module}  # with the types of options
     for node in ast.parse(file.read_text("utf-8")).body:
-        if isinstance(node, ast.Assign):
-            with contextlib.suppress(*LITERAL_ERRORS):
-                namespace[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            node.body = [node.body[0], *filter(_refuses, node.body[1:])]
-            node.returns = None
-            flags = __future__.annotations.compiler_flag
-            exec(compile(ast.Module([node], []), str(file), "exec", flags), namespace)
+            node.body, node.returns = node.body[:1], None  # the docstring
+            for argument in node.args.args[:given]:
+                argument.annotation = None
+            exec(compile(ast.Module([node], []), str(file), "exec"), namespace)
     return namespace[name]
-
-
-def _refuses(node: ast.stmt) -> bool:
-    return ast.unparse(node).startswith(("check_bounds(", "known_name("))
 
 
 def source_file(module: str) -> Path | None:

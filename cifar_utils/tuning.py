@@ -10,14 +10,22 @@ import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from cifar_utils.backend import keras  # before keras-tuner imports it, less quietly
-from cifar_utils.choices import REGISTRIES, Call, parse_call, parse_calls
+from cifar_utils.choices import (
+    REGISTRIES,
+    Call,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    parse_call,
+    parse_calls,
+)
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, check_bounds, known_name
 from cifar_utils.events import display_line, write_event
@@ -54,32 +62,23 @@ class Range:
         return round(drawn) if self.step else float(f"{drawn:.3g}")
 
 
-def learning_rate(low: float, high: float) -> Range:
+def learning_rate(low: PositiveFloat, high: Annotated[float, "above {low}"]) -> Range:
     """The peak of the learning rate."""
-    check_bounds("learning_rate low", low, "above 0")
-    check_bounds("learning_rate high", high, f"above {low}")
     return Range("learning_rate", low, high, log=True)
 
 
-def weight_decay(low: float, high: float) -> Range:
+def weight_decay(low: PositiveFloat, high: Annotated[float, "above {low}"]) -> Range:
     """See :func:`~cifar_utils.training.make_optimizer`."""
-    check_bounds("weight_decay low", low, "above 0")
-    check_bounds("weight_decay high", high, f"above {low}")
     return Range("weight_decay", low, high, log=True)
 
 
-def dropout(low: float, high: float) -> Range:
+def dropout(low: NonNegativeFloat, high: Annotated[float, "above {low}, below 1"]) -> Range:
     """The architecture's option ``dropout``, a rate."""
-    check_bounds("dropout low", low, "at least 0")
-    check_bounds("dropout high", high, f"above {low}, below 1")
     return Range("dropout", low, high)
 
 
-def width(low: int, high: int, step: int = 1) -> Range:
+def width(low: PositiveInt, high: Annotated[int, "above {low}"], step: PositiveInt = 1) -> Range:
     """The architecture's option ``width``, a number of channels."""
-    check_bounds("width low", low, "at least 1")
-    check_bounds("width high", high, f"above {low}")
-    check_bounds("width step", step, "at least 1")
     return Range("width", low, high, step=step)
 
 

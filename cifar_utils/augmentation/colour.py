@@ -1,10 +1,12 @@
 """Augmentation of colours: contrast, brightness, saturation and hue."""
 
+from typing import Annotated
+
 import keras
 from keras import ops
 
 from cifar_utils.augmentation.layer import Augmentation, blend
-from cifar_utils.errors import check_bounds
+from cifar_utils.choices import NonNegativeFloat
 
 GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
 
@@ -76,19 +78,22 @@ def _turn_hue(colours, turn):
     return turned
 
 
-def contrast(lower: float = 0.25, upper: float = 0.75) -> Augmentation:
+def contrast(
+    lower: NonNegativeFloat = 0.25, upper: Annotated[float, "at least {lower}"] = 0.75
+) -> Augmentation:
     """Multiply each image's contrast by a factor between ``lower`` and ``upper`` (report A).
 
     Contrast is the distance of each channel from its mean over the image. The means stay the same
     unless values are clipped.
     """
-    check_bounds("contrast lower", lower, "at least 0")
-    check_bounds("contrast upper", upper, f"at least {lower}")
     return RandomContrast(lower, upper)
 
 
 def colour_jitter(
-    brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, hue: float = 0.1
+    brightness: NonNegativeFloat = 0.4,
+    contrast: NonNegativeFloat = 0.4,
+    saturation: NonNegativeFloat = 0.4,
+    hue: Annotated[float, "at least 0, at most 0.5"] = 0.1,
 ) -> Augmentation:
     """Change each image's brightness, contrast, saturation and hue, in this order (report E).
 
@@ -97,8 +102,4 @@ def colour_jitter(
     ColorJitter does the same, but draws the order too. Report E does not give strengths;
     torchvision's defaults are 0 and change nothing.
     """
-    check_bounds("colour_jitter brightness", brightness, "at least 0")
-    check_bounds("colour_jitter contrast", contrast, "at least 0")
-    check_bounds("colour_jitter saturation", saturation, "at least 0")
-    check_bounds("colour_jitter hue", hue, "at least 0, at most 0.5")
     return RandomColourJitter(brightness, contrast, saturation, hue)

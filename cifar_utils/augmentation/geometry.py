@@ -1,16 +1,16 @@
 """Augmentation that moves pixels: flips, crops, rotations and shifts."""
 
 import math
+from typing import Annotated, Literal
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from cifar_utils.augmentation.layer import Augmentation, blend, check_smaller
-from cifar_utils.errors import check_bounds, known_name
+from cifar_utils.choices import PositiveInt, Rate, Share
 
-DIRECTIONS = {"horizontal": 2, "vertical": 1}  # each with the axis that is mirrored
-PAD_MODES = ("constant", "reflect")
+AXES = {"horizontal": 2, "vertical": 1}  # the axis that each direction mirrors
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -25,7 +25,7 @@ class RandomFlip(Augmentation):
         return (self.uniform(1 if self.per_batch else count, 1, 1, 1) < self.probability,)
 
     def transform(self, images, mirrored):
-        return ops.where(mirrored, ops.flip(images, axis=DIRECTIONS[self.direction]), images)
+        return ops.where(mirrored, ops.flip(images, axis=AXES[self.direction]), images)
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -179,7 +179,9 @@ def alternating_flip() -> layers.Layer:
 
 
 def flip(
-    direction: str = "horizontal", probability: float = 0.5, per_batch: bool = False
+    direction: Literal["horizontal", "vertical"] = "horizontal",
+    probability: Annotated[float, "above 0, at most 1"] = 0.5,
+    per_batch: bool = False,
 ) -> Augmentation:
     """Mirror each image with a probability: left to right (``horizontal``) or top to bottom.
 
@@ -187,52 +189,46 @@ def flip(
     images of a batch. Report A's "flip all" is ``flip(probability=1)``, and its random flip of
     batches is ``flip(per_batch=True)``.
     """
-    known_name("flip direction", direction, DIRECTIONS)
-    check_bounds("flip probability", probability, "above 0, at most 1")
     return RandomFlip(direction, probability, per_batch)
 
 
-def crop(padding: int = 4, mode: str = "constant") -> Augmentation:
+def crop(
+    padding: PositiveInt = 4, mode: Literal["constant", "reflect"] = "constant"
+) -> Augmentation:
     """Pad by ``padding`` pixels and cut out the original size at random (He et al., 2015).
 
     The padding is black (``constant``) or mirrors the image without its edge (``reflect``).
     """
-    check_bounds("crop padding", padding, "at least 1")
-    known_name("crop mode", mode, PAD_MODES)
     return RandomCrop(padding, mode)
 
 
-def affine(degrees: float = 30.0, shift: float = 0.1) -> Augmentation:
+def affine(
+    degrees: Annotated[float, "at least 0, at most 180"] = 30.0, shift: Rate = 0.1
+) -> Augmentation:
     """Rotate by up to ``degrees`` either way, then shift by up to ``shift`` of height and width.
 
     Angle and shifts are drawn uniformly for each image. Shifts need not be whole pixels. The image
     is interpolated once (bilinear). Places outside it take the nearest pixel's value. Keras's
     ImageDataGenerator, which report D uses, does the same.
     """
-    check_bounds("affine degrees", degrees, "at least 0, at most 180")
-    check_bounds("affine shift", shift, "at least 0, below 1")
     return RandomAffine(degrees, shift)
 
 
-def rotation(degrees: float = 30.0) -> Augmentation:
+def rotation(degrees: Annotated[float, "above 0, at most 180"] = 30.0) -> Augmentation:
     """Rotate by up to ``degrees`` either way: :func:`affine` without a shift."""
-    check_bounds("rotation degrees", degrees, "above 0, at most 180")
     return RandomAffine(degrees, 0.0)
 
 
-def shift(fraction: float = 0.1) -> Augmentation:
+def shift(fraction: Share = 0.1) -> Augmentation:
     """Shift by up to ``fraction`` of height and width: :func:`affine` without rotation."""
-    check_bounds("shift fraction", fraction, "above 0, below 1")
     return RandomAffine(0.0, fraction)
 
 
-def shrink(size: int = 16, epochs: int = 2) -> Augmentation:
+def shrink(size: PositiveInt = 16, epochs: PositiveInt = 2) -> Augmentation:
     """Make images ``size`` pixels high and wide in the first ``epochs`` epochs (bilinear).
 
     A step then takes less time (progressive resizing: Howard, fast.ai, DAWNBench, 2018). With
     ``"shrink(16, 2), shrink(24, 4)"``, images have 16 pixels in two epochs and 24 in the next two.
     The network must take images of any size: its last pooling is global.
     """
-    check_bounds("shrink size", size, "at least 1")
-    check_bounds("shrink epochs", epochs, "at least 1")
     return Shrink(size, epochs)

@@ -1,11 +1,13 @@
 """Augmentation that hides a part of an image, or mixes two images and their labels."""
 
+from typing import Annotated
+
 import keras
 import numpy as np
 from keras import layers, ops
 
 from cifar_utils.augmentation.layer import Augmentation, check_smaller
-from cifar_utils.errors import check_bounds
+from cifar_utils.choices import PositiveFloat, PositiveInt
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -98,33 +100,31 @@ class CutMix(Mixing):
         return mixed, 1 - patch.mean((1, 2))
 
 
-def cutout(size: int = 8) -> Augmentation:
+def cutout(size: PositiveInt = 8) -> Augmentation:
     """Hide a square of ``size`` pixels a side; it may lie partly outside the image.
 
     Its centre is drawn uniformly. It takes the batch's mean colour, which is about 0 after
     normalization, as in the paper (DeVries and Taylor, arXiv:1708.04552: size 16 for CIFAR-10, 8
     for CIFAR-100).
     """
-    check_bounds("cutout size", size, "at least 1")
     return Cutout(size)
 
 
-def mixup(alpha: float = 0.2) -> Mixing:
+def mixup(alpha: PositiveFloat = 0.2) -> Mixing:
     """Mix each image and its label with another of the batch, with weights λ and 1 - λ.
 
     λ is drawn for each image from Beta(``alpha``, ``alpha``) (Zhang et al., arXiv:1710.09412).
     """
-    check_bounds("mixup alpha", alpha, "above 0")
     return MixUp(alpha)
 
 
-def cutmix(alpha: float = 1.0, probability: float = 0.5) -> Mixing:
+def cutmix(
+    alpha: PositiveFloat = 1.0, probability: Annotated[float, "above 0, at most 1"] = 0.5
+) -> Mixing:
     """Lay a rectangle of another image of the batch over each image; mix labels by area.
 
     The rectangle's share of the image is 1 - λ, with λ drawn for each image from Beta(``alpha``,
     ``alpha``). Its centre is drawn uniformly, so a part may lie outside of the image (Yun et al.,
     arXiv:1905.04899). An image is changed with ``probability``, as in their code for CIFAR.
     """
-    check_bounds("cutmix alpha", alpha, "above 0")
-    check_bounds("cutmix probability", probability, "above 0, at most 1")
     return CutMix(alpha, probability)

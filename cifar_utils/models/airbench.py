@@ -7,16 +7,18 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from cifar_utils.choices import NonNegativeInt, PositiveFloat
+
 FILTERS = (64, 256, 256)
 
 
 def airbench(
     x,
     classes: int,
-    width: float = 1.0,
+    width: PositiveFloat = 1.0,
     whitening: bool = True,
     identity: bool = True,
-    bias_epochs: int = 3,
+    bias_epochs: NonNegativeInt = 3,
 ):
     """Patch whitening, then three pairs of convolutions, pooled early; 1,973,944 parameters.
 

@@ -6,11 +6,13 @@ Each function takes normalized images as a Keras tensor ``(N, H, W, 3)`` and giv
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import keras
 from keras import layers, ops, regularizers
 
-from cifar_utils.errors import InputError, check_bounds, known_name
+from cifar_utils.choices import NonNegativeFloat, PositiveFloat, PositiveInt, Rate
+from cifar_utils.errors import InputError
 from cifar_utils.models.blocks import batch_norm, conv, normal
 
 
@@ -46,7 +48,6 @@ class Options:
     residual: bool
 
     def __post_init__(self):
-        check_bounds("gate", self.gate, "at least 0")
         if not self.residual and (self.spatial_dropout or self.gate or self.highway):
             raise InputError(
                 "residual is False; spatial_dropout, gate and highway act on shortcuts, so leave "
@@ -55,8 +56,8 @@ class Options:
 
 
 def resnet20(
-    x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0, spatial_dropout: float = 0.0,
-    gate: float = 0.0, highway: bool = False, residual: bool = True,
+    x, classes: int, dropout: Rate = 0.0, head_dropout: Rate = 0.0, spatial_dropout: Rate = 0.0,
+    gate: NonNegativeFloat = 0.0, highway: bool = False, residual: bool = True,
 ):  # fmt: skip
     """ResNet-20 of He et al. (arXiv:1512.03385, section 4.2); 274,042 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
@@ -64,8 +65,8 @@ def resnet20(
 
 
 def resnet56(
-    x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0, spatial_dropout: float = 0.0,
-    gate: float = 0.0, highway: bool = False, residual: bool = True,
+    x, classes: int, dropout: Rate = 0.0, head_dropout: Rate = 0.0, spatial_dropout: Rate = 0.0,
+    gate: NonNegativeFloat = 0.0, highway: bool = False, residual: bool = True,
 ):  # fmt: skip
     """ResNet-56 of He et al. (arXiv:1512.03385, section 4.2); 860,026 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
@@ -73,8 +74,8 @@ def resnet56(
 
 
 def resnet110(
-    x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0, spatial_dropout: float = 0.0,
-    gate: float = 0.0, highway: bool = False, residual: bool = True,
+    x, classes: int, dropout: Rate = 0.0, head_dropout: Rate = 0.0, spatial_dropout: Rate = 0.0,
+    gate: NonNegativeFloat = 0.0, highway: bool = False, residual: bool = True,
 ):  # fmt: skip
     """ResNet-110 of He et al. (arXiv:1512.03385, section 4.2); 1,739,002 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
@@ -82,8 +83,8 @@ def resnet110(
 
 
 def resnet18(
-    x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0, spatial_dropout: float = 0.0,
-    gate: float = 0.0, highway: bool = False, residual: bool = True,
+    x, classes: int, dropout: Rate = 0.0, head_dropout: Rate = 0.0, spatial_dropout: Rate = 0.0,
+    gate: NonNegativeFloat = 0.0, highway: bool = False, residual: bool = True,
 ):  # fmt: skip
     """ResNet-18 with a stem for small images; 11,183,562 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
@@ -91,8 +92,8 @@ def resnet18(
 
 
 def resnet50(
-    x, classes: int, dropout: float = 0.0, head_dropout: float = 0.0, spatial_dropout: float = 0.0,
-    gate: float = 0.0, highway: bool = False, residual: bool = True,
+    x, classes: int, dropout: Rate = 0.0, head_dropout: Rate = 0.0, spatial_dropout: Rate = 0.0,
+    gate: NonNegativeFloat = 0.0, highway: bool = False, residual: bool = True,
 ):  # fmt: skip
     """ResNet-50 with a stem for small images; 23,573,962 parameters."""
     options = Options(dropout, head_dropout, spatial_dropout, gate, highway, residual)
@@ -179,7 +180,9 @@ def sparse_gate(y, threshold: float):
     return y * ops.cast(strongest >= threshold, y.dtype)
 
 
-def preact(x, classes: int, activation: str = "relu", dropout: float = 0.1, l2: float = 1e-6):
+def preact(
+    x, classes: int, activation: str = "relu", dropout: Rate = 0.1, l2: NonNegativeFloat = 1e-6
+):
     """Pre-activation ResNet of twelve units (report D); 1,574,218 parameters for 10 classes.
 
     A unit is two rounds of batch normalization, activation and convolution. The input of each round
@@ -221,9 +224,9 @@ def preact(x, classes: int, activation: str = "relu", dropout: float = 0.1, l2: 
 def gn_resnet(
     x,
     classes: int,
-    width: int = 100,
-    dropout: float = 0.0,
-    dropout_in: str = "block",
+    width: Annotated[int, "at least 8"] = 100,
+    dropout: Rate = 0.0,
+    dropout_in: Literal["block", "convolution"] = "block",
 ):
     """Our own compact residual network of report A's size, with group normalization.
 
@@ -239,7 +242,7 @@ def gn_resnet(
     Parameters
     ----------
     width
-        Filters of all layers; at least 8.
+        Filters of all layers.
     dropout
         Its rate. Report A has 0.5.
     dropout_in
@@ -247,8 +250,6 @@ def gn_resnet(
         report A recommends in the end.
 
     """
-    known_name("", dropout_in, ("block", "convolution"), label="dropout_in")
-    check_bounds("gn_resnet width", width, "at least 8")
 
     def normalize(x):
         return layers.ReLU()(layers.GroupNormalization(math.gcd(width, 8))(x))
@@ -277,7 +278,7 @@ def _rounds(width: int) -> tuple[int, int, int]:
     return count // 3, (count + 1) // 3, (count + 2) // 3
 
 
-def cifarnet_worst(x, classes: int, residual: bool = True, width: float = 1.0):
+def cifarnet_worst(x, classes: int, residual: bool = True, width: PositiveFloat = 1.0):
     """The deeper and narrower network that report E compares with CifarNet; 7,713,874 parameters.
 
     It has three stages of 10, 100 and 256 filters. A stage is a convolution (5×5 in the first, else
@@ -312,8 +313,8 @@ def cifarnet_worst(x, classes: int, residual: bool = True, width: float = 1.0):
 def report_a(
     x,
     classes: int,
-    width: int = 32,
-    dropout: float = 0.5,
+    width: PositiveInt = 32,
+    dropout: Rate = 0.5,
     activation: bool = False,
 ):
     """Report A's compact residual network, inferred from its numbers of parameters.

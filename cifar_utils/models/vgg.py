@@ -6,12 +6,13 @@ Each function takes normalized images as a Keras tensor ``(N, H, W, 3)`` and giv
 
 from keras import layers
 
+from cifar_utils.choices import PositiveFloat, PositiveInt, Rate
 from cifar_utils.models.blocks import conv_bn_relu, normal
 
 
 def cifarnet(
-    x, classes: int, residual: bool = True, variance: float = 2.0, pool: int = 4,
-    deep: bool = False, width: float = 1.0,
+    x, classes: int, residual: bool = True, variance: PositiveFloat = 2.0, pool: PositiveInt = 4,
+    deep: bool = False, width: PositiveFloat = 1.0,
 ):  # fmt: skip
     """CifarNet (report E): eight 3×3 convolutions of 64 to 256 filters, as in a ResNet-9.
 
@@ -58,7 +59,7 @@ def cifarnet(
     )
 
 
-def fan(x, classes: int, dropout: float = 0.1):
+def fan(x, classes: int, dropout: Rate = 0.1):
     """The "fan" (report B): seven valid 3×3 convolutions of 32 to 512 filters and a large head.
 
     It has 87,316,426 parameters for 10 classes at 32×32; 85 million of them are in the first dense
@@ -84,10 +85,10 @@ def vgg19(
     x,
     classes: int,
     batch_norm: bool = True,
-    dropout: float = 0.5,
-    units: int = 512,
+    dropout: Rate = 0.5,
+    units: PositiveInt = 512,
     residual: bool = False,
-    width: float = 1.0,
+    width: PositiveFloat = 1.0,
 ):
     """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images; 20,576,842 parameters.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cifar_utils.choices import (
     REGISTRIES,
     Parameter,
+    describe_option,
     parse_parameters,
     source_file,
 )
@@ -66,9 +67,13 @@ def read_options(kind: str, name: str) -> tuple[str, list[tuple[str, str, str, s
         for option, meaning in re.findall(r"^(\w+)\n((?: +.+\n?)+)", section, re.M):
             meanings.setdefault(option, " ".join(_plain(meaning).split()))
     rows = []
-    for each in [*inspect.signature(function).parameters.values()][known.given :]:
+    options = [*inspect.signature(function).parameters.values()][known.given :]
+    names = {each.name: each.name for each in options}
+    for each in options:
         default = "" if each.default is each.empty else repr(each.default)
-        rows.append((each.name, each.annotation, default, meanings.get(each.name, "")))
+        row = describe_option(each, each.name, names)
+        meaning = ": ".join(filter(None, [row.allowed, meanings.get(each.name)]))
+        rows.append((each.name, row.type, default, meaning))
     return _plain(own.partition("\nParameters\n")[0]).strip(), rows
 
 

@@ -1,21 +1,21 @@
 """Optimizers by name, each a Keras one with the series' conventions."""
 
 from cifar_utils.backend import dtype_policy, keras
-from cifar_utils.choices import parse_call
+from cifar_utils.choices import NonNegativeFloat, NonNegativeInt, Rate, parse_call
 from cifar_utils.errors import InputError
 
 
-def sgd(learning_rate, weight_decay, batch_size, momentum: float = 0.9, nesterov: bool = False):
+def sgd(learning_rate, weight_decay, batch_size, momentum: Rate = 0.9, nesterov: bool = False):
     """Stochastic gradient descent with momentum."""
     return keras.optimizers.SGD(learning_rate, momentum, nesterov, weight_decay=weight_decay)
 
 
-def adam(learning_rate, weight_decay, batch_size, beta_1: float = 0.9, beta_2: float = 0.999):
+def adam(learning_rate, weight_decay, batch_size, beta_1: Rate = 0.9, beta_2: Rate = 0.999):
     """Adam (Kingma and Ba, arXiv:1412.6980), with decoupled weight decay, as in Keras."""
     return keras.optimizers.Adam(learning_rate, beta_1, beta_2, weight_decay=weight_decay)
 
 
-def adamw(learning_rate, weight_decay, batch_size, beta_1: float = 0.9, beta_2: float = 0.999):
+def adamw(learning_rate, weight_decay, batch_size, beta_1: Rate = 0.9, beta_2: Rate = 0.999):
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101): Adam that always has a weight decay.
 
     A ``weight_decay`` of 0 is replaced by 0.01.
@@ -27,10 +27,10 @@ def muon(
     learning_rate,
     weight_decay,
     batch_size,
-    momentum: float = 0.6,
-    dense_factor: float = 2.8,
-    bias_factor: float = 0.22,
-    steps: int = 3,
+    momentum: Rate = 0.6,
+    dense_factor: NonNegativeFloat = 2.8,
+    bias_factor: NonNegativeFloat = 0.22,
+    steps: NonNegativeInt = 3,
 ):
     """Muon for filters, SGD for the rest: :class:`~cifar_utils.training.muon.Muon`.
 

@@ -5,12 +5,13 @@ options.
 """
 
 import math
+from typing import Annotated
 
 import keras
 from keras import ops
 from keras.optimizers import schedules
 
-from cifar_utils.errors import check_bounds
+from cifar_utils.choices import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate, Share
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -73,25 +74,23 @@ def constant(learning_rate: float, steps: int, epochs: int):
     return learning_rate
 
 
-def exponential(learning_rate: float, steps: int, epochs: int, factor: float = 0.99):
+def exponential(learning_rate: float, steps: int, epochs: int, factor: Share = 0.99):
     """Multiply the rate by ``factor`` after every epoch (report D)."""
-    check_bounds("exponential factor", factor, "above 0, below 1")
     return step(learning_rate, steps, epochs, every=1, factor=factor)
 
 
-def step(learning_rate: float, steps: int, epochs: int, every: int = 10, factor: float = 0.1):
+def step(
+    learning_rate: float, steps: int, epochs: int, every: PositiveInt = 10, factor: Share = 0.1
+):
     """Multiply the rate by ``factor`` once in ``every`` epochs (report C)."""
-    check_bounds("step every", every, "at least 1")
-    check_bounds("step factor", factor, "above 0, below 1")
     return schedules.ExponentialDecay(learning_rate, steps * every, factor, staircase=True)
 
 
-def cosine(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0):
+def cosine(learning_rate: float, steps: int, epochs: int, warmup: Rate = 0.0):
     """Fall to zero along half a cosine (Loshchilov and Hutter, arXiv:1608.03983).
 
     ``warmup`` is the share of all steps in which the rate first rises from zero.
     """
-    check_bounds("cosine warmup", warmup, "at least 0, below 1")
     rising = math.floor(warmup * steps * epochs)
     falling = steps * epochs - rising
     if not rising:
@@ -99,37 +98,45 @@ def cosine(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0):
     return schedules.CosineDecay(0.0, falling, warmup_target=learning_rate, warmup_steps=rising)
 
 
-def linear(learning_rate: float, steps: int, epochs: int, warmup: float = 0.0, final: float = 0.0):
+def linear(
+    learning_rate: float,
+    steps: int,
+    epochs: int,
+    warmup: Rate = 0.0,
+    final: Annotated[float, "at least 0, at most 1"] = 0.0,
+):
     """Rise from zero in the ``warmup`` share of all steps, then fall to ``final`` of the peak."""
-    check_bounds("linear warmup", warmup, "at least 0, below 1")
-    check_bounds("linear final", final, "at least 0, at most 1")
     total = steps * epochs
     rising = math.floor(warmup * total)
     start = [(0, 0.0)] if rising else []
     return _through([*start, (rising, 1.0), (total, final)], learning_rate)
 
 
-def one_cycle(learning_rate: float, steps: int, epochs: int, rise: float = 0.45, low: float = 0.1):
+def one_cycle(
+    learning_rate: float,
+    steps: int,
+    epochs: int,
+    rise: Annotated[float, "above 0, below 0.5"] = 0.45,
+    low: Share = 0.1,
+):
     """Rise from ``low`` of the peak, fall back in as many steps, then fall to a hundredth of that.
 
     This is super-convergence (Smith and Topin, arXiv:1708.07120); report C tried it. The rise takes
     the share ``rise`` of all steps.
     """
-    check_bounds("one_cycle rise", rise, "above 0, below 0.5")
-    check_bounds("one_cycle low", low, "above 0, below 1")
     total = steps * epochs
     points = [(0, low), (rise * total, 1.0), (2 * rise * total, low), (total, low / 100)]
     return _through(points, learning_rate)
 
 
-def triangular(learning_rate: float, steps: int, epochs: int, every: int = 8, low: float = 0.1):
+def triangular(
+    learning_rate: float, steps: int, epochs: int, every: PositiveInt = 8, low: Rate = 0.1
+):
     """Rise from ``low`` of the peak to the peak and fall back, once in ``every`` epochs.
 
     This is the triangular policy of cyclical learning rates (Smith, arXiv:1506.01186); report C
     tried it.
     """
-    check_bounds("triangular every", every, "at least 1")
-    check_bounds("triangular low", low, "at least 0, below 1")
     half, turns = every * steps / 2, math.ceil(2 * epochs / every)
     points = [(turn * half, 1.0 if turn % 2 else low) for turn in range(turns + 1)]
     return _through(points, learning_rate)
@@ -139,20 +146,16 @@ def plateau(
     learning_rate: float,
     steps: int,
     epochs: int,
-    factor: float = 0.1,
-    patience: int = 10,
-    min_delta: float = 0.0001,
-    cooldown: int = 0,
+    factor: Share = 0.1,
+    patience: PositiveInt = 10,
+    min_delta: NonNegativeFloat = 0.0001,
+    cooldown: NonNegativeInt = 0,
 ):
     """Multiply the rate by ``factor`` after ``patience`` epochs without a better validation loss.
 
     A better loss is lower by more than ``min_delta``. After a cut, the first epoch that counts is
     the ``cooldown``-th, or the next one if that is 0. This is Keras's ReduceLROnPlateau (report C).
     """
-    check_bounds("plateau factor", factor, "above 0, below 1")
-    check_bounds("plateau patience", patience, "at least 1")
-    check_bounds("plateau min_delta", min_delta, "at least 0")
-    check_bounds("plateau cooldown", cooldown, "at least 0")
     return Plateau(
         learning_rate, factor=factor, patience=patience, min_delta=min_delta, cooldown=cooldown
     )

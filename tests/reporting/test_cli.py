@@ -60,7 +60,8 @@ def test_options_are_listed_and_explained(cli):
     row = next(line for line in out.splitlines() if line.startswith("cosine"))
     assert "half a cosine" in row
     _, out, _ = cli("options", "schedule", "cosine")
-    assert out.splitlines()[-1].split() == ["warmup", "float", "0.0"]
+    assert out.splitlines()[-1].split(None, 3)[:3] == ["warmup", "float", "0.0"]
+    assert "at least 0, below 1" in out
     assert "warmup is the share of all steps" in out
     _, out, _ = cli("options", "architecture", "resnet20")
     row = next(line for line in out.splitlines() if line.startswith("head_dropout"))

@@ -57,7 +57,7 @@ def test_adamw_decays_where_adam_is_not_told_to():
     [
         ("sdg", "did you mean 'sgd'?"),
         ("sgd(momentum=2)", "momentum"),
-        ("muon(steps=-1)", "steps is -1; it must be >= 0"),
+        ("muon(steps=-1)", "muon steps is -1; it must be at least 0"),
     ],
 )
 def test_bad_optimizers_are_one_line(text, words):
