@@ -29,7 +29,10 @@ def answer(record: RunRecord) -> str:
             "More images or more epochs may help."
         )
     trials = [trial for trial in record.trials if trial["val_accuracy"] is not None]
-    alike = [trial for trial in trials if trial["epochs"] == trials[0]["epochs"]]
+    # The first number of epochs that two have: a training that diverged is shorter than the others.
+    epochs = [trial["epochs"] for trial in trials]
+    usual = next((number for number in epochs if epochs.count(number) > 1), 0)
+    alike = [trial for trial in trials if trial["epochs"] == usual]
     return _compared(record, alike) if len(alike) > 1 else _trained(record)
 
 

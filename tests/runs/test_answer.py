@@ -72,6 +72,11 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     assert "“first” by 39.0 (+" in better
 
 
+def test_a_training_that_diverged_is_left_out():
+    trials = [("diverged", 0.3, 1), ("worse", 0.5, 9), ("best", 0.9, 9)]
+    assert "Of 2 trainings of 9 epochs each" in answer(record(trials=trials))
+
+
 def test_how_well_each_learned_its_training_images_is_told():
     both = record(trials=[("plain", 0.6, 2), ("residual", 0.8, 2)])
     for trial, share in zip(both.trials, (0.55, 0.79), strict=True):
