@@ -136,6 +136,11 @@ class Shrink(Augmentation):
 
     def build(self, input_shape):
         check_smaller("shrink size", self.size, input_shape)
+        self.all_pixels = math.prod(input_shape[1:3])
+
+    def pixels(self, epoch: int) -> float:
+        """The share of an image's pixels that an epoch computes with."""
+        return self.size**2 / self.all_pixels if epoch < self.epochs else 1.0
 
     def begin_epoch(self, epoch: int) -> bool:
         """Set whether this epoch shrinks images; return whether that has changed."""

@@ -210,6 +210,12 @@ class Progress(keras.callbacks.Callback):
         self.started, self.first = time.monotonic(), len(self.rows)
         self.line = display_line("training starts")
         self.watched = is_watched()
+        shrinking = [layer for layer in layers_of(self.model) if hasattr(layer, "pixels")]
+        # Epochs of smaller images take less time.
+        self.work = [
+            min((layer.pixels(epoch) for layer in shrinking), default=1.0)
+            for epoch in range(self.total)
+        ]
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.epoch_started = epoch, time.monotonic()
@@ -248,8 +254,10 @@ class Progress(keras.callbacks.Callback):
                     f"step {step}, at a learning rate of {self._learning_rate():.3g}: "
                     "lower learning_rate, or warm it up"
                 )
-        done = self.epoch - self.first + step / len(self.batches)
-        left = (self.told - self.started) * (total - self.first - done) / max(done, 1e-9)
+        done = sum(self.work[self.first : self.epoch])
+        done += self.work[self.epoch] * step / len(self.batches)
+        to_do = sum(self.work[self.first : total]) - done
+        left = (self.told - self.started) * to_do / max(done, 1e-9)
         record = {
             **self.trial, "epoch": self.epoch + 1, "epochs": self.total, "step": step, **shown
         }  # fmt: skip
