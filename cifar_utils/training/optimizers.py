@@ -2,7 +2,6 @@
 
 from cifar_utils.backend import dtype_policy, keras
 from cifar_utils.choices import NonNegativeFloat, NonNegativeInt, Rate, parse_call
-from cifar_utils.errors import InputError
 
 
 def sgd(learning_rate, weight_decay, batch_size, momentum: Rate = 0.9, nesterov: bool = False):
@@ -73,11 +72,8 @@ def make_optimizer(
 
     """
     call = parse_call("optimizer", text)
-    try:
-        with dtype_policy(precision):
-            optimizer = call(learning_rate, weight_decay or None, batch_size)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"optimizer {text!r}: {str(error).splitlines()[0]}") from error
+    with dtype_policy(precision):
+        optimizer = call(learning_rate, weight_decay or None, batch_size)
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

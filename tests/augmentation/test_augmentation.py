@@ -325,29 +325,6 @@ def test_changes_of_a_batch_follow_from_seed_epoch_and_place_alone(name):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("flip('diagonal')", "flip direction is 'diagonal'; known: horizontal"),
-        ("flip(probability=0)", "flip probability is 0.0; it must be above 0, at most 1"),
-        ("crop(0)", "crop padding is 0; it must be at least 1"),
-        ("crop(4, 'mirror')", "crop mode is 'mirror'; known: constant"),
-        ("affine(-1)", "affine degrees is -1.0; it must be at least 0, at most 180"),
-        ("contrast(0.75, 0.25)", "contrast upper is 0.25; it must be at least 0.75"),
-        ("colour_jitter(hue=0.6)", "colour_jitter hue is 0.6; it must be at least 0, at most 0.5"),
-        ("cutout(0)", "cutout size is 0"),
-        ("cutmix(1, 1.5)", "cutmix probability is 1.5"),
-        ("shrink(0)", "shrink size is 0; it must be at least 1"),
-        ("shrink(16, 0)", "shrink epochs is 0; it must be at least 1"),
-    ],
-)
-def test_a_bad_option_is_one_line(text, words):
-    with pytest.raises(InputError) as error:
-        augmentation_layers(text)
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("text", "shape", "words"),
     [
         ("crop(6, 'reflect')", (6, 6, 3), "it must be less than the 6 that the images have"),
