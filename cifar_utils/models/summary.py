@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from keras import layers
 
 from cifar_utils.backend import keras
-from cifar_utils.errors import InputError
-from cifar_utils.text import compact
+from cifar_utils.text import compact, listed
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+UNKNOWN = "not counted"
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,18 +26,23 @@ class ModelSummary:
 
     ``flops`` counts the operations of convolutions and dense layers in the forward pass of one
     image. A multiply-add counts as two. A layer that is used several times counts each time.
+    ``flops`` is None if another layer has a matrix of weights, because its operations can't be
+    counted.
     """
 
     name: str
     parameters: int
     trainable_parameters: int
-    flops: int
+    flops: int | None
     layers: pd.DataFrame
 
     def __repr__(self) -> str:
+        size = f"{self.parameters:,} parameters, {self.trainable_parameters:,} of them trained"
+        if self.flops is None:
+            kinds = self.layers["kind"][self.layers["operations"] == UNKNOWN].unique()
+            return f"{self.name} has {size}. The operations of {listed(kinds)} are not counted."
         return (
-            f"{self.name} has {self.parameters:,} parameters, {self.trainable_parameters:,} of "
-            f"them trained, and takes {compact(self.flops)}FLOP for an image (forward; "
+            f"{self.name} has {size}, and takes {compact(self.flops)}FLOP for an image (forward; "
             "a multiply-add counts as two)."
         )
 
@@ -48,34 +55,29 @@ class ModelSummary:
 
 
 def summarize(model: keras.Model) -> ModelSummary:
-    """Count a built model's parameters and arithmetic.
-
-    Raises
-    ------
-    InputError
-        Where a layer has a kernel, but operations of its kind can't be counted.
-
-    """
+    """Count a built model's parameters and arithmetic."""
     import pandas as pd
 
-    operations: dict[int, int] = {}
+    operations: dict[int, float] = {}
     for layer, taken in _uses(model):
         operations[id(layer)] = operations.get(id(layer), 0) + 2 * _multiply_adds(layer, taken)
+    known = {
+        key: int(count) if math.isfinite(count) else UNKNOWN for key, count in operations.items()
+    }
     rows = [
         {
             "layer": layer.name,
             "kind": type(layer).__name__,
             "output shape": " × ".join(map(str, layer.output.shape[1:])),
             "parameters": layer.count_params(),
-            "operations": operations.get(id(layer), 0),
+            "operations": known.get(id(layer), 0),
         }
         for layer in layers_of(model)
     ]
     trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     name = getattr(model, "architecture", model.name)
-    return ModelSummary(
-        name, model.count_params(), trained, sum(operations.values()), pd.DataFrame(rows)
-    )
+    flops = None if UNKNOWN in known.values() else sum(known.values())
+    return ModelSummary(name, model.count_params(), trained, flops, pd.DataFrame(rows))
 
 
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
@@ -100,19 +102,14 @@ def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, .
                 yield layer, taken["config"]["shape"] if isinstance(taken, dict) and taken else None
 
 
-def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> int:
-    """The multiply-adds of one use of a layer, on an input of the shape ``taken``."""
+def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> float:
+    """The multiply-adds of one use of a layer on an input of shape ``taken``; NaN if unknown."""
     # Each weight of a filter gives one product in the sum of an output value.
     if isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D | layers.Dense):
         weights = math.prod(layer.kernel.shape)
     elif isinstance(layer, layers.SeparableConv2D):
         weights = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
-    elif getattr(layer, "kernel", None) is not None:
-        raise InputError(
-            f"the operations of {type(layer).__name__} ({layer.name}) can't be counted; those of "
-            "Conv2D, DepthwiseConv2D, SeparableConv2D and Dense can"
-        )
     else:
-        return 0
+        return math.nan if any(len(weight.shape) > 1 for weight in layer.weights) else 0
     shape = layer.compute_output_shape(taken) if taken else layer.output.shape
     return math.prod(shape[1:-1]) * weights

@@ -164,7 +164,7 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
         trial.name: {
             **{key: str(value) for key, value in trial.values.items()},
             "parameters": compact(trial.summary.parameters),
-            "FLOPs": compact(trial.summary.flops),
+            "FLOPs": trial.summary.flops and compact(trial.summary.flops),
             "best validation": _best(trial),
             "at the end": _last(trial),
             "in training": _trained(trial),
