@@ -316,8 +316,11 @@ def parse_calls(kind: str, text: str) -> list[Call]:
         values = {}
         for name, option in options.items():
             row = describe_option(option, f"{function.id} {name}", bound.arguments)
-            value = bound.arguments[name]
-            values[name] = row.check(value) if row.type in TYPES else value
+            values[name] = value = bound.arguments[name]
+            if row.choices:  # without options of their own
+                known_name("", value, row.choices, label=row.name)
+            elif row.type in TYPES:
+                values[name] = row.check(value)
         values = {name: value for name, value in values.items() if name in named}
         calls.append(Call(function.id, registry, values))
     return calls
@@ -336,9 +339,11 @@ def describe_option(option: inspect.Parameter, name: str, values: Mapping[str, A
     """
     kind, choices = option.annotation, ()
     if get_origin(kind) is Literal:
-        choices, kind = get_args(kind), str
+        choices = get_args(kind)
+        kind = type(choices[0])
     bounds = getattr(kind, "__metadata__", ("",))[0].format(**values)
-    kind = getattr(kind, "__origin__", kind).__name__
+    kind = getattr(kind, "__origin__", kind)
+    kind = getattr(kind, "__name__", str(kind))
     return Parameter(name, kind, option.default, "", choices, bounds, option.default is None)
 
 

@@ -365,6 +365,8 @@ def test_functions_are_read_as_they_are_imported(kind):
     [
         ("augmentation", "flipp", "unknown augmentation 'flipp'; did you mean 'flip'?"),
         ("augmentation", "flip('horizontl')", "did you mean 'horizontal'?"),
+        ("augmentation", "flip('vertical(3)')", "flip direction is 'vertical(3)'; did you mean"),
+        ("augmentation", "crop(4, ' reflect')", "crop mode is ' reflect'; did you mean 'reflect'?"),
         ("augmentations", "none; crop(0)", "crop padding is 0; it must be at least 1"),
         ("architecture", "resnet20(dropuot=0.5)", "did you mean 'dropout'?"),
         ("schedule", "cosine(warmup=2.0", "is not of the form"),

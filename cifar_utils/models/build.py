@@ -153,7 +153,10 @@ def _network(architecture: str | Callable) -> Call:
             "or a functools.partial of one with options by name"
         )
     name = name.strip("<>")
-    return Call(name, {name: given.func}, given.keywords)
+    call = Call(name, {name: given.func}, given.keywords)
+    if name in ARCHITECTURES and ARCHITECTURES[name] is given.func:
+        return parse_call("architecture", repr(call))  # checks the options
+    return call
 
 
 def _source(function: Callable) -> str:

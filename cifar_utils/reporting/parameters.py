@@ -55,7 +55,8 @@ def read_options(kind: str, name: str) -> tuple[str, list[tuple[str, str, str, s
     Returns
     -------
     The docstring's text without markup; and a row for each option: name, type, default, meaning. A
-    meaning that the docstring does not have is taken from another docstring of the module.
+    meaning begins with the allowed values. If the docstring does not have it, it is taken from
+    another docstring of the module.
 
     """
     known = REGISTRIES[kind]

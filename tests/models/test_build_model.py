@@ -12,6 +12,7 @@ from cifar_utils.data import Split
 from cifar_utils.errors import InputError
 from cifar_utils.models import ARCHITECTURES, build_model, network_source
 from cifar_utils.models.blocks import conv_bn_relu
+from cifar_utils.models.resnet import gn_resnet
 from cifar_utils.training import fit
 
 
@@ -208,6 +209,7 @@ def test_a_network_may_be_any_function(digits):
         (lambda x: x, "lambda can't be built for 32×32 images: .*2 were given"),
         (functools.partial(tiny, 3), "takes a name, a function"),
         (functools.partial(tiny, depth=3), "unexpected keyword argument 'depth'"),
+        (functools.partial(gn_resnet, dropout_in="blok"), "did you mean 'block'?"),
         (3, "architecture '3' is not of the form"),
     ],
 )
