@@ -28,11 +28,8 @@ def answer(record: RunRecord) -> str:
             f"{test['n']:,} test images correctly; guessing comes to {percent(_chance(test))}. "
             "More images or more epochs may help."
         )
-    trials = [trial for trial in record.trials if trial["val_accuracy"] is not None]
-    # The first number of epochs that two have: a training that diverged is shorter than the others.
-    epochs = [trial["epochs"] for trial in trials]
-    usual = next((number for number in epochs if epochs.count(number) > 1), 0)
-    alike = [trial for trial in trials if trial["epochs"] == usual]
+    trials = [trial for trial in record.trials if not _diverged(trial)]
+    alike = [trial for trial in trials if trial["epochs"] == trials[0]["epochs"]]
     return _compared(record, alike) if len(alike) > 1 else _trained(record)
 
 
@@ -119,6 +116,8 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
         sentences.append(f"It is ahead, in {points}, of {listed(_few(better))}.")
     if alike:
         sentences.append(f"These images can't tell it from {listed(_few(alike))}.")
+    if diverged := [called(trial) for trial in record.trials if _diverged(trial)]:
+        sentences.append(f"Not compared, because the loss diverged: {listed(_few(diverged))}.")
     sentences.append("Another seed may give another order.")
     more = []
     if fewest:
@@ -150,6 +149,10 @@ def steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:
                 record.dataset["train"] / record.parameters["batch_size"]
             )
     return None
+
+
+def _diverged(trial: dict[str, Any]) -> bool:
+    return trial["val_accuracy"] is None or trial.get("diverged", False)
 
 
 def _few(names: list[str], most: int = 4) -> list[str]:

@@ -72,6 +72,7 @@ class Trial:
             "best_epoch": self.history.best_epoch,
             "history": self.history.epochs,
             "trained_by": self.history.trained_by,
+            "diverged": bool(self.diverged),
             "stopped": self.diverged or self.history.stopped,
         }
 

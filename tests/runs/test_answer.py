@@ -72,9 +72,15 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     assert "“first” by 39.0 (+" in better
 
 
-def test_a_training_that_diverged_is_left_out():
-    trials = [("diverged", 0.3, 1), ("worse", 0.5, 9), ("best", 0.9, 9)]
-    assert "Of 2 trainings of 9 epochs each" in answer(record(trials=trials))
+def test_trainings_that_diverged_are_not_compared():
+    trials = [("at once", None, 0), ("soon", 0.3, 1), ("worse", 0.5, 9), ("best", 0.9, 9)]
+    several = record(trials=trials)
+    several.trials[1]["diverged"] = True
+    told = answer(several)
+    assert "Of 2 trainings of 9 epochs each" in told
+    assert "because the loss diverged: “at once” and “soon”." in told
+    del several.trials[2]
+    assert "trainings" not in answer(several), "the one that is left has none beside it"
 
 
 def test_how_well_each_learned_its_training_images_is_told():
