@@ -138,7 +138,7 @@ class Shrink(Augmentation):
         check_smaller("shrink size", self.size, input_shape)
         self.all_pixels = math.prod(input_shape[1:3])
 
-    def pixels(self, epoch: int) -> float:
+    def share_of_pixels(self, epoch: int) -> float:
         """The share of an image's pixels that an epoch computes with."""
         return self.size**2 / self.all_pixels if epoch < self.epochs else 1.0
 

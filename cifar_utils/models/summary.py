@@ -26,7 +26,7 @@ class ModelSummary:
 
     ``flops`` counts the operations of convolutions and dense layers in the forward pass of one
     image. A multiply-add counts as two. A layer that is used several times counts each time.
-    ``flops`` is None if another layer has a matrix of weights, because its operations can't be
+    ``flops`` is None if a layer of another kind has a matrix of weights: its operations can't be
     counted.
     """
 
@@ -109,6 +109,8 @@ def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> 
         weights = math.prod(layer.kernel.shape)
     elif isinstance(layer, layers.SeparableConv2D):
         weights = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
+    elif isinstance(layer, layers.PReLU | layers.LayerNormalization | layers.Embedding):
+        return 0
     else:
         return math.nan if any(len(weight.shape) > 1 for weight in layer.weights) else 0
     shape = layer.compute_output_shape(taken) if taken else layer.output.shape

@@ -210,10 +210,10 @@ class Progress(keras.callbacks.Callback):
         self.started, self.first = time.monotonic(), len(self.rows)
         self.line = display_line("training starts")
         self.watched = is_watched()
-        shrinking = [layer for layer in layers_of(self.model) if hasattr(layer, "pixels")]
+        shrinking = [layer for layer in layers_of(self.model) if hasattr(layer, "share_of_pixels")]
         # Epochs of smaller images take less time.
         self.work = [
-            min((layer.pixels(epoch) for layer in shrinking), default=1.0)
+            min((layer.share_of_pixels(epoch) for layer in shrinking), default=1.0)
             for epoch in range(self.total)
         ]
 

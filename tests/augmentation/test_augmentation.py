@@ -197,7 +197,7 @@ def test_images_are_shrunk_in_the_first_epochs_and_keep_their_means():
         np.testing.assert_allclose(shrunk.mean((1, 2)), images.mean((1, 2)), rtol=0.1)
         sizes.append(shrunk.shape[1:3])
     assert sizes == [(10, 10), (10, 10), (15, 15), (20, 20), (20, 20)]
-    shares = [min(layer.pixels(epoch) for layer in layers) for epoch in range(5)]
+    shares = [min(layer.share_of_pixels(epoch) for layer in layers) for epoch in range(5)]
     assert shares == [0.25, 0.25, 0.5625, 1, 1], "of the pixels, and of a step's time"
 
 
