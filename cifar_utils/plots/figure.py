@@ -15,7 +15,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which differ for every kind of colour vision.
-BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8a8a"
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#8a8a8a"
 MARKERS = "os^DvPX*"
 WIDTH = 7.5  # inches; at this width 12-point text is readable on a phone
 STYLE = {
