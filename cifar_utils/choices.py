@@ -123,7 +123,9 @@ class Parameter:
 
     def read(self, value: Any) -> Any:
         """Check a value that may be text, as the command line gives it: ``"3"``, ``"none"``."""
-        if isinstance(value, str) and self.optional and value in ("None", "null", "none"):
+        kind = REGISTRIES.get(self.name.removesuffix("s"))
+        own = kind is not None and kind.several  # then "none" is a value of its own
+        if self.optional and value in ("None", "null", *([] if own else ["none"])):
             return None
         if isinstance(value, str) and self.type != "str":
             with contextlib.suppress(*LITERAL_ERRORS):

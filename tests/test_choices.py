@@ -385,6 +385,13 @@ def test_a_parameter_that_is_a_call_is_checked_as_one(name, value, words):
     assert words in refused(Parameter(name, "str", "", "").check, value)
 
 
+def test_none_is_a_value_of_what_takes_several():
+    text = "augmentation: str = None  # what to train with\nlimit: int = None  # how many"
+    augmentation, limit = parse_parameters(text).values()
+    assert (augmentation.read("none"), limit.read("none")) == ("none", None)
+    assert augmentation.read("None") is None
+
+
 def test_a_notebook_s_own_choices_need_no_registry():
     (row,) = parse_parameters("optimizer: str = 'sgd'  # sgd | mine: how").values()
     assert row.check("mine(any=1)") == "mine(any=1)"
