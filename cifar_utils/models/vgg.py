@@ -1,4 +1,4 @@
-"""Plain stacks of convolutions: CifarNet, the fan and a VGG-19 for small images.
+"""VGG-like networks: CifarNet, the fan and a VGG-19 for small images.
 
 Each function takes normalized images as a Keras tensor ``(N, H, W, 3)`` and gives logits
 ``(N, classes)``.
