@@ -185,6 +185,7 @@ def _parameter_rows(nb: NotebookNode, given: dict[str, Any]) -> list[dict[str, A
         {
             "name": row.name,
             "value": repr(given.get(row.name, row.default)),
+            "default": repr(row.default),
             "meaning": row.meaning,
             "changed": given.get(row.name, row.default) != row.default,
         }

@@ -176,7 +176,8 @@ def clean(
     if outline.reports is not None:
         _introduce(soup, outline.reports)
     for table in soup.find_all("table"):
-        if table.find("table") is None:  # a table of tables is a layout
+        # A table of tables is a layout. Where a cell spans several, columns can't be told.
+        if not table.find("table") and not table.select("[colspan], [rowspan]"):
             _align_numbers(table)
             _name_columns(table)
         for head in table.select("thead th:empty"):  # the corner is not a header
@@ -317,7 +318,12 @@ def _align_numbers(table: Tag) -> None:
 
 def _name_columns(table: Tag) -> None:
     """Give the cells of a wide, short table their column's name: a phone stacks the cells."""
-    heads = [head.get_text(" ", strip=True) for head in table.select("thead tr:last-child > *")]
+    lines = [
+        [head.get_text(" ", strip=True) for head in line.find_all(["th", "td"])]
+        for line in table.select("thead tr")
+    ]
+    # pandas names an index in a line of its own, which is empty above the columns.
+    heads = [next(filter(None, column), "") for column in zip(*reversed(lines), strict=False)]
     rows = table.select("tbody tr")
     if len(heads) > 3 and len(rows) <= 8:
         _mark(table, "stack")

@@ -57,7 +57,7 @@ Networks of one kind and one notebook, on the same images, for as many epochs, b
 validation images after the epoch that was kept. A difference is the mean over pairs of runs with
 the same seed, commit, precision and machine. Its 95% interval is Student's, by the standard
 deviation pooled over the table, not corrected for the number of rows. All rows share the runs of
-the reference, so they may all be off alike. Without two pairs in a row, it has no difference.
+the reference, so they may all be off alike. A row with fewer than two pairs has no difference.
 """
 TRIALS = """\
 ## Trials within a run

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -36,9 +37,11 @@ from cifar_utils.runs.leaderboard import (
     short_commits,
     spread,
 )
+from cifar_utils.runs.reported import introduction
 from cifar_utils.text import compact, duration, interval, percent
 
 MOST_MISSED = 60  # images to list, those with the most doubtful labels
+REPORT = re.compile(r"\breport ([A-E])\b")
 DATA = ("dataset", "test_limit", "image_size")  # parameters that determine the test images
 
 
@@ -87,9 +90,14 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     }
     environment.globals |= {"aside": _aside, "share": _share}
     environment.globals |= {"compact": compact, "duration": duration}
+    told = answers(groups)
+    named = [text for rows in told.values() for _, text in rows]
+    named += [group.board["reported_by"][0] for group in listed]
+    reports = sorted({letter for text in named for letter in REPORT.findall(text)})
     index = environment.get_template("index.html.j2").render(
         count=len(done),
-        answers=answers(groups),
+        answers=told,
+        reports=[introduction(letter) for letter in reports],
         families=together,
         notes=read_notes(folder, done),
         missed=[_missed(alike, draws) for alike in tested if len(alike) > 1],
@@ -119,6 +127,7 @@ def _embedded(group: Configuration, places: dict[Run, tuple[int, int]]) -> dict[
     ``tested`` is the place of each run among those that were tested on the same images.
     """
     low, high = group.interval or (None, None)
+    seconds, flops = group.mean("train_seconds"), group.mean("flops")
     conditions = {"processor": "processor", "computed in": "precision"}
     settings = {name: str(value) for name, value in group.settings.items()}
     settings |= {name: group.each(column) for name, column in conditions.items()}
@@ -128,8 +137,12 @@ def _embedded(group: Configuration, places: dict[Run, tuple[int, int]]) -> dict[
         "kind": group.kind,
         "top1": [group.mean("top1"), low, high],
         "accuracy": spread(group.board["top1"].dropna().tolist()),
-        "seconds": group.mean("train_seconds"),
-        "flops": group.mean("flops"),
+        "seconds": seconds,
+        "flops": flops,
+        "cost": {
+            "seconds": seconds and duration(seconds),
+            "flops": flops and f"{compact(flops)}FLOP",
+        },
         "settings": {"notebook": group.record.notebook}
         | settings
         | {"commit": short_commits(group.each("commit"))},

@@ -102,11 +102,14 @@ class PairedTest:
         )
 
     def __str__(self) -> str:
-        low, high = (f"{100 * bound:+.1f}" for bound in self.interval)
-        p = f"= {self.p_value:.2g}" if self.p_value >= 1e-4 else "< 0.0001"
+        # A tie is rounded up, as the site's script does.
+        gain, low, high = (
+            f"{100 * share * (1 + 1e-12):+.2f}" for share in (self.difference, *self.interval)
+        )
+        p = f"= {self.p_value * (1 + 1e-12):.2g}" if self.p_value >= 1e-4 else "< 0.0001"
         return (
             f"{self.run} against {self.against} on {self.n:,} test images: top-1 "
-            f"{100 * self.difference:+.1f} points (95% interval {low} to {high}), McNemar's exact "
+            f"{gain} points (95% interval {low} to {high}), McNemar's exact "
             f"p {p}; both right {self.both_right:,}, only {self.run} {self.only_run:,}, only "
             f"{self.against} {self.only_against:,}, both wrong {self.both_wrong:,}"
         )

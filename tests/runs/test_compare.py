@@ -83,7 +83,7 @@ def test_runs_on_the_same_images_are_tested_in_pairs(make):
     assert b.p_value == pytest.approx(2 * tail)
     assert (c.difference, c.p_value) == (0, 1)
     assert str(b).startswith(
-        "b against a on 200 test images: top-1 +10.0 points (95% interval +3.9 to +16.2), "
+        "b against a on 200 test images: top-1 +10.00 points (95% interval +3.86 to +16.19), "
         "McNemar's exact p = 0.0022; both right 140, only b 30, only a 10, both wrong 20"
     )
     assert "p-values are not corrected for the number of tests" in comparison.findings

@@ -36,12 +36,10 @@ function codeSwitch() {
   const button = document.getElementById("code-switch");
   if (!button || !codes.length) return;
   const label = () => {
-    const all = codes.every((code) => code.open);
-    button.setAttribute("aria-pressed", all);
-    button.textContent = all ? "Hide all code" : "Show all code";
+    button.textContent = codes.every((code) => code.open) ? "Hide all code" : "Show all code";
   };
   button.addEventListener("click", () => {
-    const open = button.getAttribute("aria-pressed") !== "true";
+    const open = !codes.every((code) => code.open);
     codes.forEach((code) => { code.open = open; });
   });
   codes.forEach((code) => code.addEventListener("toggle", label));
@@ -53,9 +51,12 @@ function codeSwitch() {
 function contentsMark() {
   const contents = document.querySelector(".contents details");
   if (!contents) return;
-  if (matchMedia("(max-width: 70rem)").matches) contents.open = false;
+  const wide = matchMedia("(min-width: 70rem)"); // then the summary is not shown
+  const fold = () => { contents.open = wide.matches; };
+  wide.addEventListener("change", fold);
+  fold();
   const links = new Map([...contents.querySelectorAll("a")].map((a) => [decodeURIComponent(a.hash.slice(1)), a]));
-  const headings = [...links.keys()].map((id) => document.getElementById(id));
+  const headings = [...links.keys()].map((id) => document.getElementById(id)).filter(Boolean);
   const mark = () => {
     const read = headings.filter((heading) => heading.getBoundingClientRect().top < 120).pop();
     links.forEach((a, id) => {

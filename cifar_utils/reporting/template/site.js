@@ -38,7 +38,7 @@ function tableSorts(table) {
       const compare = (a, b) => {
         const [x, y] = [key(a), key(b)];
         if (x === null || y === null) return (x === null) - (y === null); // what is missing comes last
-        return sign * (numeric ? x - y : x.localeCompare(y, "en", { numeric: true }));
+        return sign * (numeric ? x - y : byText(x, y));
       };
       const bodies = [...table.tBodies].sort((a, b) => compare(a.rows[0], b.rows[0]));
       bodies.forEach((body) => body.append(...[...body.rows].slice(1).sort(compare)));
@@ -47,12 +47,20 @@ function tableSorts(table) {
   });
 }
 
+// The order of two texts, whose numbers may have decimals.
+function byText(x, y) {
+  const [a, b] = [x, y].map((text) => text.split(/(\d+(?:\.\d+)?)/)); // a number is at each odd place
+  const place = a.findIndex((part, i) => part !== b[i]);
+  if (place < 0 || b[place] === undefined) return a.length - b.length;
+  return (place % 2 && a[place] - b[place]) || a[place].localeCompare(b[place], "en");
+}
+
 // A row shows if it has all words of the search. A variant also shows if its fold is open.
 function tableFolds(rows, configurations) {
   const filters = document.querySelector(".filters");
   const [search, dataset] = filters.querySelectorAll("input, select");
   const texts = rows.map((row) => row.textContent.toLowerCase());
-  const open = new Set();
+  const [open, folds] = [new Set(), []];
   const apply = () => {
     const words = search.value.toLowerCase().split(/\s+/);
     let found = 0, all = 0;
@@ -63,6 +71,7 @@ function tableFolds(rows, configurations) {
       all += runs.length;
       found += fits ? runs.length : 0;
     });
+    folds.forEach((fold) => { fold.hidden = Boolean(search.value.trim()); });
     filters.querySelector("[role=status]").textContent = `${found} of ${all} run${all === 1 ? "" : "s"}`;
   };
   rows.filter((row) => row.nextElementSibling && row.className !== "variant").forEach((row) => {
@@ -76,6 +85,7 @@ function tableFolds(rows, configurations) {
       apply();
     });
     row.cells[0].append(button);
+    folds.push(button);
   });
   search.addEventListener("input", apply);
   dataset.addEventListener("change", apply);
@@ -83,7 +93,7 @@ function tableFolds(rows, configurations) {
   filters.hidden = false;
 }
 
-// Ticked rows are drawn and compared below the table. At first these are a row and its variants.
+// Ticked rows are drawn and compared below the table. At first these are a row and its first variant.
 function rowsChoose(rows, configurations, tested) {
   const section = document.getElementById("chosen");
   const place = section.querySelector("div");
@@ -105,7 +115,7 @@ function rowsChoose(rows, configurations, tested) {
     const names = legend(some.map((one) => one.name));
     [...names.children].forEach((item, i) => {
       const button = make("button", { type: "button", "aria-label": `Leave out ${some[i].name}` }, "×");
-      button.addEventListener("click", () => choose(chosen[i], false));
+      button.addEventListener("click", () => { boxes[chosen[i]].focus(); choose(chosen[i], false); });
       item.append(button);
     });
     place.replaceChildren(...(some.length ? [names, curves(some)] : []), ...(some.length > 1 ? comparison(some, tested) : []));
@@ -115,7 +125,7 @@ function rowsChoose(rows, configurations, tested) {
     show();
   };
   boxes.forEach((box, i) => box.addEventListener("change", () => choose(i, box.checked)));
-  clear.addEventListener("click", () => { chosen = []; show(); });
+  clear.addEventListener("click", () => { boxes[chosen[0]].focus(); chosen = []; show(); });
   const varied = Math.max(0, rows.findIndex((row) => row.className === "variant") - 1);
   chosen = rows.length > 1 ? [varied, varied + 1] : [0];
   section.hidden = false;
@@ -132,7 +142,7 @@ function curves(some) {
   const panels = ["training", "validation"].map((kind) => {
     const series = some.map((one, i) => ({
       look: look(i),
-      lines: one.runs.map((run) => run[kind].map((y, epoch) => ({ x: epoch + 1, y, name: `${run.name}, epoch ${epoch + 1}` }))),
+      lines: one.runs.map((run) => run[kind].map((y, epoch) => ({ x: epoch + 1, y, name: y === null ? "" : `${run.name}, epoch ${epoch + 1}: ${percent(y, 2)}` }))),
     }));
     const best = some.map((one) => [one.name, Math.max(...one.runs.flatMap((run) => run[kind]))]);
     const told = best.filter(([, value]) => value > 0).map(([name, value]) => `${name} ${percent(value)}`);
@@ -164,9 +174,9 @@ function comparison(some, tested) {
     some[0].runs.filter((other) => other.seed === run.seed).map((other) => pairedTest(run, other, tested)).filter(Boolean)));
   const note = tests.length
     ? "These are differences between trained networks, one seed each. Another seed may change them; p-values are not corrected for the number of tests."
-    : "No paired test: no two of them keep predicted classes for one seed and the same test images.";
+    : `No paired test with ${some[0].name}: no other of them has predicted classes for the same seed and test images.`;
   return [
-    make("div", { class: "scroll", tabindex: 0 }, table), make("p", {}, apart),
+    make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table), make("p", {}, apart),
     make("ul", {}, ...tests.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
   ];
 }
@@ -187,7 +197,7 @@ function pairedTest(run, against, tested) {
   const correlation = product ? excess / Math.sqrt(product) : 0;
   const spread = (x, y) => Math.sqrt(Math.max(x * x - 2 * correlation * x * y + y * y, 0));
   const difference = (only - other) / n;
-  const points = (share) => `${share < 0 ? "-" : "+"}${Math.abs(100 * share).toFixed(1)}`;
+  const points = (share) => `${share < 0 ? "-" : "+"}${Math.abs(100 * share).toFixed(2)}`;
   const low = difference - spread(a.share - a.low, b.high - b.share);
   const high = difference + spread(a.high - a.share, b.share - b.low);
   const p = coin(Math.min(only, other), only + other);
@@ -227,7 +237,7 @@ function drawCosts(section, configurations) {
     const panels = costs.map(([key, name, ticks]) => {
       const shown = here.filter((one) => one[key] > 0).sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
       if (!shown.length) return null;
-      const point = (one) => ({ x: one[key], y: one.top1[0], low: one.top1[1], high: one.top1[2], name: `${one.name}: ${one.accuracy}` });
+      const point = (one) => ({ x: one[key], y: one.top1[0], low: one.top1[1], high: one.top1[2], name: `${one.name}: ${one.accuracy}, ${one.cost[key]}` });
       const best = shown.filter((one, i) => shown.slice(0, i).every((cheaper) => cheaper.top1[0] < one.top1[0]));
       const series = kinds.map((kind, i) => ({ look: look(i), points: shown.filter((one) => one.kind === kind).map(point) }));
       const low = shown[0][key] / 2, high = shown.at(-1)[key] * 2;
@@ -237,17 +247,17 @@ function drawCosts(section, configurations) {
     }).filter(Boolean);
     if (panels.length) section.append(make("h3", {}, dataset), legend(kinds), make("div", { class: "charts" }, ...panels));
   });
-  section.append(make("p", { class: "note" }, "Bars are 95% intervals. Each time is of the run's own machine. For a run on the grey line, no cheaper run is better."));
+  section.append(make("p", { class: "note" }, "Bars are 95% intervals: of one run over its test images, of several seeds of their mean. The two kinds can't be compared. Each time is of the run's own machine. For a run on the grey line, no cheaper run is better."));
   section.hidden = !section.querySelector("svg");
 }
 
-// Round steps that include low and high.
+// Round steps that include low and high: two or more.
 function steps(low, high) {
   const rough = (high - low || 1) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= rough * 0.999);
   const first = Math.floor(low / step + 1e-9);
-  return Array.from({ length: Math.ceil(high / step - 1e-9) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+  return Array.from({ length: Math.max(Math.ceil(high / step - 1e-9) - first, 1) + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
 }
 
 // Series of lines and single points over an axis x = {name, log, low, high, ticks: [value, text]}.
@@ -259,7 +269,7 @@ function chart(title, told, series, x) {
   const scale = x.log ? Math.log : Number;
   const across = (value) => left + (right - left) * (scale(value) - scale(x.low)) / (scale(x.high) - scale(x.low));
   const up = (share) => bottom - (bottom - top) * (share - shares[0]) / (shares.at(-1) - shares[0]);
-  const dot = ({ x, y, name }, r) => draw("circle", { cx: across(x).toFixed(1), cy: up(y).toFixed(1), r }, draw("title", {}, `${name}, ${percent(y, 2)}`));
+  const dot = ({ x, y, name }, r) => draw("circle", { cx: across(x).toFixed(1), cy: up(y).toFixed(1), r }, draw("title", {}, name));
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}. ${told}` },
     draw("text", { x: left, y: 14, class: "title" }, title),
     draw("text", { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" }, x.name));
