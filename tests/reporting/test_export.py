@@ -4,6 +4,7 @@ import json
 import re
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import example, given, settings
@@ -208,6 +209,19 @@ def test_columns_of_numbers_are_flush_right(render):
 
 def is_number(cell):
     return "number" in cell.get("class", [])
+
+
+def test_on_a_phone_a_cell_has_the_name_of_its_column(render):
+    columns = {"accuracy": [0.5], "epochs": [3], "time": ["2 s"]}
+    named = pd.DataFrame(columns, pd.Index(["first"], name="trial"))
+    grouped = pd.DataFrame(columns, pd.MultiIndex.from_tuples([("one", "two")]))
+    page = render(code(*(result(html=frame.to_html()) for frame in (named, grouped))))
+    first, second = page.select("table.dataframe")
+    assert [cell["data-column"] for cell in first.select("tbody > tr > *")] == ["trial", *columns]
+    spread = pd.concat([grouped, grouped.rename({"two": "three"})])
+    (table,) = render(code(result(html=spread.to_html()))).select("table.dataframe")
+    assert "stack" in second["class"]
+    assert "stack" not in table["class"], "a cell that spans rows shifts the others"
 
 
 def test_cells_after_an_error_say_that_they_were_not_code(render):
