@@ -258,9 +258,9 @@ def test_one_switch_unfolds_all_code(visit, site):
     assert not code.locator("pre").first.is_visible()
     switch.press("Enter")
     assert all(pre.is_visible() for pre in code.locator("pre").all())
-    assert page.get_by_role("button", name="Hide all code").is_visible()
+    page.get_by_role("button", name="Hide all code").wait_for()
     code.first.locator("summary").click()
-    assert page.get_by_role("button", name="Show all code").is_visible()
+    page.get_by_role("button", name="Show all code").wait_for()
 
 
 def test_a_figure_enlarges_by_key_and_by_click(visit, site):

@@ -258,7 +258,8 @@ def test_any_text_of_a_parameter_or_an_error_shows_as_text(folder, value, messag
     metadata = {"papermill": {"parameters": {"note": value}}}
     page = exported(folder, *cells, metadata=metadata)
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tr")]
-    assert rows[1:] == [["note", repr(value), "what <b>you</b> like"], ["epochs", "2", "passes"]]
+    changed = f"{value!r} default ''" if value else "''"
+    assert rows[1:] == [["note", changed, "what <b>you</b> like"], ["epochs", "2", "passes"]]
     assert bool(page.select("tr.changed")) == (value != "")
     assert len(page.find_all("script")) == 1
     assert not page.main.find_all(["b", "i", "img"])
