@@ -1,4 +1,4 @@
-"""The time of a training step of the speed record, with and without its fast parts.
+"""The time of the speed record: of a training step, or of the whole recipe, in several ways.
 
 It compares ways of the same step (airbench, 2,000 images, forward, backward, Muon) in one run on
 one machine: with this project's fast layers, with Keras's own (``build_model(..., fast=False)``)
@@ -9,10 +9,14 @@ To repeat it, on an idle machine::
 
     python benchmarks/speed_record.py                    # about two minutes, three with PyTorch
     python benchmarks/speed_record.py --batch 500 --steps 3
+    python benchmarks/speed_record.py --whole            # trains twice: half an hour and more
 
 It prints for each: seconds a step (the median); images a second; operations a second (those of
 convolutions and dense layers, forward and backward) as a share of those in the fastest product of
 two matrices, in bfloat16 where the processor has it; and seconds as a multiple of the first line's.
+With ``--whole`` it trains on CIFAR-10 by the recipe of the published runs, with fast layers and in
+plain PyTorch (``plain_torch.py``), and prints seconds of training, from images in memory to trained
+weights, and accuracy on the test images. Ours also traces the step and keeps a checkpoint an epoch.
 """
 
 import argparse
@@ -21,8 +25,15 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from cifar_utils.data import Dataset, load_dataset
+from cifar_utils.evaluation import evaluate_views
+from cifar_utils.reporting.runs import project_folder
+from cifar_utils.reporting.series_file import read_series
 
 
 def main() -> None:
@@ -30,22 +41,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--batch", type=int, default=2000, help="images a step")
     parser.add_argument("--steps", type=int, default=7, help="steps timed, after two that are not")
-    parser.add_argument("--torch", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--whole", action="store_true", help="train by the whole recipe instead")
+    parser.add_argument("--epochs", type=int, default=recipe()["epochs"], help="of --whole")
+    parser.add_argument("--limit", type=int, help="images of each split, of --whole")
     options = parser.parse_args()
-    if options.torch:
-        print(seconds_of_torch(options.batch, options.steps))
-        return
-
     from cifar_utils.backend import choose_precision
     from cifar_utils.provenance import describe_environment
 
     facts = describe_environment(choose_precision("auto"))
     peak = fastest_product(facts["precision"])
+    batch = recipe()["batch_size"] if options.whole else options.batch
     print(
         f"{facts['processor']}, {facts['cores']} cores, {facts['backend']} "
         f"{facts['backend_version']}, {facts['precision']}; "
-        f"products of matrices: {peak / 1e9:,.0f} GFLOP/s; batches of {options.batch:,}"
+        f"products of matrices: {peak / 1e9:,.0f} GFLOP/s; batches of {batch:,}"
     )
+    narrow = ["--bfloat16"] if "bfloat16" in facts["precision"] else []
+    if options.whole:
+        print_whole(options.epochs, options.limit, narrow)
+        return
     print(f"{'':32} {'s a step':>9} {'images/s':>9} {'of peak':>8} {'times':>6}")
     size = options.batch, options.steps
     ways = {
@@ -56,16 +70,24 @@ def main() -> None:
     found = {name: seconds_of_ours(*size, **how) for name, how in ways.items()}
     first, operations = found["fast layers"]
     if importlib.util.find_spec("torch"):
-        command = [sys.executable, __file__, "--torch", f"--batch={options.batch}"]
-        done = subprocess.run(
-            [*command, f"--steps={options.steps}"], capture_output=True, text=True, check=True
-        )
-        found["plain PyTorch"] = float(done.stdout), operations
+        (seconds,) = run_torch(f"--batch={options.batch}", f"--steps={options.steps}", *narrow)
+        found["plain PyTorch"] = seconds, operations
     for name, (seconds, operations) in found.items():
         print(
             f"{name:32} {seconds:9.3f} {options.batch / seconds:9,.0f} "
             f"{operations / seconds / peak:8.2f} {seconds / first:6.2f}"
         )
+
+
+def print_whole(epochs: int, limit: int | None, narrow: list[str]) -> None:
+    """Print seconds of training and test accuracy, for each way."""
+    print(f"{f'{epochs} epochs':32} {'seconds':>9} {'accuracy':>9} {'times':>6}")
+    seconds, accuracy = whole(epochs, limit)
+    print(f"{'fast layers':32} {seconds:9.1f} {accuracy:9.2%} {1:6.2f}", flush=True)
+    if importlib.util.find_spec("torch"):
+        limited = [f"--limit={limit}"] if limit else []
+        again, accuracy = run_torch(f"--whole={epochs}", *limited, *narrow)
+        print(f"{'plain PyTorch':32} {again:9.1f} {accuracy:9.2%} {again / seconds:6.2f}")
 
 
 def timed(step, steps: int) -> float:
@@ -102,7 +124,6 @@ def seconds_of_ours(
 ) -> tuple[float, float]:
     """Seconds of a step, and its operations."""
     from cifar_utils.backend import keras
-    from cifar_utils.data import load_dataset
     from cifar_utils.models import build_model, summarize
     from cifar_utils.training import make_optimizer
 
@@ -124,71 +145,41 @@ def seconds_of_ours(
     return seconds, operations * batch
 
 
-def seconds_of_torch(batch: int, steps: int) -> float:
-    """Seconds of the same step in plain PyTorch: bfloat16 autocast, channels last."""
-    import torch
-    from torch import nn
-    from torch.nn import functional
+def recipe() -> dict[str, Any]:
+    """The parameters of the published runs."""
+    root = project_folder()
+    runs = read_series(root / "notebooks/series.yaml", "cpu", root)
+    return next(run.parameters for run in runs if run.name == "airbench-cifar10-s0")
 
-    class Pair(nn.Sequential):
-        def __init__(self, inputs, outputs):
-            layers = []
-            for place, channels in enumerate((inputs, outputs)):
-                layers.append(nn.Conv2d(channels, outputs, 3, padding="same", bias=False))
-                layers += [] if place else [nn.MaxPool2d(2)]
-                layers += [nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4), nn.GELU()]
-                layers[-2].weight.requires_grad = False
-            super().__init__(*layers)
 
-    def orthogonalize(matrix):
-        x = matrix.bfloat16() / (matrix.norm() + 1e-7)
-        x = x.T if matrix.shape[0] > matrix.shape[1] else x
-        for _ in range(3):
-            gram = x @ x.T
-            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-        return x.T if matrix.shape[0] > matrix.shape[1] else x
+def loaded(limit: int | None) -> Dataset:
+    """The images of the recipe; of each split as many as the limit."""
+    held_out = recipe()["validation_fraction"]
+    limits = {"train_limit": limit, "test_limit": limit}
+    return load_dataset("cifar10", validation_fraction=held_out, **limits)
 
-    whitening = nn.Conv2d(3, 24, 2)
-    whitening.requires_grad_(False)
-    body = nn.Sequential(
-        whitening, nn.GELU(), Pair(24, 64), Pair(64, 256), Pair(256, 256),
-        nn.MaxPool2d(3), nn.Flatten(), nn.Linear(256, 10, bias=False),
-    ).to(memory_format=torch.channels_last)  # fmt: skip
-    trained = [weight for weight in body.parameters() if weight.requires_grad]
-    filters = [weight for weight in trained if weight.ndim == 4]
-    rest = torch.optim.SGD(
-        [weight for weight in trained if weight.ndim != 4], 0.1, momentum=0.85, nesterov=True
-    )
-    momenta = [torch.zeros_like(weight) for weight in filters]
-    pixels, classes = images_and_labels(batch)
-    pixels = (
-        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    )
-    labels = torch.from_numpy(classes)
 
-    def step():
-        images = (pixels.float() - 125) / 63
-        rows, columns = torch.randint(0, 5, (2, batch))
-        padded = functional.pad(images, (2, 2, 2, 2), "reflect")
-        cut = torch.empty_like(images)
-        for row in range(5):
-            for column in range(5):
-                here = (rows == row) & (columns == column)
-                cut[here] = padded[here, :, row : row + 32, column : column + 32]
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = body(cut.contiguous(memory_format=torch.channels_last)).float() / 256
-        functional.cross_entropy(logits, labels, label_smoothing=0.2).backward()
-        with torch.no_grad():
-            for weight, momentum in zip(filters, momenta, strict=True):
-                momentum.mul_(0.6).add_(weight.grad)
-                ahead = weight.grad.add(momentum, alpha=0.6)
-                weight.mul_(len(weight) ** 0.5 / weight.norm())
-                turn = orthogonalize(ahead.reshape(len(ahead), -1)).reshape(weight.shape)
-                weight.add_(turn, alpha=-0.24)
-        rest.step()
-        body.zero_grad()
+def whole(epochs: int, limit: int | None) -> tuple[float, float]:
+    """Train by the recipe; return seconds of training, and accuracy on the test images."""
+    from cifar_utils.models import build_model
+    from cifar_utils.training import fit
 
-    return timed(step, steps)
+    given, data = recipe(), loaded(limit)
+    begun = time.perf_counter()
+    model = build_model(given["architecture"], data, augmentation=given["augmentation"])
+    same = ("batch_size", "optimizer", "learning_rate", "schedule", "weight_decay")
+    settings = {name: given[name] for name in (*same, "label_smoothing")}
+    fit(model, data.train, data.validation, epochs=epochs, **settings)
+    seconds = time.perf_counter() - begun
+    scores = evaluate_views(model, data.test, data.class_names, given["unsure"])
+    return seconds, scores[6].top1
+
+
+def run_torch(*options: str) -> list[float]:
+    """The numbers that ``plain_torch.py`` prints."""
+    command = [sys.executable, str(Path(__file__).with_name("plain_torch.py")), *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [float(number) for number in done.stdout.split()]
 
 
 if __name__ == "__main__":

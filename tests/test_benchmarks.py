@@ -9,15 +9,11 @@ import pytest
 from cifar_utils.reporting.runs import project_folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "lines"),
     [
-        pytest.param(
-            "augmentation",
-            ["--batch=4", "--rounds=1"],
-            ["crop(4)", "all together, in whole steps"],
-            marks=pytest.mark.slow,
-        ),
+        ("augmentation", ["--batch=4", "--rounds=1"], ["crop(4)", "all together, in whole steps"]),
         ("speed_record", ["--batch=4", "--steps=1"], ["fast layers", "Keras's own layers"]),
     ],
 )
