@@ -106,7 +106,7 @@ def cropped(images):
 def step(network: Airbench, optimizer: Optimizer, images, labels, rate: float) -> None:
     """One step of training on normalized images."""
     logits = network(cropped(images))
-    functional.cross_entropy(logits, labels, label_smoothing=0.2).backward()
+    functional.cross_entropy(logits, labels, label_smoothing=RECIPE["label_smoothing"]).backward()
     optimizer.step(rate)
 
 
@@ -157,17 +157,10 @@ def whole(network: Airbench, epochs: int, limit: int | None) -> tuple[float, flo
         if epoch == 3:  # then only momentum still moves it
             network[0].bias.grad = torch.zeros_like(network[0].bias)
         for chosen in torch.randperm(len(labels)).split(batch):
-            mirrored = first[chosen] ^ bool(epoch % 2)
-            some = torch.where(
-                mirrored[:, None, None, None], images[chosen].flip(3), images[chosen]
-            )
-            step(
-                network,
-                optimizer,
-                some,
-                labels[chosen],
-                RECIPE["learning_rate"] * (1 - done / total),
-            )
+            some, mirrored = images[chosen], first[chosen] ^ bool(epoch % 2)
+            some = torch.where(mirrored[:, None, None, None], some.flip(3), some)
+            rate = RECIPE["learning_rate"] * (1 - done / total)
+            step(network, optimizer, some, labels[chosen], rate)
             done += 1
     seconds = time.perf_counter() - begun
     network.eval()

@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from cifar_utils.reporting.export import (
     page_look,
     write_links,
 )
+from cifar_utils.reporting.fragments import REPORT
 from cifar_utils.reporting.parameters import read_question
 from cifar_utils.reporting.results import answers
 from cifar_utils.reporting.runs import list_notebooks
@@ -41,7 +41,6 @@ from cifar_utils.runs.reported import introduction
 from cifar_utils.text import compact, duration, interval, percent
 
 MOST_MISSED = 60  # images to list, those with the most doubtful labels
-REPORT = re.compile(r"\breport ([A-E])\b")
 DATA = ("dataset", "test_limit", "image_size")  # parameters that determine the test images
 
 
