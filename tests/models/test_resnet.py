@@ -92,7 +92,7 @@ def test_preact_is_report_d_s_layer_by_layer(built):
         else:
             expected += [*activated, layers.Conv2D, layers.Add]
         expected += [*activated, layers.Conv2D, layers.Dropout, layers.Add]
-    expected += [layers.BatchNormalization, layers.AveragePooling2D, layers.Flatten, layers.Dense]
+    expected += [layers.BatchNormalization, layers.GlobalAveragePooling2D, layers.Dense]
     expected += [layers.Activation]
     model = built("preact")
     assert len(model.layers) == len(expected)
@@ -108,7 +108,8 @@ def test_preact_is_report_d_s_layer_by_layer(built):
         assert (layer.momentum, layer.epsilon) == (0.99, 1e-3)
     assert {x.activation.__name__ for x in layers_of(model, layers.Activation)[:-1]} == {"relu"}
     assert [x.rate for x in layers_of(model, layers.Dropout)] == [0.1] * 12
-    assert model.get_layer(index=-4).pool_size == (8, 8)
+    # The report pools 8×8 pixels, which are all of a CIFAR image's.
+    assert model.get_layer(index=-3).input.shape[1:3] == (8, 8)
 
     # What is added: the sum before, or the strided convolution that took its place.
     trunk = model.layers[2]
