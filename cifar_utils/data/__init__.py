@@ -18,7 +18,7 @@ from cifar_utils.data.archive import (
     Contents,
 )
 from cifar_utils.data.dataset import PREFIX, Dataset, Split
-from cifar_utils.data.splits import held_out, limited
+from cifar_utils.data.splits import check_classes, held_out, limited
 from cifar_utils.errors import InputError, check_bounds, known_name
 
 # The archive of each dataset; None for data that come with a package.
@@ -93,10 +93,14 @@ def load_dataset(
         names, train, test, note = _read(archive, path)
     else:
         names, train, test, source, note = *digits.read_digits(), "embedded", ""
-    sizes = [np.bincount(split.labels, minlength=len(names)) for split in (train, test)]
-    kept, held = held_out(train.labels, sizes[0], validation_fraction, seed, train_limit)
-    tested = limited(test.labels, sizes[1], test_limit, 0, "test_limit")
+    kept, held = held_out(train.labels, validation_fraction, seed, train_limit)
+    tested = limited(test.labels, test_limit, 0, "test_limit")
     splits = [_take(train, kept), _take(train, held), _take(test, tested)]
+    given = f"train_limit is {train_limit} and validation_fraction {validation_fraction:g}"
+    check_classes(names, splits[0].labels, "training", given)
+    if validation_fraction:
+        check_classes(names, splits[1].labels, "validation", given)
+    check_classes(names, splits[2].labels, "test", f"test_limit is {test_limit}")
     if name.startswith(PREFIX):
         name = f"{PREFIX}{path.name}"  # a record has no paths
         size = image_size or SIZE

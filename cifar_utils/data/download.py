@@ -1,9 +1,7 @@
 """Finds the official archives on this machine, and downloads a missing one."""
 
 import contextlib
-import itertools
 import os
-import re
 import socket
 import ssl
 import sys
@@ -13,15 +11,6 @@ from cifar_utils.data.archive import Archive
 from cifar_utils.errors import InputError
 
 SILENCE = 30  # seconds without a byte until a connection counts as cut
-# Other copies of the data, by the path of a file in them.
-OTHER_COPIES = {
-    "Kaggle's copy": r"(.*/)?(train\.7z|test\.7z|trainLabels\.csv|sampleSubmission\.csv)",
-    "the MATLAB version": r".*\.mat|.*matlab.*",
-    "the binary version": r".*\.bin|.*binary.*",
-    "parquet files": r".*\.parquet",
-    "pictures by class": r"train/[^/]+/[^/]+\.(png|jpe?g|webp|bmp)",
-    "pictures": r".*\.(png|jpe?g|webp|bmp)",
-}
 
 
 def keras_datasets() -> Path:
@@ -66,27 +55,17 @@ def find(archive: Archive) -> Path | None:
 
 
 def what_is_at(path: Path) -> str:
-    """The content of a path in words: ``"holds the MATLAB version (data_batch_1.mat)"``.
+    """The content of a path in words: ``"holds train.7z, test.7z"``.
 
     Raises
     ------
     OSError
         Where it can't be read.
     """
-    if not path.exists():
-        return "does not exist"
-    names, held = [path.name], "is"
-    if path.is_dir():  # the first thousands of names down to the third level
-        levels = (path.glob(pattern) for pattern in ("[!.]*", "*/[!.]*", "*/*/[!.]*"))
-        below = (each for level in levels for each in sorted(itertools.islice(level, 2000)))
-        names, held = [each.relative_to(path).as_posix() for each in below], "holds"
-    if not names:
-        return "is an empty folder"
-    for copy, pattern in OTHER_COPIES.items():
-        for name in names:
-            if re.fullmatch(pattern, name, re.IGNORECASE):
-                return f"{held} {copy} ({name})"
-    return f"{held} {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    if not path.is_dir():
+        return "is a file" if path.exists() else "does not exist"
+    names = sorted(each.name for each in path.iterdir() if each.name[0] != ".")
+    return f"holds {', '.join(names[:5])}{', ...' * (len(names) > 5)}" if names else "is empty"
 
 
 def download(archive: Archive) -> Path:

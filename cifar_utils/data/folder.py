@@ -8,7 +8,7 @@ from cifar_utils.data.archive import NOTE_FILE, Contents
 from cifar_utils.data.dataset import PREFIX, Split
 from cifar_utils.data.download import what_is_at
 from cifar_utils.data.pictures import decoded, read_picture
-from cifar_utils.data.splits import stratified
+from cifar_utils.data.splits import check_classes, stratified
 from cifar_utils.data.unpack import first_line
 from cifar_utils.errors import InputError
 
@@ -67,12 +67,8 @@ def read_folder(path: Path) -> Contents:
             )
     else:
         chosen = stratified(train.labels, round(len(train.labels) / TEST_SHARE), seed=0)
-        left = np.bincount(train.labels[chosen], minlength=len(names))
-        if not left.all():
-            raise InputError(
-                f"{PREFIX}{path.name}: train/{names[left.argmin()]}/ has too few pictures to hold "
-                "out one in six for the test; add pictures, or a folder test/"
-            )
+        given = f"{PREFIX}{path.name}: one picture in six is for the test, as there is no test/"
+        check_classes(names, train.labels[chosen], "test", given)
         train, test = Split(*(a[~chosen] for a in train)), Split(*(a[chosen] for a in train))
     note = path / NOTE_FILE
     return Contents(names, train, test, first_line(note.read_bytes()) if note.is_file() else "")

@@ -1,6 +1,6 @@
 """Stratified choices of images: functions of labels and seed only."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,69 +33,45 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def limited(
-    labels: np.ndarray,
-    sizes: np.ndarray,
-    limit: int | None,
-    seed: int,
-    name: str,
-    works: Callable[[np.ndarray], bool] = np.all,
-) -> np.ndarray:
-    """Choose ``limit`` of the labels ``(N,)``, each class in its share; all where it is None.
+def limited(labels: np.ndarray, limit: int | None, seed: int, name: str) -> np.ndarray:
+    """Choose ``limit`` of the labels ``(N,)``, each class in its share: booleans ``(N,)``.
 
-    ``sizes`` ``(K,)`` counts each class. ``name`` is the limit's name in messages. ``works`` tells
-    whether numbers by class ``(K,)`` are enough. Returns booleans ``(N,)``.
+    All are chosen where ``limit`` is None. ``name`` is the limit's name in messages.
 
     Raises
     ------
     InputError
-        Where there are fewer labels, or where too few of a class are chosen and a higher limit
-        would be enough.
+        Where there are fewer labels.
     """
     if limit is None:
         return np.ones(len(labels), bool)
     check_bounds(name, limit, f"at least 1, at most {len(labels)}")
-    if not works(shares(sizes, limit)) and works(sizes):
-        smallest = next(n for n in range(1, len(labels) + 1) if works(shares(sizes, n)))
-        raise InputError(
-            f"{name} is {limit}, which leaves a class without images in a split; "
-            f"the smallest that works is {smallest}"
-        )
     return stratified(labels, limit, seed)
 
 
 def held_out(
-    labels: np.ndarray, sizes: np.ndarray, fraction: float, seed: int, limit: int | None = None
+    labels: np.ndarray, fraction: float, seed: int, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the labels, or ``limit`` of them, into training and validation, as booleans ``(N,)``.
 
-    ``fraction``, at least 0 and below 1, is the share for validation. The other arguments are those
-    of :func:`limited`.
+    ``fraction``, at least 0 and below 1, is the share for validation.
 
     Raises
     ------
     InputError
-        Where ``limit`` or ``fraction`` leaves a class without images in a split.
+        Where there are fewer labels than ``limit``.
     """
-
-    def works(kept: np.ndarray, count: int | None = None) -> bool:
-        held = shares(kept, round(kept.sum() * fraction) if count is None else count)
-        return bool(np.all((held > 0) & (held < kept)))
-
-    if not fraction:
-        return limited(labels, sizes, limit, seed, "train_limit"), np.zeros(len(labels), bool)
-    kept = limited(labels, sizes, limit, seed, "train_limit", works)
-    kept_sizes, total = np.bincount(labels[kept], minlength=len(sizes)), int(kept.sum())
-    if not works(kept_sizes):
-        enough = [count for count in range(1, total) if works(kept_sizes, count)]
-        raise InputError(
-            f"validation_fraction is {fraction:g}, which leaves a class without images in a split; "
-            + (
-                f"of {total} images it takes {enough[0] / total:.6g} to {enough[-1] / total:.6g}"
-                if enough
-                else "a class has fewer than two images to divide"
-            )
-        )
+    kept = limited(labels, limit, seed, "train_limit")
     held = np.zeros(len(labels), bool)
-    held[kept] = stratified(labels[kept], round(total * fraction), seed)
+    held[kept] = stratified(labels[kept], round(kept.sum() * fraction), seed)
     return kept & ~held, held
+
+
+def check_classes(names: Sequence[str], labels: np.ndarray, images: str, settings: str) -> None:
+    """Raise an InputError where ``settings`` left a class without its share of the ``images``."""
+    counts = np.bincount(labels, minlength=len(names))
+    if not counts.all():
+        raise InputError(
+            f"{settings}, which leaves class {names[counts.argmin()]!r} without {images} images; "
+            "more images of each class are needed"
+        )

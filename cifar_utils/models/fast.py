@@ -9,27 +9,28 @@ it calls that layer.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import keras
 from keras import layers, ops
 
+from cifar_utils.models.summary import layers_of
+
 
 def accelerate(model: keras.Model) -> keras.Model:
-    """The same model with the same weights, and this module's layers in place of Keras's.
+    """Give a model's layers, and those of models within it, this module's ways to compute.
 
-    Layers keep their names, settings and order. Layers of other types stay, also subclasses of
-    Keras's, and so do bare operations. With a backend other than TensorFlow, the given model is
-    returned.
+    Layers of other types stay, also subclasses of Keras's, and so do bare operations. With a
+    backend other than TensorFlow, nothing changes. The model is returned.
     """
-    if keras.backend.backend() != "tensorflow":
-        return model
-    fast = _with_weights(model, _fast_layer)
-    fast.dtype_policy = model.dtype_policy
-    return fast
+    if keras.backend.backend() == "tensorflow":
+        for layer in layers_of(model):
+            if kind := FASTER.get(type(layer)):
+                # It has another way to call, and everything else in common. Keras's own setting of
+                # attributes would track the class as a part of the layer.
+                object.__setattr__(layer, "__class__", kind)
+    return model
 
 
 def to_plain(model: keras.Model) -> keras.Model:
@@ -37,21 +38,17 @@ def to_plain(model: keras.Model) -> keras.Model:
 
     A reader's own layers and Lambda layers stay as they are.
     """
-    return _with_weights(model, _plain_layer, _call_plainly)
-
-
-def _with_weights(model: keras.Model, remake: Callable, call: Callable | None = None):
     made: dict[int, tuple[keras.Layer, keras.Layer]] = {}
-    rebuilt = _rebuilt(model, remake, call, made)
+    plain = _rebuilt(model, made)
     for layer, new in made.values():
         if not isinstance(layer, keras.Model):
             for variable, value in zip(new.variables, layer.variables, strict=True):
                 variable.assign(value)
-    return rebuilt
+    return plain
 
 
-def _rebuilt(model: keras.Model, remake: Callable, call: Callable | None, made: dict):
-    """The model with the layers that ``remake`` makes; ``made`` gets old and new by the old's id.
+def _rebuilt(model: keras.Model, made: dict) -> keras.Model:
+    """The model with plain layers; ``made`` gets old and new layers by the old's id.
 
     It has its own recursion into models within the model. Keras's recursion compiles those that are
     compiled, and takes no ``call_function`` for a Sequential one.
@@ -59,84 +56,27 @@ def _rebuilt(model: keras.Model, remake: Callable, call: Callable | None, made: 
     chain = isinstance(model, keras.Sequential)
     ends = (model.inputs[0], model.outputs[0]) if chain else (model.input, model.output)
     graph = keras.Model(*ends, name=model.name)  # it is not compiled
-    rectified = _rectified(graph)
 
     def replacement(layer):
         if not isinstance(layer, keras.Layer):
             return layer
         if id(layer) not in made:
             has_graph = isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
-            new = _rebuilt(layer, remake, call, made) if has_graph else remake(layer, rectified)
-            made[id(layer)] = layer, new
+            made[id(layer)] = layer, _rebuilt(layer, made) if has_graph else _plain_layer(layer)
         return made[id(layer)][1]
 
     def new_input(x):
-        narrow = call is not None and x.dtype.endswith("float16")
-        dtype = "float32" if narrow else x.dtype
+        dtype = "float32" if x.dtype.endswith("float16") else x.dtype
         return keras.Input(batch_shape=x.shape, dtype=dtype, name=x.name)
 
     inputs = keras.tree.map_structure(new_input, graph.input)
-    rebuilt = keras.models.clone_model(graph, inputs, replacement, call)
+    rebuilt = keras.models.clone_model(graph, inputs, replacement, _call_plainly)
     if not model.trainable:
         rebuilt.trainable = False
     return rebuilt
 
 
-def _remade(layer: keras.Layer, kind: type[keras.Layer], **changes: Any) -> keras.Layer:
-    """A layer of ``kind`` with the settings of ``layer``; one of them inherits from the other."""
-    try:
-        config = kind.get_config(layer) if isinstance(layer, kind) else layer.get_config()
-        if "activation" in config:  # a function of a reader's own has no configuration
-            changes["activation"] = layer.activation
-        return kind.from_config(config | changes)
-    except (TypeError, ValueError, NotImplementedError):
-        return layer  # a Lambda, or a reader's own layer with an incomplete configuration
-
-
-def _fast_layer(layer: keras.Layer, rectified: set[str]) -> keras.Layer:
-    kind = type(layer)
-    if layer.name in rectified:
-        fast = GroupNormReLU if kind is layers.GroupNormalization else Rectified
-    elif kind is layers.Activation and layer.activation is not keras.activations.gelu:
-        fast = kind
-    else:
-        fast = FASTER.get(kind, kind)
-    return _remade(layer, fast)
-
-
-def _rectified(model: keras.Model) -> set[str]:
-    """The names of group normalizations whose output only a ReLU takes, and of these ReLUs."""
-    try:
-        rows = {row["name"]: row["inbound_nodes"] for row in model.get_config()["layers"]}
-    except NotImplementedError:  # a reader's own layer has no configuration
-        return set()
-    named = {layer.name: layer for layer in model.layers}
-    users = Counter(_taken(list(rows.values())))
-    kept = {id(output) for output in model.outputs}
-    names = set()
-    for relu in model.layers:
-        if type(relu) is not layers.ReLU or relu.max_value is not None:
-            continue
-        name, *others = _taken(rows[relu.name])
-        only = users[name] == 1 and not (others or relu.negative_slope or relu.threshold)
-        taken = named.get(name) if only else None
-        if type(taken) is layers.GroupNormalization and id(taken.output) not in kept:
-            names |= {relu.name, name}
-    return names
-
-
-def _taken(nodes: Any) -> Iterator[str]:
-    """The names of the layers whose outputs a layer takes, as its configuration lists them."""
-    if isinstance(nodes, dict):
-        if nodes.get("class_name") == "__keras_tensor__":
-            yield nodes["config"]["keras_history"][0]
-        nodes = list(nodes.values())
-    if isinstance(nodes, list | tuple):
-        for node in nodes:
-            yield from _taken(node)
-
-
-def _plain_layer(layer: keras.Layer, rectified: set[str]) -> keras.Layer:
+def _plain_layer(layer: keras.Layer) -> keras.Layer:
     kind = type(layer).__base__ if _is_ours(layer) else type(layer)
     changes: dict[str, Any] = {}
     if layer.dtype_policy.name.endswith("float16"):
@@ -145,7 +85,13 @@ def _plain_layer(layer: keras.Layer, rectified: set[str]) -> keras.Layer:
         changes["trainable"] = False
     if _is_ours(getattr(layer, "kernel_initializer", None)):
         changes["kernel_initializer"] = "zeros"
-    return _remade(layer, kind, **changes)
+    try:
+        config = kind.get_config(layer)
+        if "activation" in config:  # a function of a reader's own has no configuration
+            changes["activation"] = layer.activation
+        return kind.from_config(config | changes)
+    except (TypeError, ValueError, NotImplementedError):
+        return layer  # a Lambda, or a reader's own layer with an incomplete configuration
 
 
 def _is_ours(thing: Any) -> bool:
@@ -178,7 +124,6 @@ def _call_plainly(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
     return layer(*args, **kwargs)
 
 
-@keras.saving.register_keras_serializable("cifar_utils")
 class BatchNormalization(layers.BatchNormalization):
     """Keras's layer, computed by TensorFlow's fused kernel for images ``(N, H, W, C)``."""
 
@@ -208,16 +153,17 @@ class BatchNormalization(layers.BatchNormalization):
         return output
 
 
-@keras.saving.register_keras_serializable("cifar_utils")
-class GELU(layers.Activation):
-    """Gaussian error linear unit, x Φ(x) (Hendrycks and Gimpel, arXiv:1606.08415)."""
+class Activation(layers.Activation):
+    """Keras's layer; GELU is compiled."""
 
     def call(self, inputs):
-        return _compiled_gelu()(inputs) if _is_computed_here(inputs) else super().call(inputs)
+        gelu = self.activation is keras.activations.gelu and _is_computed_here(inputs)
+        return _compiled_gelu()(inputs) if gelu else super().call(inputs)
 
 
 @cache
 def _compiled_gelu():
+    """Gaussian error linear unit, x Φ(x) (Hendrycks and Gimpel, arXiv:1606.08415)."""
     import tensorflow as tf
 
     def cdf(x):
@@ -241,27 +187,26 @@ def _compiled_gelu():
     return gelu
 
 
-@keras.saving.register_keras_serializable("cifar_utils")
-class GroupNormReLU(layers.GroupNormalization):
-    """Keras's group normalization, then ReLU, for images ``(N, H, W, C)``."""
+class GroupNormalization(layers.GroupNormalization):
+    """Keras's layer, compiled into few passes for images ``(N, H, W, C)``."""
 
     def call(self, inputs):
         images = len(inputs.shape) == 4 and self.axis in (-1, 3)
         # Each row of the images is a term of the compiled sums.
         small = images and None not in inputs.shape[1:3] and inputs.shape[1] <= 64
         if not (small and _is_computed_here(inputs)):
-            return ops.relu(super().call(inputs))
+            return super().call(inputs)
         import tensorflow as tf
 
         channels = inputs.shape[-1]
         gamma = ops.cast(self.gamma, "float32") if self.scale else tf.ones([channels])
         beta = ops.cast(self.beta, "float32") if self.center else tf.zeros([channels])
         groups = channels if self.groups == -1 else self.groups
-        return _compiled_group_norm_relu(groups, self.epsilon)(inputs, gamma, beta)
+        return _compiled_group_norm(groups, self.epsilon)(inputs, gamma, beta)
 
 
 @cache
-def _compiled_group_norm_relu(groups: int, epsilon: float):
+def _compiled_group_norm(groups: int, epsilon: float):
     import tensorflow as tf
 
     def sums(terms, *images):
@@ -286,39 +231,26 @@ def _compiled_group_norm_relu(groups: int, epsilon: float):
         inverse = tf.math.rsqrt(tf.maximum(square - mean * mean, 0) + epsilon)
         scale = gamma * inverse
         shift = beta - mean * scale
-        output = tf.nn.relu(tf.cast(x, "float32") * scale + shift)
-        return tf.cast(output, x.dtype), mean, inverse
+        return tf.cast(tf.cast(x, "float32") * scale + shift, x.dtype), mean, inverse
 
     @tf.function(jit_compile=True)
-    def backward(x, upstream, gamma, beta, mean, inverse):
-        scale = gamma * inverse
-        shift = beta - mean * scale
-
-        def passed(x, upstream):
-            return tf.where(x * scale[:, 0] + shift[:, 0] > 0, upstream, 0)
-
-        def terms(x, upstream):
-            upstream = passed(x, upstream)
-            return upstream, upstream * x
-
-        of_beta, of_gamma = sums(terms, x, upstream)
+    def backward(x, upstream, gamma, mean, inverse):
+        of_beta, of_gamma = sums(lambda v, u: (u, u * v), x, upstream)
         of_gamma = (of_gamma - mean * of_beta) * inverse
         along = group_means(gamma * of_gamma, x) * inverse
         wide, upstream = tf.cast(x, "float32"), tf.cast(upstream, "float32")
-        upstream = tf.where(wide * scale + shift > 0, upstream, 0)
         constant = (mean * along - group_means(gamma * of_beta, x)) * inverse
-        of_x = scale * upstream - (along * inverse) * wide + constant
+        of_x = gamma * inverse * upstream - (along * inverse) * wide + constant
         return tf.cast(of_x, x.dtype), *(tf.reduce_sum(v, (0, 1, 2)) for v in (of_gamma, of_beta))
 
     @tf.custom_gradient
-    def group_norm_relu(x, gamma, beta):
+    def group_norm(x, gamma, beta):
         output, *statistics = forward(x, gamma, beta)
-        return output, lambda upstream: backward(x, upstream, gamma, beta, *statistics)
+        return output, lambda upstream: backward(x, upstream, gamma, *statistics)
 
-    return group_norm_relu
+    return group_norm
 
 
-@keras.saving.register_keras_serializable("cifar_utils")
 class SeparableConv2D(layers.SeparableConv2D):
     """Keras's layer; in bfloat16 on the processor, one convolution with the product of its kernels.
 
@@ -340,7 +272,6 @@ class SeparableConv2D(layers.SeparableConv2D):
         return self.activation(ops.add(outputs, self.bias) if self.use_bias else outputs)
 
 
-@keras.saving.register_keras_serializable("cifar_utils")
 class Conv2D(layers.Conv2D):
     """Keras's layer, with a faster gradient of 3×3 filters over narrow images in bfloat16.
 
@@ -362,18 +293,11 @@ class Conv2D(layers.Conv2D):
         return _narrow_convolution()(inputs, ops.cast(kernel, inputs.dtype))
 
 
-@keras.saving.register_keras_serializable("cifar_utils")
-class Rectified(layers.ReLU):
-    """Does nothing: :class:`GroupNormReLU`, the layer before it, has computed the ReLU."""
-
-    def call(self, inputs):
-        return inputs
-
-
 FASTER = {
-    layers.Activation: GELU,
+    layers.Activation: Activation,
     layers.BatchNormalization: BatchNormalization,
     layers.Conv2D: Conv2D,
+    layers.GroupNormalization: GroupNormalization,
     layers.SeparableConv2D: SeparableConv2D,
 }
 

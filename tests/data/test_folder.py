@@ -188,7 +188,7 @@ BAD = {
     "a class less to test on": (to_test_on("cat", "dog"), ["test/ has no class 'eel'"]),
     "a name in no encoding": (to_test_on("c\udcfft"), ["test/'c\\udcfft'", "rename"]),
     "a name of two lines": (to_test_on("c\nt"), ["test/'c\\nt'", "rename"]),
-    "too few to test on": (too_few, ["train/fox/ has too few pictures", "test/"]),
+    "too few to test on": (too_few, ["there is no test/", "class 'fox' without test images"]),
 }
 
 
@@ -204,7 +204,7 @@ def test_what_is_wrong_is_one_line_by_its_name(pets, refused, make, words):
     [
         ("folder:", ["names no folder"]),
         ("folder:nowhere", ["'folder:nowhere' does not exist", "train/CLASS/"]),
-        ("folder:flat", ["'folder:flat' holds pictures (1.png)", "train/CLASS/"]),
+        ("folder:flat", ["'folder:flat' holds 1.png", "train/CLASS/"]),
         ("folder:~nobody-of-this-name", ["can't be read"]),
         ("folders:flat", ["did you mean 'folder:/path'"]),
     ],
