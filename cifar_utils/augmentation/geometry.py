@@ -147,9 +147,6 @@ class Shrink(Augmentation):
         before, self.shrinks = self.shrinks, epoch < self.epochs
         return self.shrinks != before
 
-    def call(self, images, training=False):  # a compiled one would stay as in the first epoch
-        return self.transform(images) if training else images
-
     def draw(self, count):
         return ()
 
@@ -157,7 +154,6 @@ class Shrink(Augmentation):
         if not self.shrinks or min(images.shape[1:3]) <= self.size:
             return images
         size = (self.size, self.size)
-        images = ops.cast(images, "float32")
         return ops.image.resize(images, size, antialias=True, data_format="channels_last")
 
 

@@ -5,15 +5,12 @@ from keras import layers, ops
 
 from cifar_utils.errors import InputError
 
-COMPILED = {}  # by class and options, so that each is compiled once for all models
-
 
 class Augmentation(layers.Layer):
     """Changes training images, whose pixels are from 0 to 255; leaves other images as they are.
 
     A subclass draws random numbers for a batch (:meth:`draw`) and changes the images by them
-    (:meth:`transform`). With TensorFlow, XLA compiles the change into one or two passes over the
-    images instead of one for each operation (``benchmarks/NOTES.md``).
+    (:meth:`transform`).
     """
 
     def __init__(self, **kwargs):
@@ -24,9 +21,7 @@ class Augmentation(layers.Layer):
     def call(self, images, training=False):
         if not training:
             return images
-        tensorflow = keras.backend.backend() == "tensorflow"
-        transform = self._compiled() if tensorflow else self.transform
-        return transform(ops.cast(images, "float32"), *self.draw(ops.shape(images)[0]))
+        return self.transform(ops.cast(images, "float32"), *self.draw(ops.shape(images)[0]))
 
     def draw(self, count) -> tuple:
         """Draw the random numbers for a batch of ``count`` images: small tensors."""
@@ -39,16 +34,6 @@ class Augmentation(layers.Layer):
     def uniform(self, *shape, low: float = 0.0, high: float = 1.0):
         """Draw numbers of a shape, uniformly between ``low`` and ``high``."""
         return keras.random.uniform(shape, low, high, seed=self.seed_generator)
-
-    def _compiled(self):
-        import tensorflow as tf
-
-        of_any_layer = ("name", "trainable", "dtype")
-        own = [item for item in self.get_config().items() if item[0] not in of_any_layer]
-        key = (type(self), *own)
-        if key not in COMPILED:
-            COMPILED[key] = tf.function(self.transform, jit_compile=True, autograph=False)
-        return COMPILED[key]
 
 
 def blend(a, b, share):

@@ -35,42 +35,35 @@ def read_tiny_imagenet(path: Path, archive: Archive) -> Contents:
     except Exception as error:  # a damaged archive may raise nearly anything
         raise wrong(path, str(error) or type(error).__name__) from error
 
-    def rows(table: str, columns: int) -> list[list[str]]:
-        if table not in found:
-            raise wrong(path, f"{table} missing")
+    def rows(table: str) -> list[list[str]]:
         lines = found[table].decode("utf-8", "replace").splitlines()
-        split = [line.split("\t") for line in lines if line.strip()]
-        if odd := [row for row in split if len(row) < columns]:
-            raise wrong(f"{path}: {table}", f"its line {odd[0]} has fewer than {columns} columns")
-        return split
+        return [line.split("\t") for line in lines if line.strip()]
 
-    wnids = [row[0].strip() for row in rows(CLASSES, 1)]
-    if not len(wnids) == len(set(wnids)) == archive.classes:
-        raise wrong(f"{path}: {CLASSES}", f"{len(set(wnids))} classes, not {archive.classes}")
-    words = {wnid: text for wnid, text, *_ in rows(WORDS, 2)}
-    if unknown := [wnid for wnid in wnids if wnid not in words]:
-        raise wrong(f"{path}: {WORDS}", f"no words for {unknown[0]!r}, which is in {CLASSES}")
-    train = {
-        f"train/{wnid}/images/{image}": label
-        for label, wnid in enumerate(wnids)
-        for image, *_ in rows(f"train/{wnid}/{wnid}_boxes.txt", 5)
-    }
-    annotated = rows(ANNOTATIONS, 6)
-    test = {f"val/images/{image}": wnid for image, wnid, *_ in annotated}
-    if len(test) < len(annotated):
-        raise wrong(f"{path}: {ANNOTATIONS}", f"{len(annotated):,} lines for {len(test):,} images")
-    if unknown := [row for row in annotated if row[1] not in wnids]:
-        raise wrong(f"{path}: {ANNOTATIONS}", f"{unknown[0][:2]}, of a class not in {CLASSES}")
-    images = {name for name in found if name.endswith(".JPEG")}
-    if odd := sorted(images ^ train.keys() ^ test.keys()):
-        raise wrong(path, f"{odd[0]} {'has no annotation' if odd[0] in images else 'missing'}")
-    counts, expected = (len(train), len(test)), (archive.train_images, archive.test_images)
+    try:
+        wnids = [row[0].strip() for row in rows(CLASSES)]
+        names = _class_names(wnids, {wnid: text for wnid, text, *_ in rows(WORDS)})
+        train = {
+            f"train/{wnid}/images/{image}": label
+            for label, wnid in enumerate(wnids)
+            for image, *_ in rows(f"train/{wnid}/{wnid}_boxes.txt")
+        }
+        test = {f"val/images/{image}": wnids.index(wnid) for image, wnid, *_ in rows(ANNOTATIONS)}
+    except KeyError as error:
+        raise wrong(path, f"{error.args[0]} missing") from error
+    except ValueError as error:  # too few columns, or the wnid of no class
+        raise wrong(f"{path}: a table", str(error)) from error
+    if missing := sorted((train.keys() | test.keys()) - found.keys()):
+        raise wrong(path, f"{missing[0]} missing")
+    counts = len(set(wnids)), len(train), len(test)
+    expected = archive.classes, archive.train_images, archive.test_images
     if counts != expected:
-        raise wrong(path, "{:,} and {:,} images, not {:,} and {:,}".format(*counts, *expected))
-    labels = [*train.values(), *(wnids.index(wnid) for wnid in test.values())]
-    images = _decode(found, [*train, *test], path)
-    splits = map(Split, np.split(images, [len(train)]), np.split(np.array(labels), [len(train)]))
-    return Contents(_class_names(wnids, words), *splits, first_line(found.get(NOTE_FILE, b"")))
+        told = "{:,} classes, {:,} training and {:,} test images"
+        raise wrong(path, f"{told.format(*counts)}, not {told.format(*expected)}")
+    splits = (
+        Split(_decode(found, [*labels], path), np.array([*labels.values()]))
+        for labels in (train, test)
+    )
+    return Contents(names, *splits, first_line(found.get(NOTE_FILE, b"")))
 
 
 def _decode(found: Mapping[str, bytes], names: list[str], path: Path) -> np.ndarray:

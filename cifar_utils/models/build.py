@@ -4,7 +4,6 @@ import ast
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from textwrap import dedent
 
 import numpy as np
@@ -45,8 +44,8 @@ def build_model(
     ----------
     architecture
         A name in :data:`ARCHITECTURES`, with or without options: ``"cifarnet(residual=False)"``. Or
-        your own function ``(x, classes) -> logits``, or a :func:`functools.partial` of it with
-        options by name. The function gets normalized images as a Keras tensor ``(N, H, W, 3)``.
+        your own function ``(x, classes) -> logits``, which gets normalized images as a Keras tensor
+        ``(N, H, W, 3)``.
     augmentation
         Names in :data:`AUGMENTATIONS`: ``"crop(padding=4), flip"``; ``None`` for none.
     normalization
@@ -145,18 +144,8 @@ def _network(architecture: str | Callable) -> Call:
     """The function that is named or given, with its options."""
     if not callable(architecture):
         return parse_call("architecture", architecture)
-    given = architecture if isinstance(architecture, partial) else partial(architecture)
-    name = getattr(given.func, "__qualname__", "").rpartition(".")[2]
-    if given.args or not name:
-        raise InputError(
-            f"architecture is {architecture!r}; it takes a name, a function (x, classes) -> logits "
-            "or a functools.partial of one with options by name"
-        )
-    name = name.strip("<>")
-    call = Call(name, {name: given.func}, given.keywords)
-    if name in ARCHITECTURES and ARCHITECTURES[name] is given.func:
-        return parse_call("architecture", repr(call))  # checks the options
-    return call
+    name = architecture.__name__.strip("<>")  # of a lambda it is "<lambda>"
+    return Call(name, {name: architecture})
 
 
 def _source(function: Callable) -> str:

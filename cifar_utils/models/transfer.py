@@ -135,36 +135,14 @@ def _head(shape, classes: int, dropout: float) -> keras.Model:
 
 
 def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
-    name, known = base.__name__, weights in (None, "imagenet")
-    if not known and not Path(weights).is_file():
-        raise InputError(
-            f"weights is {weights!r}; it takes imagenet, None or the path of a weights file"
-        )
-    shape = (size, size, 3)
-    # Built without weights first: a wrong size and a broken download are both a ValueError.
     try:
-        model = base(include_top=False, weights=None, input_shape=shape)
-    except ValueError as error:
-        raise InputError(f"input_size is {size}; {name} takes another ({_line(error)})") from error
-    try:
-        if weights == "imagenet":
-            model = base(include_top=False, weights=weights, input_shape=shape)
-        elif weights:
-            model.load_weights(weights)
-    except Exception as error:
-        if known:
-            raise InputError(
-                f"the ImageNet weights of {name} can't be downloaded ({_line(error)}); "
-                "give weights the path of a file that holds them, or None"
-            ) from error
+        return base(include_top=False, weights=weights, input_shape=(size, size, 3))
+    except Exception as error:  # Keras raises many kinds, also ValueError for a failed download
+        reason = " ".join(str(error).split())[:240]
         raise InputError(
-            f"weights {weights!r} don't fit {name} without its top ({_line(error)})"
+            f"{base.__name__} can't be made with input_size {size} and weights {weights!r} "
+            f"({reason}); weights takes imagenet, None or the path of a weights file"
         ) from error
-    return model
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:240]
 
 
 def _described(weights: str | None) -> dict[str, str]:

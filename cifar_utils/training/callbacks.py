@@ -69,9 +69,9 @@ class SeedEpoch(keras.callbacks.Callback):
 class Checkpoint(keras.callbacks.Callback):
     """Keeps weights, history and the environment of each epoch in a folder, to resume a run.
 
-    The folder holds weights and optimizer state of the last epoch, the one before it, and the best
-    one. ``state.json`` is written when the weights it names are on the disk. So a kill or a power
-    cut at any moment leaves the state of the last complete epoch. A damaged file costs an epoch.
+    The folder holds weights and optimizer state of the last epoch and the best one. ``state.json``
+    is written when the weights it names are on the disk. So a kill or a power cut at any moment
+    leaves the state of the last complete epoch.
 
     Attributes
     ----------
@@ -113,30 +113,14 @@ class Checkpoint(keras.callbacks.Callback):
             settings, self.epochs = dict(kept["settings"]), list(kept["epochs"])
             self.trained_by = list(kept.get("trained_by", []))
         check_same(self.folder, "a run", settings, self.settings)
-        told, done = [], len(self.epochs)
-        try:
-            self.load(done)
-        except InputError:
-            if not self.weights(done - 1).exists():
-                raise
-            self._forget(done)
-            self.load(done - 1)
-            told = [f"the weights after epoch {done} are damaged; the run goes on after {done - 1}"]
+        self.load(len(self.epochs))
+        told = []
         if self.trained_by and (differing := changes(self.trained_by[-1], self.environment)):
             told.append(
                 f"after epoch {len(self.epochs)} the run goes on with {differing}: its result may "
                 "differ from that of an unbroken run"
             )
         return told
-
-    def _forget(self, epoch: int) -> None:
-        """Go back to before the last epoch."""
-        self.epochs = self.epochs[:-1]
-        self.trained_by = [
-            {**row, "last": min(row["last"], epoch - 1)}
-            for row in self.trained_by
-            if row["first"] < epoch
-        ]
 
     def load(self, epoch: int) -> None:
         """Load the weights after an epoch into the model; raises as :meth:`restore`."""
@@ -174,10 +158,8 @@ class Checkpoint(keras.callbacks.Callback):
                 f"command goes on after epoch {done - 1}",
                 str(self.folder),
             ) from error
-        kept = {done, best_epoch(self.epochs)}
-        if before := self.epochs[:-1]:  # in case the last file is damaged
-            kept |= {done - 1, best_epoch(before)}
-        for old in set(self.folder.glob("*.weights.h5")) - set(map(self.weights, kept)):
+        kept = {self.weights(done), self.weights(best_epoch(self.epochs))}
+        for old in set(self.folder.glob("*.weights.h5")) - kept:
             old.unlink()
 
 

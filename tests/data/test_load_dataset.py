@@ -51,7 +51,10 @@ def test_limits_are_stratified_and_the_test_images_are_those_of_every_seed():
         ({"validation_fraction": -0.1}, ["validation_fraction is -0.1", "at least 0, below 1"]),
         ({"validation_fraction": 1.0}, ["validation_fraction is 1.0"]),
         ({"validation_fraction": float("nan")}, ["validation_fraction is nan"]),
-        ({"validation_fraction": 0.001}, ["validation_fraction 0.001", "without validation images"]),
+        (
+            {"validation_fraction": 0.001},
+            ["validation_fraction 0.001", "without validation"],
+        ),
         ({"seed": -1}, ["seed is -1"]),
         ({"train_limit": 20}, ["train_limit is 20", "without validation images"]),
         ({"train_limit": 5000}, ["train_limit is 5000", "1437"]),

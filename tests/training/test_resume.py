@@ -246,22 +246,6 @@ def test_a_run_that_stops_for_now_goes_on_and_a_finished_one_is_left_alone(
     assert same(again.get_weights(), weights)
 
 
-def test_damaged_weights_cost_an_epoch_and_not_the_run(train, undisturbed, tmp_path):
-    weights, rows = undisturbed
-    train(tmp_path, until=2)
-    folder = tmp_path / "checkpoint"
-    (folder / "epoch-0002.weights.h5").write_bytes(b"")
-    (folder / "writing.weights.h5").write_bytes(b"\x89HDF half of it")
-    model, history = train(tmp_path)
-    assert same(model.get_weights(), weights)
-    assert without_seconds(history.epochs) == rows
-    assert [(row["first"], row["last"]) for row in history.trained_by] == [(1, 5)]
-    assert not (folder / "writing.weights.h5").exists()
-    notes = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
-    (told,) = [event["text"] for event in notes if event["event"] == "note"]
-    assert "epoch 2 are damaged" in told
-
-
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="takes a system that tells which cores a process may use, and two of them",
