@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -80,6 +81,29 @@ def make_record():
     from cifar_utils.runs.record import RunRecord
 
     return lambda **changes: RunRecord(**RECORD | changes)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    from cifar_utils.data import load_dataset
+
+    return load_dataset("digits", train_limit=100, test_limit=20)
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """The block raises an InputError of one line with all of these words."""
+    from cifar_utils.errors import InputError
+
+    @contextmanager
+    def check(*words):
+        with pytest.raises(InputError) as caught:
+            yield
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1, message
+        assert [word for word in words if str(word) not in message] == [], message
+
+    return check
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 import io
-import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import InputError
 from cifar_utils.evaluation import (
     Scores,
     compare_top_k,
@@ -132,18 +130,7 @@ def test_scores_agree_with_one_another(scores):
     assert weighted / scores.n == pytest.approx(scores.top1)
 
 
-@given(some_scores())
-def test_metrics_agree_with_scikit_learn(scores):
-    from sklearn.metrics import accuracy_score, log_loss
-
-    assert scores.top1 == pytest.approx(accuracy_score(scores.labels, scores.predictions))
-    known = np.arange(len(scores.class_names))
-    exact = scores.probabilities.astype(float)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # rows that sum to 1 within float32 only
-        assert scores.loss == pytest.approx(log_loss(scores.labels, exact, labels=known), abs=1e-5)
-
-
+@settings(max_examples=20)
 @given(some_scores())
 def test_scores_read_are_the_ones_written(folder, scores):
     path = scores.write(folder)
@@ -166,9 +153,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("scores")
 
 
-def test_predictions_that_cannot_be_read_are_one_line(tmp_path):
+def test_predictions_that_cannot_be_read_are_one_line(refused, tmp_path):
     path = tmp_path / "predictions.npz"
-    with pytest.raises(InputError, match="can't be read"):
+    with refused("can't be read"):
         read_scores(path)
     whole = BY_HAND.write(tmp_path).read_bytes()
     np.savez(tmp_path / "other.npz", labels=BY_HAND.labels)
@@ -179,11 +166,8 @@ def test_predictions_that_cannot_be_read_are_one_line(tmp_path):
     cut = whole[:middle] + b"\0" * 40 + whole[middle + 40 :]
     for content in (b"", b"text", whole[:-30], cut, other, objects.getvalue()):
         path.write_bytes(content)
-        with pytest.raises(
-            InputError, match=r"predictions\.npz can't be read \(.*run its"
-        ) as error:
+        with refused("predictions.npz can't be read (", "run its"):
             read_scores(path)
-        assert "\n" not in str(error.value)
 
 
 class Logits:
@@ -263,10 +247,9 @@ def test_the_least_certain_images_alone_have_six_views(unsure, moved):
     assert list(np.flatnonzero(differ)) == list(range(10))[10 - moved :]
 
 
-def test_a_share_of_unsure_images_is_one():
-    split = Split(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, int))
-    with pytest.raises(InputError, match=r"unsure is 1\.5; it must be"):
-        evaluate_views(LooksAtOnePixel(), split, ("a", "b"), 1.5)
+def test_a_share_of_unsure_images_is_one(refused):
+    with refused("unsure is 1.5; it must be"):
+        evaluate_views(LooksAtOnePixel(), split_of(2), ("a", "b"), 1.5)
 
 
 def test_top_k_side_by_side():

@@ -1,11 +1,12 @@
 import itertools
 import json
 import time
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from ipykernel.zmqshell import ZMQInteractiveShell
 
 from cifar_utils.events import Phases, display_line, is_watched, read_events, write_event
 
@@ -27,6 +28,7 @@ def test_events_are_lines_of_json_in_order_there_as_soon_as_written(tmp_path):
 
 
 @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text())), st.data())
+@settings(max_examples=25)
 def test_however_a_file_grows_each_event_is_read_once(tmp_path_factory, written, data):
     path = tmp_path_factory.mktemp("run") / "events.jsonl"
     content = b"".join(json.dumps(event).encode() + b"\n" for event in written)
@@ -102,6 +104,6 @@ def test_in_a_notebook_a_line_is_shown_and_replaced(monkeypatch):
 def test_a_cell_that_may_ask_for_input_is_watched(monkeypatch):
     assert not is_watched()
     for content, watched in [({"allow_stdin": True}, True), ({"allow_stdin": False}, False)]:
-        shell = SimpleNamespace(get_parent=lambda content=content: {"content": content})
+        shell = Mock(ZMQInteractiveShell, **{"get_parent.return_value": {"content": content}})
         monkeypatch.setattr("IPython.get_ipython", lambda shell=shell: shell)
         assert is_watched() == watched

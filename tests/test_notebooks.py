@@ -21,13 +21,22 @@ from cifar_utils.runs import folder
 from cifar_utils.runs.record import RunRecord
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
+# Batches of one size only, so each function is compiled once.
+SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 10}
 # Two trials of one size: which of them is the better one may hang on the backend.
 # Which images are the least certain may hang on the precision, so all have six views.
 FEW = {
     "01_vgg_like": {"architecture": "cifarnet(width=0.25)"},
-    "02_resnet": {"architectures": "resnet20(residual=False)"},
-    "04_augmentation": {"augmentations": "none; crop(2)", "trial_epochs": 1},
+    "02_resnet": {
+        "architecture": "report_a(16)",
+        "architectures": "report_a(16, activation=True)",
+    },
+    "03_transfer_resnet50v2": {"base": "mobilenet"},
+    "04_augmentation": {
+        "architecture": "report_a(16)",
+        "augmentations": "none; crop(2)",
+        "trial_epochs": 1,
+    },
     "05_depth_and_width": {"width": 0.25},
     "06_training_collapse": {"range_steps": 3, "width": 0.25},
     "07_tuning": {"trials": 2, "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)"},
@@ -183,7 +192,8 @@ def test_random_features_are_said_to_mean_nothing(runs):
 @pytest.mark.slow
 def test_the_base_is_trained_on_with_the_head_where_it_is_asked_for(tmp_path):
     (source,) = [path for path in NOTEBOOKS if "transfer" in path.stem]
-    run = papermill(source, tmp_path, {}, fine_tune_layers=2, fine_tune_epochs=2)
+    fine_tuning = {"base": "resnet50v2", "fine_tune_layers": 2, "fine_tune_epochs": 2}
+    run = papermill(source, tmp_path, {}, **fine_tuning)
     record = run.record
     assert [row["epoch"] for row in record.history] == [1, 2, 3]
     assert [row["learning_rate"] for row in record.history] == pytest.approx([1e-3, 1e-5, 1e-5])

@@ -1,4 +1,4 @@
-"""Layers that TensorFlow computes in fewer passes, and the exchange of a model's layers for them.
+"""Layers that TensorFlow computes in fewer passes; a model with them, and one without.
 
 On two cores with AMX, in bfloat16, forward and backward: at 2,000 × 15 × 15 × 64, batch
 normalization takes 28 ms instead of 238, and GELU 38 ms instead of 266. At 128 × 16 × 16 × 100,
@@ -124,6 +124,7 @@ def _call_plainly(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
     return layer(*args, **kwargs)
 
 
+@keras.saving.register_keras_serializable("cifar_utils")
 class BatchNormalization(layers.BatchNormalization):
     """Keras's layer, computed by TensorFlow's fused kernel for images ``(N, H, W, C)``."""
 
@@ -153,6 +154,7 @@ class BatchNormalization(layers.BatchNormalization):
         return output
 
 
+@keras.saving.register_keras_serializable("cifar_utils")
 class Activation(layers.Activation):
     """Keras's layer; GELU is compiled."""
 
@@ -187,6 +189,7 @@ def _compiled_gelu():
     return gelu
 
 
+@keras.saving.register_keras_serializable("cifar_utils")
 class GroupNormalization(layers.GroupNormalization):
     """Keras's layer, compiled into few passes for images ``(N, H, W, C)``."""
 
@@ -251,6 +254,7 @@ def _compiled_group_norm(groups: int, epsilon: float):
     return group_norm
 
 
+@keras.saving.register_keras_serializable("cifar_utils")
 class SeparableConv2D(layers.SeparableConv2D):
     """Keras's layer; in bfloat16 on the processor, one convolution with the product of its kernels.
 
@@ -272,6 +276,7 @@ class SeparableConv2D(layers.SeparableConv2D):
         return self.activation(ops.add(outputs, self.bias) if self.use_bias else outputs)
 
 
+@keras.saving.register_keras_serializable("cifar_utils")
 class Conv2D(layers.Conv2D):
     """Keras's layer, with a faster gradient of 3×3 filters over narrow images in bfloat16.
 

@@ -2,8 +2,10 @@
 
 import base64
 import io
+import itertools
 import os
 import subprocess
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from cifar_utils.reporting.fragments import REPORT
 from cifar_utils.reporting.parameters import read_question
 from cifar_utils.reporting.results import answers
 from cifar_utils.reporting.runs import list_notebooks
-from cifar_utils.runs.compare import missed_by_all, same_images
+from cifar_utils.runs.compare import missed_by_all, paired_test, same_images
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     Configuration,
@@ -75,7 +77,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     together = families(groups)
     listed = [group for family in together for group in family]
     tested = same_images(run for group in listed for run in group.runs)
-    places = {run: (n, i) for n, alike in enumerate(tested) for i, run in enumerate(alike)}
+    places = {run: place for place, run in enumerate(run for alike in tested for run in alike)}
     draws = not _kept_by_git(folder)
 
     def link(run: Run, text: str = "") -> Markup:
@@ -103,7 +105,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         undone=[run for run in runs if not run.record],
         data={
             "configurations": [_embedded(group, places) for group in listed],
-            "tested": [_both_right(alike) for alike in tested],
+            "tests": _paired_tests(tested, places),
         },
     )
     write_atomically(folder / "index.html", index)
@@ -120,11 +122,8 @@ def _aside(group: Configuration) -> str:
     return told or (interval(group.interval) if group.interval else "")
 
 
-def _embedded(group: Configuration, places: dict[Run, tuple[int, int]]) -> dict[str, Any]:
-    """A configuration for the page's script.
-
-    ``tested`` is the place of each run among those that were tested on the same images.
-    """
+def _embedded(group: Configuration, places: dict[Run, int]) -> dict[str, Any]:
+    """A configuration for the page's script."""
     low, high = group.interval or (None, None)
     seconds, flops = group.mean("train_seconds"), group.mean("flops")
     conditions = {"processor": "processor", "computed in": "precision"}
@@ -151,7 +150,7 @@ def _embedded(group: Configuration, places: dict[Run, tuple[int, int]]) -> dict[
                 "seed": run.record.parameters.get("seed"),
                 "training": _by_epoch(run, "accuracy"),
                 "validation": _by_epoch(run, "val_accuracy"),
-                "tested": places.get(run),
+                "place": places.get(run),
             }
             for run in group.runs
         ],
@@ -163,11 +162,17 @@ def _by_epoch(run: Run, key: str) -> list[float | None]:
     return [value and round(value, 4) for value in values] if any(values) else []
 
 
-def _both_right(runs: Sequence[Run]) -> dict[str, Any]:
-    """The number of test images that two runs both get right: ``both[i][j]`` for ``j <= i``."""
-    right = np.stack([run.predicted.right for run in runs]).astype(int)
-    both = (right @ right.T).tolist()
-    return {"n": right.shape[1], "both": [row[: i + 1] for i, row in enumerate(both)]}
+def _paired_tests(
+    tested: Iterable[Sequence[Run]], places: dict[Run, int]
+) -> dict[int, dict[int, str]]:
+    """The paired tests of runs of one seed, in words, by the places of the two runs."""
+    told: dict[int, dict[int, str]] = defaultdict(dict)
+    for alike in tested:
+        for run, other in itertools.permutations(alike, 2):
+            if run.record.parameters.get("seed") == other.record.parameters.get("seed"):
+                test = paired_test(run.name, run, other.name, other)
+                told[places[run]][places[other]] = str(test)
+    return told
 
 
 # The test images that all runs get wrong.

@@ -102,11 +102,8 @@ class PairedTest:
         )
 
     def __str__(self) -> str:
-        # A tie is rounded up, as the site's script does.
-        gain, low, high = (
-            f"{100 * share * (1 + 1e-12):+.2f}" for share in (self.difference, *self.interval)
-        )
-        p = f"= {self.p_value * (1 + 1e-12):.2g}" if self.p_value >= 1e-4 else "< 0.0001"
+        gain, low, high = (f"{100 * share:+.2f}" for share in (self.difference, *self.interval))
+        p = f"= {self.p_value:.2g}" if self.p_value >= 1e-4 else "< 0.0001"
         return (
             f"{self.run} against {self.against} on {self.n:,} test images: top-1 "
             f"{gain} points (95% interval {low} to {high}), McNemar's exact "
@@ -199,7 +196,7 @@ def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
         notes.append(f"no paired test with {folders}: {have} no predicted.npz; run {them} again")
     for name, run in zip(names[1:], runs[1:], strict=True):
         if run not in untested and runs[0] not in untested:
-            found = _paired_test(name, run, names[0], runs[0])
+            found = paired_test(name, run, names[0], runs[0])
             (notes if isinstance(found, str) else tests).append(found)
     notes += _over_seeds(dict(zip(runs, names, strict=True)))
     return Comparison(runs, _table(names, runs), tuple(tests), tuple(notes))
@@ -277,7 +274,7 @@ def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(differing, index), figures[FIGURES]], axis=1)
 
 
-def _paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | str:
+def paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | str:
     """The test of two runs, or why there is none."""
     (data, labels), (other_data, other_labels) = _tested_on(run), _tested_on(other)
     if (data, labels) != (other_data, other_labels):

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from cifar_utils.augmentation import AUGMENTATIONS, augmentation_layers
 from cifar_utils.backend import keras
-from cifar_utils.data import load_dataset
-from cifar_utils.errors import InputError
 from cifar_utils.models import build_model
 
 OF_BATCHES = {"alternating_flip", "cutmix", "mixup"}
@@ -325,25 +323,24 @@ def test_changes_of_a_batch_follow_from_seed_epoch_and_place_alone(name):
 
 
 @pytest.mark.parametrize(
-    ("text", "shape", "words"),
+    ("text", "words"),
     [
-        ("crop(6, 'reflect')", (6, 6, 3), "it must be less than the 6 that the images have"),
-        ("cutout(6)", (6, 6, 3), "cutout size is 6 pixels; it must be less than the 6 that"),
-        ("shrink(6)", (6, 6, 3), "shrink size is 6 pixels; it must be less than the 6 that"),
+        ("crop(6, 'reflect')", "it must be less than the 6 that the images have"),
+        ("cutout(6)", "cutout size is 6 pixels; it must be less than the 6 that"),
+        ("shrink(6)", "shrink size is 6 pixels; it must be less than the 6 that"),
     ],
 )
-def test_images_that_an_augmentation_cannot_take_are_one_line(text, shape, words):
-    with pytest.raises(InputError) as error:
-        layer_of(text)(keras.Input(shape))
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
+def test_images_that_an_augmentation_cannot_take_are_one_line(refused, text, words):
+    with refused(words):
+        layer_of(text)(keras.Input((6, 6, 3)))
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_a_model_of_any_precision_takes_them_all(precision):
-    digits = load_dataset("digits", train_limit=100, test_limit=20)
+def test_a_model_of_lower_precision_takes_them_all(digits):
+    def network(x, classes):
+        return keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))
+
     everything = ", ".join(AUGMENTATIONS)
-    model = build_model("gn_resnet", digits, augmentation=everything, precision=precision)
+    model = build_model(network, digits, augmentation=everything, precision="mixed_bfloat16")
     images = digits.train.images[:8]
     plain, again = (keras.ops.convert_to_numpy(model(images)) for _ in range(2))
     np.testing.assert_array_equal(plain, again)

@@ -34,23 +34,25 @@ def older_numpy(content):
     return pickle.dumps(content, protocol=2).replace(b"numpy._core.", b"numpy.core.")
 
 
-@pytest.mark.parametrize("pack", [False, True])
-@pytest.mark.parametrize("dialect", ["python 2", "protocol 2", "protocol 4", "numpy 1"])
-def test_every_official_layout_gives_the_images_as_they_were(official, dialect, pack):
-    dumps = {
-        "protocol 2": python3_pickle(2),
-        "protocol 4": python3_pickle(4),
-        "numpy 1": older_numpy,
-    }
-    options = {"dump": dumps[dialect]} if dialect in dumps else {}
-    path, made = official(pack=pack, **options)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},  # as Python 2 wrote it
+        {"pack": True, "changes": {"SOURCE.txt": b"A re-packed copy.\nMore.\n"}},
+        {"dump": python3_pickle(2)},
+        {"dump": python3_pickle(4)},
+        {"dump": older_numpy, "pack": True},
+    ],
+)
+def test_every_official_layout_gives_the_images_as_they_were(official, options):
+    path, made = official(**options)
     names, train, test, note = read_cifar(path, CIFAR10)
     assert names == tuple(f"class {i}" for i in range(10))
     assert train.images.dtype == np.uint8
     for part, members in ((train, CIFAR10.members[1:-1]), (test, CIFAR10.members[-1:])):
         np.testing.assert_array_equal(part.images, np.concatenate([made[m][0] for m in members]))
         np.testing.assert_array_equal(part.labels, np.concatenate([made[m][1] for m in members]))
-    assert note == ""
+    assert note == ("A re-packed copy." if "changes" in options else "")
 
 
 def test_pixels_stored_column_first(official):
@@ -66,12 +68,6 @@ def test_cifar100_has_fine_and_coarse_labels(official):
     assert (len(names), len(coarse_names)) == (100, 20)
     np.testing.assert_array_equal(train.labels, made["train"][1])
     np.testing.assert_array_equal(coarse.labels, made["train"][1] % 20)
-
-
-@pytest.mark.parametrize("pack", [False, True])
-def test_source_txt_is_the_note(official, pack):
-    path, _ = official(changes={"SOURCE.txt": b"A re-packed copy.\nMore.\n"}, pack=pack)
-    assert read_cifar(path, CIFAR10)[3] == "A re-packed copy."
 
 
 @pytest.mark.parametrize(
@@ -120,7 +116,7 @@ def test_a_member_too_large_is_not_read(official, refused):
         read_cifar(path, CIFAR10)
 
 
-@pytest.mark.parametrize("kept", [0, 300, 0.9, -1])
+@pytest.mark.parametrize("kept", [0, 0.9, -1])
 def test_a_truncated_archive(official, refused, kept):
     path, _ = official(pack=True)
     data = path.read_bytes()
@@ -156,23 +152,16 @@ def with_labels(*labels):
 
 WRONG = {
     "no data": (lambda batch: {b"labels": batch[b"labels"]}, "no b'data'"),
-    "no labels": (lambda batch: {b"data": batch[b"data"]}, "no b'labels'"),
     "fewer labels": (lambda batch: batch | {b"labels": [1, 2]}, "not as many"),
     "no images": (with_data(lambda data: data[:0]), "shape (0, 3072)"),
     "other shape": (with_data(lambda data: data[:, :3071].copy()), "shape (40, 3071)"),
-    "one dimension": (with_data(lambda data: data.ravel()), "shape (images, 3072)"),
-    "floats": (with_data(lambda data: data.astype(float)), "not uint8"),
     "objects": (with_data(lambda data: data.astype(object)), "not uint8"),
-    "a list": (with_data(lambda data: data[:, 0].tolist()), "list"),
     "label too large": (with_labels(10), "0 to 10 for 10 classes"),
     "negative label": (with_labels(-1), "-1 to 9"),
     "fraction for a label": (with_labels(1.5), "whole numbers"),
-    "text for a label": (with_labels("cat"), "whole numbers"),
-    "list for a label": (with_labels([1]), "whole numbers"),
     "labels of True": (lambda batch: batch | {b"labels": [True] * 40}, "whole numbers"),
     "no dict": (lambda batch: [1, 2], "a list"),
     "half a pickle": (lambda batch: pickle.dumps(batch, protocol=2)[:-1000], "remain"),
-    "empty": (lambda batch: b"", "before seeing STOP"),
     "text": (lambda batch: b"<html>\n\nNot found</html>", "opcode b'<' unknown"),
     "missing": (None, "data_batch_2 missing"),
 }
@@ -192,7 +181,6 @@ def test_a_batch_that_is_not_what_it_should_be(official, refused, change, words)
         ([b"a"] * 10, "1 class names"),
         (["x"], "no list of bytes"),
         ([b"x" * 101, *(b"%d" % i for i in range(9))], "more than 100 bytes"),
-        (7, "no list"),
     ],
 )
 def test_wrong_class_names(official, refused, names, words):
@@ -200,13 +188,6 @@ def test_wrong_class_names(official, refused, names, words):
     path, _ = official(changes={"batches.meta": meta}, dump=python3_pickle(2))
     with refused(path, "batches.meta", words):
         read_cifar(path, CIFAR10)
-
-
-def test_a_cifar100_file_is_no_cifar10_batch(official, refused):
-    path, _ = official("cifar100", 2)
-    path.rename(path.with_name(CIFAR10.folder))
-    with refused("batches.meta"):
-        read_cifar(path.with_name(CIFAR10.folder), CIFAR10)
 
 
 def nested(kind, depth):

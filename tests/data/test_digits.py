@@ -1,6 +1,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
+from cifar_utils.data import load_dataset
 from cifar_utils.data.digits import read_digits
 
 
@@ -21,3 +22,9 @@ def test_digits_are_sklearns_scaled_up_and_always_divided_the_same_way():
     assert labels[nearest] == train.labels[0]
     assert train.images.max() == 255
     assert (train.images[..., :1] == train.images).all()
+
+
+def test_digits_are_those_of_the_published_runs():
+    assert load_dataset("digits").fingerprint == (
+        "c93ba1e7865aa0a8cab7f4b2acfc977b70f506c82767118e6fe23b2605083a4c"
+    )

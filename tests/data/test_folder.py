@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_utils.data import fetch, load_dataset
+from cifar_utils.data import load_dataset
 
 COLOURS = {"cat": (200, 30, 40), "dog": (20, 180, 60), "eel": (10, 40, 220)}
 
@@ -203,7 +203,6 @@ def test_what_is_wrong_is_one_line_by_its_name(pets, refused, make, words):
     ("name", "words"),
     [
         ("folder:", ["names no folder"]),
-        ("folder:nowhere", ["'folder:nowhere' does not exist", "train/CLASS/"]),
         ("folder:flat", ["'folder:flat' holds 1.png", "train/CLASS/"]),
         ("folder:~nobody-of-this-name", ["can't be read"]),
         ("folders:flat", ["did you mean 'folder:/path'"]),
@@ -221,7 +220,3 @@ def test_a_folder_that_can_not_be_read(pets, refused):
     (pets / "train/cat").chmod(0)
     with refused("folder:pets", "can't be read"):
         load(pets)
-
-
-def test_it_is_fetched_like_the_others(pets):
-    assert fetch(f"folder:{pets}") == pets

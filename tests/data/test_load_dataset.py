@@ -48,19 +48,10 @@ def test_limits_are_stratified_and_the_test_images_are_those_of_every_seed():
     ("options", "words"),
     [
         ({"name": "cifar11"}, ["unknown dataset 'cifar11'", "did you mean 'cifar10'"]),
-        ({"validation_fraction": -0.1}, ["validation_fraction is -0.1", "at least 0, below 1"]),
-        ({"validation_fraction": 1.0}, ["validation_fraction is 1.0"]),
-        ({"validation_fraction": float("nan")}, ["validation_fraction is nan"]),
-        (
-            {"validation_fraction": 0.001},
-            ["validation_fraction 0.001", "without validation"],
-        ),
+        ({"validation_fraction": 1.0}, ["validation_fraction is 1.0", "at least 0, below 1"]),
         ({"seed": -1}, ["seed is -1"]),
         ({"train_limit": 20}, ["train_limit is 20", "without validation images"]),
-        ({"train_limit": 5000}, ["train_limit is 5000", "1437"]),
         ({"test_limit": 9}, ["test_limit is 9", "without test images"]),
-        ({"test_limit": 361}, ["test_limit is 361", "360"]),
-        ({"test_limit": 0}, ["test_limit is 0"]),
         ({"image_size": 0}, ["image_size is 0"]),
     ],
 )
@@ -104,14 +95,11 @@ def test_fetch_refuses_what_is_there_but_broken(official, refused, monkeypatch):
         fetch("cifar10")
 
 
-def test_images_of_another_size_are_averages_and_those_of_their_own_are_left_alone():
-    own = load_dataset("digits", train_limit=100, test_limit=20)
+def test_images_of_another_size_are_averages_and_those_of_their_own_are_left_alone(digits):
     same = load_dataset("digits", train_limit=100, test_limit=20, image_size=32)
-    assert same.fingerprint == own.fingerprint
+    assert same.fingerprint == digits.fingerprint
     small = load_dataset("digits", train_limit=100, test_limit=20, image_size=8)
-    assert small.image_shape == (8, 8, 3)
-    assert [len(s.images) for s in (small.train, small.validation, small.test)] == [90, 10, 20]
-    averages = own.train.images.reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4))
+    averages = digits.train.images.reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4))
     assert np.abs(small.train.images - averages).mean() < 5  # of 255
     assert load_dataset("digits", image_size=48).image_shape == (48, 48, 3)
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_utils.data.splits import held_out, limited, shares, stratified
@@ -14,6 +14,7 @@ def labelled(draw, smallest=0):
     return np.repeat(np.arange(len(sizes)), sizes)[order], np.array(sizes)
 
 
+@settings(max_examples=25)
 @given(labelled(), st.integers(0, 10**6), st.data())
 def test_each_class_is_chosen_within_one_of_its_share(made, seed, data):
     labels, sizes = made
@@ -24,6 +25,7 @@ def test_each_class_is_chosen_within_one_of_its_share(made, seed, data):
     assert (np.abs(taken - sizes * count / sizes.sum()) < 1).all()
 
 
+@settings(max_examples=25)
 @given(labelled(smallest=10), st.floats(0.2, 0.8), st.integers(0, 10**6))
 def test_training_and_validation_are_disjoint_and_together_everything(made, fraction, seed):
     labels, _ = made
@@ -33,6 +35,7 @@ def test_training_and_validation_are_disjoint_and_together_everything(made, frac
     np.testing.assert_array_equal(held_out(labels, fraction, seed)[1], held)
 
 
+@settings(max_examples=25)
 @given(labelled(smallest=30), st.integers(0, 1000))
 def test_another_seed_is_another_split(made, seed):
     labels, _ = made
@@ -45,6 +48,7 @@ def test_a_seed_means_the_same_images_for_ever():
     assert np.flatnonzero(stratified(labels, 8, seed=1)).tolist() == [2, 9, 16, 18, 21, 31, 36, 39]
 
 
+@settings(max_examples=25)
 @given(labelled(smallest=1), st.floats(0, 0.9), st.data())
 def test_a_limit_is_divided_too(made, fraction, data):
     labels, _ = made
@@ -55,7 +59,7 @@ def test_a_limit_is_divided_too(made, fraction, data):
     assert kept.sum() == limit - held.sum()
 
 
-@pytest.mark.parametrize("limit", [0, -3, 101])
+@pytest.mark.parametrize("limit", [0, 101])
 def test_a_limit_outside_of_what_there_is(limit):
     labels = np.arange(100) % 10
     with pytest.raises(InputError, match=f"test_limit is {limit}; it must be .* at most 100"):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cifar_utils import events
-from cifar_utils.data import DATASETS, fetch, load_dataset
+from cifar_utils.data import DATASETS, load_dataset
 from cifar_utils.data.archive import TINY_IMAGENET
 from cifar_utils.data.download import keras_datasets
 
@@ -92,7 +92,7 @@ def load():
 
 
 @pytest.mark.parametrize(
-    ("pack", "top"), [(False, ""), (True, "tiny-imagenet-200/"), (True, ""), (True, "copy/of/it/")]
+    ("pack", "top"), [(False, ""), (True, "tiny-imagenet-200/"), (True, "copy/of/it/")]
 )
 def test_the_official_layout_gives_images_and_labels_in_its_order(write, pack, top):
     write({"SOURCE.txt": "A re-packed copy.\nMore.\n"}, pack=pack, top=top)
@@ -113,14 +113,10 @@ def test_the_official_layout_gives_images_and_labels_in_its_order(write, pack, t
 
 WRONG = {
     "half an image": ({SOME: lambda image: image[:-200]}, [SOME, "runcated"]),
-    "no image": ({SOME: "<html>\nNot found</html>"}, [SOME, "no JPEG image"]),
-    "an empty image": ({SOME: ""}, [SOME, "no JPEG image"]),
     "a PNG": ({SOME: jpeg(0, kind="PNG")}, [SOME, "no JPEG image"]),
     "a wrong size": ({SOME: jpeg(0, size=(64, 63))}, [SOME, "64x63 pixels, not 64x64"]),
-    "an image missing": ({SOME: None}, [SOME, "missing"]),
-    "a test image missing": ({TESTED[2]: None}, [TESTED[2], "missing"]),
+    "an image missing": ({TESTED[2]: None}, [TESTED[2], "missing"]),
     "a table missing": ({f"train/{WNIDS[1]}/{WNIDS[1]}_boxes.txt": None}, ["_boxes.txt missing"]),
-    "words missing": ({"words.txt": None}, ["words.txt missing"]),
     "an annotation missing": (
         {"val/val_annotations.txt": lambda text: text[text.index("\n") + 1 :]},
         ["30 training and 5 test images, not 3 classes, 30 training and 6"],
@@ -137,21 +133,7 @@ WRONG = {
         {"words.txt": lambda text: text.replace(WNIDS[1], "n9")},
         [f"{WNIDS[1]} missing"],
     ),
-    "a class less": ({"wnids.txt": f"{WNIDS[0]}\n"}, ["is not in list"]),
-    "a class twice": (
-        {"wnids.txt": lambda text: text.replace(WNIDS[2], WNIDS[0])}, ["is not in list"]
-    ),
     "no text": ({"wnids.txt": b"\xff\xfe\n"}, ["missing"]),
-    "no class": ({"wnids.txt": ""}, ["is not in list"]),
-    "fewer images, all annotated": (
-        {
-            SOME: None,
-            f"train/{WNIDS[1]}/{WNIDS[1]}_boxes.txt": lambda text: text.replace(
-                f"{WNIDS[1]}_1.JPEG\t0\t10\t63\t58\n", ""
-            ),
-        },
-        ["29 training and 6 test images"],
-    ),
 }  # fmt: skip
 
 
@@ -161,11 +143,11 @@ def test_what_is_not_as_it_should_be_is_one_line(write, refused, changes, words)
         load()
 
 
-@pytest.mark.parametrize("kept", [0, 300, 0.9, -1])
+@pytest.mark.parametrize("kept", [0, 0.9])
 def test_a_truncated_zip(write, refused, kept):
     path = write(pack=True)
     data = path.read_bytes()
-    path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    path.write_bytes(data[: int(kept * len(data))])
     with refused(path, "replace it"):
         load()
 
@@ -206,10 +188,11 @@ def test_a_zip_member_that_would_escape_is_refused(write, refused, tmp_path, kin
         load()
 
 
-def test_a_zip_that_unpacks_to_far_too_much_is_not_read(write, refused):
-    path = write({"words.txt": bytes(2**29)}, pack=True)
-    assert path.stat().st_size < 2**21
-    with refused(path, "words.txt", "536,870,912 bytes is too much"):
+def test_a_zip_that_unpacks_to_far_too_much_is_not_read(write, refused, monkeypatch):
+    monkeypatch.setattr("cifar_utils.data.unpack.LARGEST", 2**24)
+    path = write({"words.txt": bytes(2**25)}, pack=True)
+    assert path.stat().st_size < 2**18
+    with refused(path, "words.txt", "33,554,432 bytes is too much"):
         load()
 
 
@@ -220,9 +203,8 @@ def test_a_link_to_nowhere_is_one_line(write, refused, tmp_path):
         load()
 
 
-@pytest.mark.parametrize("pack", [False, True])
-def test_the_data_are_left_as_they_were_and_nothing_is_written(write, tmp_path, pack):
-    write(pack=pack)
+def test_the_data_are_left_as_they_were_and_nothing_is_written(write, tmp_path):
+    write()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert len(load().train.labels) == 30
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
@@ -239,11 +221,6 @@ def test_progress_is_shown_where_it_takes_long(write, monkeypatch):
     write({SOME: jpeg(255)})
     load()
     assert "decoding tiny-imagenet-200" in terminal.getvalue()
-
-
-def test_it_is_found_and_fetched_like_the_others(write):
-    path = write()
-    assert fetch("tiny_imagenet") == path
 
 
 def test_a_download_leaves_the_zip_as_it_is(write, site, monkeypatch):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cifar_utils.data import Split, load_dataset
-from cifar_utils.models import build_model, build_transfer_model
+from cifar_utils.models import build_model
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +31,5 @@ def with_images():
 
 @pytest.fixture(scope="session")
 def built(digits):
-    """Each architecture, built once for digits in float32."""
-    return functools.cache(lambda name: build_model(name, digits, precision="float32"))
-
-
-@pytest.fixture(scope="session")
-def transfer(digits):
-    """The transfer model on 32×32 images, its base random."""
-    return build_transfer_model(digits, weights=None, input_size=32, precision="float32")
+    """Each architecture, built once for digits in float32, of Keras's own layers."""
+    return functools.cache(lambda name: build_model(name, digits, precision="float32", fast=False))

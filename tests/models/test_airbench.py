@@ -51,16 +51,6 @@ def test_whitening_is_of_the_training_images_and_frozen(digits):
     assert [weight.name for weight in layer.trainable_weights] == ["bias"]
 
 
-@pytest.mark.parametrize(("epoch", "moves"), [(0, True), (2, True), (3, False), (7, False)])
-def test_the_whitening_bias_is_trained_in_the_first_epochs_only(digits, epoch, moves):
-    model = build_model("airbench(width=0.1, bias_epochs=3)", digits, precision="float32")
-    layer = whitening(model)
-    layer.begin_epoch(epoch)
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.train_on_batch(*(part[:8] for part in digits.train))
-    assert to_numpy(layer.bias).any() == moves
-
-
 def test_training_freezes_the_bias_in_time_and_trains_it_again_the_next_time(digits):
     none = Split(*(part[:0] for part in digits.validation))  # so that the last epoch is kept
     some = Split(*(part[:256] for part in digits.train))

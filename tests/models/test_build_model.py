@@ -13,12 +13,14 @@ from cifar_utils.models import ARCHITECTURES, build_model, network_source
 from cifar_utils.models.blocks import conv_bn_relu
 from cifar_utils.training import fit
 
+LARGE = ("fan", "vgg19", "resnet18", "resnet50", "resnet56", "resnet110")
+
 
 def same_weights(a, b):
     return all(map(np.array_equal, a.get_weights(), b.get_weights()))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in LARGE])
 def test_raw_images_give_float32_logits(built, digits, name):
     model = built(name)
     assert model.name == name
@@ -45,14 +47,15 @@ def test_raw_images_give_float32_logits(built, digits, name):
         ("resnet18", 11_183_562, 11_173_962),
         ("resnet20", 274_042, 272_474),
         ("resnet50", 23_573_962, 23_520_842),
-        ("resnet56", 860_026, 855_770),
-        ("resnet110", 1_739_002, 1_730_714),
+        pytest.param("resnet56", 860_026, 855_770, marks=pytest.mark.slow),
+        pytest.param("resnet110", 1_739_002, 1_730_714, marks=pytest.mark.slow),
     ],
 )
 def test_parameters_are_as_many_as_reported(built, name, parameters, trainable):
     model = built(name)
     trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
     assert (model.count_params(), trained) == (parameters, trainable)
+    assert model.layers[-2].activation.__name__ == "linear"
 
 
 def test_mixed_precision_computes_in_bfloat16_and_gives_float32_logits(digits):
@@ -109,17 +112,6 @@ def test_images_all_the_same_are_finite(digits):
     assert np.isfinite(to_numpy(model(digits.test.images[:2]))).all()
 
 
-def test_augmentation_acts_in_training_only(digits):
-    text = "crop(4), flip, affine"
-    plain = build_model("resnet20", digits, precision="float32")
-    model = build_model("resnet20", digits, augmentation=text, precision="float32")
-    model.set_weights(plain.get_weights())
-    images = digits.test.images[:8]
-    np.testing.assert_array_equal(to_numpy(model(images)), to_numpy(plain(images)))
-    first = to_numpy(model(images, training=True))
-    assert not np.allclose(first, to_numpy(model(images, training=True)), atol=1e-2)
-
-
 @pytest.mark.parametrize(
     ("architecture", "augmentation", "words"),
     [
@@ -130,7 +122,7 @@ def test_augmentation_acts_in_training_only(digits):
         ("gn_resnet(width=4)", None, "gn_resnet width is 4; it must be at least 8"),
         ("resnet20", "crp", "did you mean 'crop'?"),
         ("resnet20", "crop(32, 'reflect')", "less than the 32"),
-        ("fan", "shrink", "fan does not take images of 16 pixels, as shrink makes them"),
+        ("cifarnet", "shrink", "cifarnet does not take images of 16 pixels, as shrink makes them"),
     ],
 )
 def test_unknown_names_and_options_are_one_line(digits, architecture, augmentation, words):
@@ -142,22 +134,22 @@ def test_unknown_names_and_options_are_one_line(digits, architecture, augmentati
         build_model("resnet20", digits, normalization="pixel")
 
 
-@pytest.mark.parametrize(("name", "size"), [("cifarnet", 16), ("fan", 14), ("vgg19", 31)])
-def test_images_too_small_for_an_architecture_are_one_line(digits, with_images, name, size):
-    with pytest.raises(InputError, match=rf"^{name} can't be built for {size}×{size}") as error:
-        build_model(name, with_images(digits, size))
+def test_images_too_small_for_an_architecture_are_one_line(digits, with_images):
+    with pytest.raises(InputError, match=r"^cifarnet can't be built for 16×16") as error:
+        build_model("cifarnet", with_images(digits, 16))
     assert "negative" in str(error.value)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "epochs", "rate"),
     [
         ("cifarnet", 3, 1e-3),
-        pytest.param("resnet20", 5, 2e-3, marks=pytest.mark.slow),
+        ("resnet20", 5, 2e-3),
         # Its batch normalization keeps 0.99 of its statistics in a step, so they settle late.
-        pytest.param("preact", 40, 1e-3, marks=pytest.mark.slow),
-        pytest.param("gn_resnet(width=32)", 15, 3e-3, marks=pytest.mark.slow),
+        ("preact", 40, 1e-3),
+        ("gn_resnet(width=32)", 15, 3e-3),
     ],
 )
 def test_an_architecture_learns(digits, name, epochs, rate):

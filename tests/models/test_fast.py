@@ -6,7 +6,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cifar_utils.augmentation import AUGMENTATIONS
 from cifar_utils.models import accelerate, build_model, fast, to_plain
 from cifar_utils.training import fit
 
@@ -92,8 +91,10 @@ def test_batch_normalization_of_vectors_and_of_frozen_layers():
     assert not model.trainable_weights
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
-@pytest.mark.parametrize("shape", [(5,), (3, 5, 7)])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [("float32", (3, 5, 7)), ("mixed_bfloat16", (3, 5, 7)), ("float64", (5,))],
+)
 def test_gelu(dtype, shape):
     model = assert_same(chain(layers.Activation("gelu", dtype=dtype), shape=shape))
     assert kinds(model) == ["Activation"]
@@ -117,7 +118,7 @@ def test_group_normalization_of_images_of_any_size():
 SIZES = st.integers(1, 9)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     separable=st.booleans(),
     dtype=st.sampled_from(["mixed_bfloat16", "float32"]),
@@ -198,54 +199,22 @@ def test_models_within_a_model_and_frozen_layers():
     assert kinds(plain) == kinds(plain.get_layer("base")) == []
 
 
-def test_resnet50v2_of_keras_applications():
-    model = keras.applications.ResNet50V2(weights=None, input_shape=(64, 64, 3), classes=10)
-    assert_same_outputs(model, (64, 64, 3), tolerance=1e-3)
-    assert kinds(model).count("BatchNormalization") == 49
+def of_each_kind(x, classes):
+    x = layers.Activation("gelu")(layers.BatchNormalization()(layers.Conv2D(8, 3)(x)))
+    x = layers.GroupNormalization(2)(layers.Conv2D(8, 3, strides=2)(x))
+    x = layers.Dropout(0.1)(layers.ReLU()(x))
+    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(x))
 
 
-@pytest.mark.parametrize(
-    ("name", "optimizer"),
-    [("gn_resnet(width=8, dropout=0.1)", "adam"), ("airbench(width=0.1)", "muon")],
-)
-def test_training_is_that_of_keras_own_layers(digits, name, optimizer):
-    losses = []
+def test_training_is_that_of_keras_own_layers(digits):
+    losses, options = [], {"augmentation": "crop, flip", "precision": "float32"}
     for quick in (True, False):
-        model = build_model(
-            name, digits, augmentation="crop, flip", precision="float32", fast=quick
-        )
-        assert bool(set(map(type, model.layers)) & set(fast.FASTER.values())) == quick
-        settings = {"epochs": 2, "batch_size": 45, "learning_rate": 0.003, "optimizer": optimizer}
+        model = build_model(of_each_kind, digits, fast=quick, **options)
+        assert bool(kinds(model)) == quick
+        settings = {"epochs": 2, "batch_size": 45, "learning_rate": 0.003, "optimizer": "muon"}
         history = fit(model, digits.train, digits.validation, **settings)
         losses.append([row[key] for row in history.epochs for key in ("loss", "val_loss")])
     np.testing.assert_allclose(*losses, rtol=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [
-        ("resnet20(gate=0.1, highway=True, spatial_dropout=0.1)", "mixed_bfloat16"),
-        ("airbench(width=0.1)", "float32"),
-        ("airbench(width=0.1)", "mixed_bfloat16"),
-        ("gn_resnet(width=8)", "mixed_bfloat16"),
-        ("preact", "mixed_bfloat16"),
-    ],
-)
-def test_a_plain_model_computes_the_same_in_float32(digits, name, precision):
-    # Not every network takes smaller images.
-    everything = ", ".join(x for x in AUGMENTATIONS if x != "shrink" or name.startswith("airbench"))
-    model = build_model(name, digits, augmentation=everything, precision=precision)
-    plain = to_plain(model)
-    assert fast.foreign_layers(plain) == []
-    assert {layer.compute_dtype for layer in plain.layers[1:]} == {"float32"}
-    assert plain.input.dtype == "uint8"
-    images = digits.test.images
-    found = to_numpy(plain(images))
-    np.testing.assert_array_equal(to_numpy(plain(images)), found)
-    expected = build_model(name, digits, precision="float32", fast=False)
-    expected.set_weights(model.get_weights())
-    expected = to_numpy(expected(images))
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_layers_that_keras_can_not_load_alone_are_named():

@@ -2,15 +2,8 @@ import numpy as np
 import pytest
 
 from cifar_utils.augmentation import augmentation_layers
-from cifar_utils.data import load_dataset
-from cifar_utils.errors import InputError
 from cifar_utils.models import AUGMENTATIONS
 from cifar_utils.plots.augmentation import augmented, plot_augmentations
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits", train_limit=100, test_limit=20)
 
 
 def texts(figure):
@@ -29,16 +22,14 @@ def pictures(figure):
 
 @pytest.mark.filterwarnings("error")
 def test_each_augmentation_is_a_row_that_begins_with_the_original(digits):
-    figure = plot_augmentations(digits, draws=3)
+    figure = plot_augmentations(digits, draws=1)
     rows = pictures(figure)
     assert len(rows) == len(AUGMENTATIONS)
     for name, row in zip(AUGMENTATIONS, rows, strict=True):
-        assert len(row) == 4
+        assert len(row) == 2
         np.testing.assert_array_equal(row[0], rows[0][0])
         assert name.replace("_", " ") in figure.alt
-    assert "original" in texts(figure)
-    assert {"epoch 1", "epoch 2", "epoch 3"} <= set(texts(figure))
-    assert "colour jitter" in texts(figure)
+    assert {"original", "epoch 1", "colour jitter"} <= set(texts(figure))
 
 
 def test_a_mixed_image_s_label_is_told_in_words(digits):
@@ -57,11 +48,9 @@ def test_a_mixed_image_s_label_is_told_in_words(digits):
 
 def test_the_figure_follows_the_seed(digits):
     first, same, other = (
-        np.array(pictures(plot_augmentations(digits, "rotation", seed=seed, draws=2)))
-        for seed in (1, 1, 2)
+        plot_augmentations(digits, "rotation", seed=seed, draws=1).png() for seed in (1, 1, 2)
     )
-    np.testing.assert_array_equal(first, same)
-    assert not np.array_equal(first, other)
+    assert first == same != other
 
 
 def test_batches_are_changed_before_layers_whatever_the_order(digits):
@@ -79,16 +68,6 @@ def test_batches_are_changed_before_layers_whatever_the_order(digits):
     np.testing.assert_array_equal(first[1], expected)
 
 
-@pytest.mark.parametrize(
-    ("names", "options", "words"),
-    [
-        (["cropp"], {}, "did you mean 'crop'?"),
-        (["cutout(32)"], {}, "cutout size is 32 pixels; it must be less than the 32"),
-        (["flip"], {"draws": 0}, "draws is 0; it must be >= 1"),
-    ],
-)
-def test_what_cannot_be_drawn_is_one_line(digits, names, options, words):
-    with pytest.raises(InputError) as error:
-        plot_augmentations(digits, *names, **options)
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
+def test_what_cannot_be_drawn_is_one_line(digits, refused):
+    with refused("draws is 0; it must be >= 1"):
+        plot_augmentations(digits, "flip", draws=0)

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from cifar_utils.reporting.export import export_page
 from cifar_utils.reporting.site import build_index
-from cifar_utils.runs.compare import PairedTest, compare_runs
+from cifar_utils.runs.compare import compare_runs
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="no Playwright; pip install -e '.[test]' brings it"
@@ -224,19 +224,6 @@ def test_chosen_runs_are_drawn_and_compared(visit, site):
     assert chosen.get_by_text("No paired test").is_visible()
     page.get_by_role("button", name="Clear").press("Enter")
     assert drawn.count() == 0
-
-
-def test_the_page_s_paired_test_is_the_package_s(visit, site):
-    page = visit(site / "index.html")
-    for both, one, other, neither in (
-        (59, 6, 16, 80), (36, 12, 2, 0), (0, 6, 0, 0), (7, 0, 0, 3), (9000, 300, 200, 500),
-        (2000, 3000, 4000, 1000), (0, 0, 0, 9), (5000, 2400, 2399, 201),
-        (8000, 25, 0, 1975), (5000, 4, 0, 4996), (7990, 10, 0, 0),
-    ):  # fmt: skip
-        data = [{"n": both + one + other + neither, "both": [[both + one], [both, both + other]]}]
-        runs = [{"name": "a", "tested": [0, 0]}, {"name": "b", "tested": [0, 1]}]
-        told = page.evaluate("([run, other, data]) => pairedTest(run, other, data)", [*runs, data])
-        assert told == str(PairedTest("a", "b", both, one, other, neither))
 
 
 def test_accuracy_is_drawn_against_cost(visit, site):

@@ -6,16 +6,16 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_utils.reporting.cluster import shares
+from cifar_utils.provenance import usable_cores
+from cifar_utils.reporting.cluster import connected, shares
 from cifar_utils.reporting.runs import plan_run
 from cifar_utils.reporting.series import run_series
-from cifar_utils.runs.folder import Run
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=64, unique=True), st.integers(1, 80))
@@ -53,22 +53,24 @@ Path(output, "cores").write_text(repr(sorted(os.sched_getaffinity(0))))
 Path(output, "threads").write_text(os.environ.get("OMP_NUM_THREADS", ""))"""
 
 
-def test_runs_fail_apart_and_only_transient_causes_are_tried_again(project, write_notebook):
-    def run(name, *sources, **facts):
+def test_runs_fail_apart_and_only_transient_causes_are_tried_again(
+    project, write_notebook, write_run
+):
+    def run(name, *sources):
         notebook = write_notebook(*sources, name=f"{name}_notebook")
-        return replace(plan_run(notebook, {}, project / "out" / name), **facts)
+        return plan_run(notebook, {}, project / "out" / name)
 
     mine = project / "out" / "mine"
     mine.mkdir(parents=True)
     (mine / "thesis.tex").write_text("")
     tries = "from pathlib import Path\nPath(output, 'tries').open('a').write('x')"
     dies, fine = run("dies", DIE_ONCE), run("fine", SHOW_CORES)
+    write_run(fine.folder)  # of other parameters, so it is run afresh
     found, told = outcomes(
         [
             dies,
             run("never", "from pathlib import Path", DIE_ONCE.replace("if not", "if True or not")
                 .replace("mkdir()", "mkdir(exist_ok=True)")),
-            run("hangs", "import time\ntime.sleep(600)", timeout=2.0),
             run("raises", tries + "\n1 / 0"),
             run("refuses", "from cifar_utils.errors import InputError\nraise InputError('no')"),
             run("mine"),
@@ -80,11 +82,10 @@ def test_runs_fail_apart_and_only_transient_causes_are_tried_again(project, writ
         return len((project / "out" / name / "tries").read_text())
 
     statuses = {name: outcome.word for name, outcome in found.items()}
-    failed = dict.fromkeys(("never", "hangs", "raises", "refuses", "mine"), "failed")
+    failed = dict.fromkeys(("never", "raises", "refuses", "mine"), "failed")
     assert statuses == failed | {"dies": "finished", "fine": "finished"}
     assert (tried("dies"), tried("never"), tried("raises")) == (2, 2, 1)
     assert "the kernel died" in found["never"].why
-    assert "timeout of 2.0 s" in found["hangs"].why
     assert found["raises"].why == "ZeroDivisionError: division by zero"
     assert any("1 / 0" in line for line in found["raises"].details)
     assert found["refuses"].why == "no"
@@ -96,14 +97,17 @@ def test_runs_fail_apart_and_only_transient_causes_are_tried_again(project, writ
     assert (project / "out" / "fine" / "threads").read_text() == os.environ.get(
         "OMP_NUM_THREADS", ""
     )
-    # Beside a run that is done, it is alone at work, and has as many cores as before.
-    other = replace(fine, parameters=fine.parameters | {"epochs": 1})
-    again, _ = outcomes([dies, other])
-    assert {name: status.word for name, status in again.items()} == {
-        "dies": "done", "fine": "finished",
-    }  # fmt: skip
-    assert Run(fine.folder).facts["parameters"]["epochs"] == 1
-    assert len(json.loads((project / "out" / "fine" / "cores").read_text())) == len(cores)
+
+
+def test_a_run_that_is_left_alone_has_no_more_cores_than_beside_others(monkeypatch):
+    started, client = {}, MagicMock()
+    local = MagicMock(side_effect=lambda **options: started.update(options) or MagicMock())
+    monkeypatch.setattr("cifar_utils.reporting.cluster.LocalCluster", local)
+    monkeypatch.setattr("cifar_utils.reporting.cluster.Client", client)
+    with connected(2, None, runs=2, left=1) as connection:
+        ((share, *_), _) = connection.register_plugin.call_args
+    assert started["n_workers"] == 1
+    assert share.cores == shares(usable_cores(), 2)
 
 
 @pytest.fixture
@@ -152,7 +156,7 @@ time.sleep(2)"""
 def test_a_worker_that_is_killed_costs_no_run(project, write_notebook, cluster, alive):
     address, workers = cluster
     notebook = write_notebook(WORK)
-    runs = [plan_run(notebook, {}, project / "out" / f"r{number}") for number in range(3)]
+    runs = [plan_run(notebook, {}, project / "out" / f"r{number}") for number in range(2)]
     victim, killed = workers[0], []
 
     def kill():
@@ -166,7 +170,7 @@ def test_a_worker_that_is_killed_costs_no_run(project, write_notebook, cluster, 
     found, _ = outcomes(runs, jobs=None, scheduler=address)
     killer.join(1)
     assert {outcome.word for outcome in found.values()} == {"finished"}
-    assert len(found) == 3
+    assert len(found) == 2
     assert killed
     again = list(killed[0].parent.glob(f"{workers[1].pid}-*"))
     assert again, "the run went to the other worker"

@@ -22,9 +22,9 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"cells": 3}', b'{"nbformat": 99}', b"[" * 10**5,
-     b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}', None],
-)  # fmt: skip
+    [b"\xff\xfe", b'{"cells": 3}', b"[" * 10**5, None],
+    ids=["no text", "no cells", "deep", "no file"],
+)
 def test_a_file_that_is_no_notebook_is_one_line(tmp_path, content):
     path = tmp_path / "notebook.ipynb"
     if content is not None:
@@ -47,25 +47,17 @@ def test_a_notebook_without_what_runs_need_is_told(tmp_path, tags, words):
         read_parameters(path)
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"epochs": "2"}, "epochs is '2'; it takes a whole number"),
-        ({"schedule": "cosine(warmup=2.0)"}, "cosine warmup is 2.0"),
-    ],
-)
-def test_plain_papermill_is_refused_in_one_line_by_the_first_cell(
-    project, write_notebook, given, words
-):
+def test_plain_papermill_is_refused_in_one_line_by_the_first_cell(project, write_notebook):
     own = "schedule: str = 'constant'  # its course"
     check = "from cifar_utils.choices import parameters_in\nparameters_in(globals())"
     notebook = write_notebook(check, parameters=own)
+    given = {"schedule": "cosine(warmup=2.0)"}
     with pytest.raises(PapermillExecutionError) as raised:
         papermill.execute_notebook(
             str(notebook), None, given, kernel_name="python3", language="python"
         )
     (line,) = raised.value.traceback
-    assert line.startswith(f"InputError: {words}")
+    assert line.startswith("InputError: cosine warmup is 2.0")
 
 
 # The notebooks' own cells

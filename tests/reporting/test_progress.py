@@ -119,10 +119,3 @@ def test_rows_fit_into_80_columns_and_the_window(monkeypatch):
     assert max(map(len, lines)) <= 80
     for seed in (28, 29):
         assert any(f"-s{seed} " in line and "validation 80.2%" in line for line in lines)
-
-
-def test_a_single_run_is_not_counted(terminal):
-    with shown_progress(terminal, ["a run"]) as show:
-        show("a run", {"event": "start"})
-    assert "a run" in terminal.file.getvalue()
-    assert "all runs" not in terminal.file.getvalue()

@@ -12,9 +12,7 @@ from cifar_utils.reporting.runs import (
 )
 
 
-@pytest.mark.parametrize(
-    "name", ["01_tiny", "01", "1", "tiny", "tin", "01_tiny.ipynb", "notebooks/01_tiny.ipynb"]
-)
+@pytest.mark.parametrize("name", ["01_tiny", "1", "tin", "notebooks/01_tiny.ipynb"])
 def test_a_notebook_is_found_by_name_beginning_and_path(project, write_notebook, name):
     path = write_notebook()
     write_notebook(name="02_other")
@@ -65,23 +63,6 @@ def test_each_choice_of_parameters_has_a_folder_of_its_own(project, write_notebo
     assert names[0] == "01_tiny-digits"
     assert len(set(names)) == len(given)
     assert plan_run(notebook, {"epochs": "2", "note": "3"}).folder.name == names[3]
-
-
-@pytest.mark.parametrize(
-    ("given_", "words"),
-    [
-        ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'?"),
-        ({"epochs": "many"}, "epochs is 'many'"),
-        ({"epochs": "0"}, "epochs is 0; it must be"),
-        ({"dataset": "mnist"}, "dataset is 'mnist'"),
-        ({"output": "x"}, "--output"),
-    ],
-)
-def test_bad_parameters_are_refused_before_anything_starts(project, write_notebook, given_, words):
-    with pytest.raises(InputError) as raised:
-        plan_run(write_notebook(), given_)
-    assert words in str(raised.value)
-    assert not (project / "reports").exists()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)

@@ -82,10 +82,6 @@ def test_a_record_alone_is_a_run_and_hidden_folders_are_none(add_run, tmp_path):
     assert [row[0].strip() for row in read(tmp_path)[1]] == ["alone"]
 
 
-def test_an_empty_folder_has_an_index_too(tmp_path):
-    assert "No run yet" in read(tmp_path)[0].get_text()
-
-
 def test_a_record_that_says_little_is_listed(add_run, tmp_path):
     for name in ("bare-s0", "bare-s1"):
         file = add_run(name, parameters={"seed": int(name[-1])}) / "record.json"

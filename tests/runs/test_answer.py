@@ -3,31 +3,26 @@
 import pytest
 
 from cifar_utils.runs.answer import answer
-from cifar_utils.runs.record import RunRecord
 
 
-def record(top1=0.9, n=10_000, trials=(), validation=5000, architecture="resnet20", **scores):
-    low, high = top1 - 0.01, top1 + 0.01
-    test = {"n": n, "top1": top1, "top1_interval": [low, high], "per_class": dict.fromkeys("abcde")}
-    return RunRecord(
-        run="a-run",
-        notebook="02_resnet",
-        parameters={},
-        dataset={"name": "cifar10", "train": 45_000, "validation": validation},
-        model={"architecture": architecture},
-        environment={},
-        seconds={},
-        history=[{"epoch": 1}],
-        best_epoch=1,
-        scores={"test": test | scores},
-        trials=[
-            {"name": name, "val_accuracy": share, "epochs": epochs, "values": {"width": 8}}
-            for name, share, epochs in trials
-        ],
-    )
+@pytest.fixture
+def record(make_record):
+    def record(top1=0.9, trials=(), validation=5000, architecture="resnet20", **scores):
+        test = {"n": 10_000, "top1": top1, "top1_interval": [top1 - 0.01, top1 + 0.01]}
+        return make_record(
+            dataset={"name": "cifar10", "train": 45_000, "validation": validation},
+            model={"architecture": architecture},
+            scores={"test": test | {"per_class": dict.fromkeys("abcde")} | scores},
+            trials=[
+                {"name": name, "val_accuracy": share, "epochs": epochs, "values": {"width": 8}}
+                for name, share, epochs in trials
+            ],
+        )
+
+    return record
 
 
-def test_one_training_is_set_beside_the_best_figure_reported_of_its_network():
+def test_one_training_is_set_beside_the_best_figure_reported_of_its_network(record):
     told = answer(record(0.90))
     assert "90.0% of 10,000 test images of cifar10 correctly, after 1 epoch of 45,000" in told
     assert "Reported of resnet20: 91.25% (He et al.)" in told
@@ -44,13 +39,13 @@ def test_one_training_is_set_beside_the_best_figure_reported_of_its_network():
         ({"views": 2}, ", by 2 views of each,"),
     ],
 )
-def test_views_of_an_image_are_told(given, told):
+def test_views_of_an_image_are_told(record, given, told):
     seen = record()
     seen.parameters.update(given)
     assert f"correctly{told} after" in answer(seen)
 
 
-def test_near_chance_nothing_is_claimed():
+def test_near_chance_nothing_is_claimed(record):
     told = answer(record(0.25, trials=[("one", 0.9, 2), ("other", 0.5, 2)]))
     assert "too small to tell" in told
     assert "20.0%" in told
@@ -62,7 +57,7 @@ def test_near_chance_nothing_is_claimed():
     ("images", "second", "tells"), [(5000, 0.80, True), (5000, 0.889, False), (100, 0.80, False)]
 )
 def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
-    images, second, tells
+    record, images, second, tells
 ):
     trials = [("first", 0.5, 2), ("best", 0.89, 2), ("second", second, 2), ("longer", 0.95, 9)]
     told = answer(record(trials=trials, validation=images))
@@ -72,7 +67,7 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     assert "“first” by 39.0 (+" in better
 
 
-def test_trainings_that_diverged_are_not_compared():
+def test_trainings_that_diverged_are_not_compared(record):
     trials = [("at once", None, 0), ("soon", 0.3, 1), ("worse", 0.5, 9), ("best", 0.9, 9)]
     several = record(trials=trials)
     several.trials[1]["diverged"] = True
@@ -83,14 +78,14 @@ def test_trainings_that_diverged_are_not_compared():
     assert "trainings" not in answer(several), "the one that is left has none beside it"
 
 
-def test_how_well_each_learned_its_training_images_is_told():
+def test_how_well_each_learned_its_training_images_is_told(record):
     both = record(trials=[("plain", 0.6, 2), ("residual", 0.8, 2)])
     for trial, share in zip(both.trials, (0.55, 0.79), strict=True):
         trial["history"] = [{"accuracy": 0.1}, {"accuracy": share}]
     assert "in the last epoch: “residual” 79.0% and “plain” 55.0%." in answer(both)
 
 
-def test_the_fewest_steps_to_a_target_are_told():
+def test_the_fewest_steps_to_a_target_are_told(record):
     several = record(trials=[("slow", 0.8, 3), ("quick", 0.7, 3), ("never", 0.5, 3)])
     several.parameters.update(target_accuracy=0.6, batch_size=300)
     rows = ([0.1, 0.2, 0.8], [0.1, 0.6, 0.7], [0.1, 0.3, 0.5])
@@ -102,12 +97,12 @@ def test_the_fewest_steps_to_a_target_are_told():
     assert "60% of them correctly, after 300 steps: “quick”." in answer(several)
 
 
-def test_a_comparison_ends_with_the_test_of_its_network():
+def test_a_comparison_ends_with_the_test_of_its_network(record):
     told = answer(record(0.9, trials=[("plain", 0.6, 2), ("residual", 0.8, 2)]))
     assert told.rpartition("Tested: ")[2].startswith("resnet20 classifies 90.0% of 10,000 test")
 
 
-def test_of_many_trainings_a_few_are_told_and_first_what_the_others_are_set_against():
+def test_of_many_trainings_a_few_are_told_and_first_what_the_others_are_set_against(record):
     trials = [("defaults", 0.5, 2), *((str(k), k / 10, 2) for k in range(1, 9))]
     told = answer(record(trials=trials, validation=5000))
     assert "is trial 8 (width 8) with 80.0%" in told
@@ -115,7 +110,7 @@ def test_of_many_trainings_a_few_are_told_and_first_what_the_others_are_set_agai
     assert "and 5 others." in told
 
 
-def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_percent():
+def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_percent(record):
     top_k = [0.3, 0.5, 0.7, 0.8, 0.85, 0.95, 1.0]
     assert "94% is reached at k = 6" in answer(record(architecture="report_a(32)", top_k=top_k))
 
@@ -125,13 +120,13 @@ def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_p
     [([0.95, 0.99, 1.0], "report_a(32)"), ([0.3, 0.95, 1.0], "no such network")],
 )
 def test_no_other_k_is_told_above_94_percent_or_of_a_network_without_such_a_report(
-    top_k, architecture
+    record, top_k, architecture
 ):
     assert "top-k" not in answer(record(top_k[0], architecture=architecture, top_k=top_k))
 
 
 @pytest.mark.parametrize(("images", "tells"), [(5000, True), (0, False)])
-def test_what_the_base_gains_by_training_on_is_told_from_validation_images(images, tells):
+def test_what_the_base_gains_by_training_on_is_told_from_validation_images(record, images, tells):
     both = record(validation=images)
     both.parameters.update(epochs=2, fine_tune_layers=4)
     both.history[:] = [{"val_accuracy": share} for share in (0.85, 0.88, 0.92, 0.91)]

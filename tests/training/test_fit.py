@@ -9,11 +9,18 @@ from cifar_utils.errors import InputError
 from cifar_utils.models import build_model
 from cifar_utils.training import TrainingDiverged, fit
 from cifar_utils.training.metrics import accuracy as right
+from cifar_utils.training.metrics import crossentropy
 
 SETTINGS = {
     "epochs": 2, "batch_size": 30, "optimizer": "adam", "learning_rate": 0.003,
     "schedule": "cosine", "weight_decay": 0.01, "seed": 1,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(build):
+    """A model that no test trains."""
+    return build()
 
 
 def accuracy(model, split):
@@ -58,22 +65,6 @@ def test_without_validation_images_the_last_epoch_is_kept(build, digits):
     assert "training accuracy" in repr(history)
 
 
-def test_a_plateau_of_the_validation_loss_cuts_the_rate(build, digits):
-    # What the network learns about these labels in time is that they are wrong.
-    wrong = Split(digits.validation.images, (digits.validation.labels + 1) % 10)
-    settings = SETTINGS | {"epochs": 6, "schedule": "plateau(0.5, patience=2)"}
-    history = fit(build(), digits.train, wrong, **settings)
-    rates = [row["learning_rate"] for row in history.epochs]
-    losses = [row["val_loss"] for row in history.epochs]
-    low = losses.index(min(losses))
-    assert rates[: low + 3] == pytest.approx([0.003] * (low + 3))
-    assert rates[low + 3] == pytest.approx(0.0015), "it was cut after two epochs, not before"
-    none = Split(digits.validation.images[:0], digits.validation.labels[:0])
-    with pytest.raises(InputError, match="goes by the validation loss, and there are no") as error:
-        fit(build(), digits.train, none, **settings)
-    assert "\n" not in str(error.value)
-
-
 def test_training_stops_at_a_target(build, digits, tmp_path):
     settings = SETTINGS | {"epochs": 30, "schedule": "constant"}
     history = fit(
@@ -88,40 +79,35 @@ def test_training_stops_at_a_target(build, digits, tmp_path):
     assert json.loads(last)["epochs"] == 30
 
 
-def test_training_stops_where_it_gets_no_better(build, digits):
-    # What the network learns about these labels in time is that they are wrong.
-    wrong = Split(digits.validation.images, (digits.validation.labels + 1) % 10)
-    settings = SETTINGS | {"epochs": 30, "schedule": "constant"}
-    history = fit(build(), digits.train, wrong, **settings, patience=2)
-    best = max(row["val_accuracy"] for row in history.epochs)
-    first = next(row["epoch"] for row in history.epochs if row["val_accuracy"] == best)
-    assert len(history.epochs) == first + 2 < 30
-    assert history.stopped.endswith(f"no better than in epoch {first} for 2 epochs")
-    assert history.iterations_to(history.rule.target_accuracy) is None
-
-
-@pytest.mark.parametrize("rule", [{"target_accuracy": 0.5}, {"patience": 2}])
-def test_to_stop_takes_validation_images(build, digits, rule):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"target_accuracy": 0.5}, "go by validation accuracy, and there are no"),
+        ({"patience": 2}, "go by validation accuracy, and there are no"),
+        ({"schedule": "plateau(0.5)"}, "goes by the validation loss, and there are no"),
+    ],
+)
+def test_to_stop_or_to_slow_down_takes_validation_images(model, digits, change, words):
     none = Split(digits.validation.images[:0], digits.validation.labels[:0])
-    with pytest.raises(InputError, match="go by validation accuracy, and there are no") as error:
-        fit(build(), digits.train, none, **SETTINGS, **rule)
+    with pytest.raises(InputError, match=words) as error:
+        fit(model, digits.train, none, **SETTINGS | change)
     assert "\n" not in str(error.value)
 
 
-def test_smoothed_labels_leave_a_loss_that_no_model_can_undercut(build, digits):
-    plain, smooth = (
-        fit(
-            build(), digits.train, digits.validation,
-            **SETTINGS | {"epochs": 6}, label_smoothing=share,
-        )
-        for share in (0.0, 0.5)
-    )  # fmt: skip
-    # The entropy of a label of which half goes to ten classes alike.
-    least = -(0.55 * np.log(0.55) + 9 * 0.05 * np.log(0.05))
-    assert plain.best["val_loss"] < least < smooth.best["val_loss"]
-    assert smooth.best["val_accuracy"] > 0.7
+def smoothed(labels, logits, share):
+    """The mean crossentropy of labels of which a share goes to all classes alike."""
+    labels = (1 - share) * np.eye(logits.shape[-1])[labels] + share / logits.shape[-1]
+    logits = logits - logits.max(1, keepdims=True)
+    return np.mean(np.log(np.exp(logits).sum(1)) - (labels * logits).sum(1))
+
+
+def test_a_share_of_each_label_goes_to_all_classes_alike(model, digits):
+    logits, labels = np.random.default_rng(0).normal(size=(6, 10)), np.arange(6)
+    loss = crossentropy(0.5, False)(keras.ops.convert_to_tensor(labels), np.float32(logits))
+    found = keras.ops.convert_to_numpy(loss).mean()
+    assert found == pytest.approx(smoothed(labels, logits, 0.5), rel=1e-5)
     with pytest.raises(InputError, match=r"label_smoothing is 1\.0; it must be"):
-        fit(build(), digits.train, digits.validation, **SETTINGS, label_smoothing=1.0)
+        fit(model, digits.train, digits.validation, **SETTINGS, label_smoothing=1.0)
 
 
 def test_accuracy_is_of_the_most_probable_class_of_labels_of_either_kind():
@@ -132,28 +118,24 @@ def test_accuracy_is_of_the_most_probable_class_of_labels_of_either_kind():
         np.testing.assert_array_equal(values, [1, 0, 1, 0])
 
 
-@pytest.mark.parametrize(("share", "precision"), [(0.0, "float32"), (0.2, "mixed_bfloat16")])
-def test_mixed_labels_teach_too_and_validation_labels_stay_as_they_are(
-    build, digits, share, precision
-):
-    settings = SETTINGS | {"epochs": 8, "label_smoothing": share}
-    plain, mixed = (
-        fit(
-            build(augmentation=text, precision=precision),
-            digits.train, digits.validation, **settings,
-        )
-        for text in ("none", "mixup(1), cutmix")
-    )  # fmt: skip
-    assert mixed.best["val_accuracy"] > 0.7
-    assert mixed.epochs[-1]["loss"] > plain.epochs[-1]["loss"] + 0.3, "labels are uncertain"
-    assert 0.3 < mixed.epochs[-1]["accuracy"] < plain.epochs[-1]["accuracy"]
+def test_mixed_labels_teach_too_and_validation_labels_stay_as_they_are(build, digits):
+    model = build(augmentation="mixup(1), cutmix", precision="mixed_bfloat16")
+    settings = SETTINGS | {"epochs": 8, "label_smoothing": 0.2}
+    history = fit(model, digits.train, digits.validation, **settings)
+    assert history.best["val_accuracy"] > 0.7
+    assert 0.3 < history.epochs[-1]["accuracy"] < 1
+    images, labels = digits.validation
+    expected = smoothed(labels, model.predict(images, verbose=0), 0.2)
+    assert history.best["val_loss"] == pytest.approx(expected, rel=0.01)
 
 
 def test_the_seed_is_what_a_run_hangs_on(build, digits):
     runs = []
     for seed in (1, 1, 2):
         model = build(augmentation="flip")
-        history = fit(model, digits.train, digits.validation, **SETTINGS | {"seed": seed})
+        history = fit(
+            model, digits.train, digits.validation, **SETTINGS | {"epochs": 1, "seed": seed}
+        )
         runs.append([row["loss"] for row in history.epochs])
     assert runs[0] == runs[1] != runs[2]
 
@@ -202,29 +184,25 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_word(build, digits, tmp_pat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"epochs": 3, "until": 4}, "until is 4; it must be at least 1, at most 3"),
-        ({"optimizer": "sdg"}, "did you mean 'sgd'?"),
-        ({"schedule": "cosin"}, "did you mean 'cosine'?"),
         ({"target_accuracy": 94}, "target_accuracy is 94; it must be above 0, at most 1"),
         ({"patience": 0}, "patience is 0"),
     ],
 )
-def test_bad_arguments_are_one_line_and_leave_nothing(build, digits, tmp_path, change, words):
+def test_bad_arguments_are_one_line_and_leave_nothing(model, digits, tmp_path, change, words):
     with pytest.raises(InputError) as error:
-        fit(build(), digits.train, digits.validation, **SETTINGS | change, output=tmp_path)
+        fit(model, digits.train, digits.validation, **SETTINGS | change, output=tmp_path)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(build, digits, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(model, digits, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"output .*file can't be written \(") as error:
-        fit(build(), digits.train, digits.validation, **SETTINGS, output=tmp_path / "file")
+        fit(model, digits.train, digits.validation, **SETTINGS, output=tmp_path / "file")
     assert "\n" not in str(error.value)
 
 
@@ -246,17 +224,3 @@ def test_training_begins_with_small_images_and_goes_on_with_whole_ones(digits):
     train, *others = dict.fromkeys(seen)
     assert (train, others) == (12, [32])
     assert seen[-1] == 32
-
-
-def test_variants_of_inputs_are_drawn_for_training_alone(digits):
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
-    labels = np.arange(40) % 2
-    images = np.zeros((40, 2, 4), np.float16)  # what tells the classes apart is in one variant
-    images[:, 1, 0] = labels * 2 - 1
-    history = fit(
-        model, Split(images, labels), Split(images[:, 1], labels),
-        **SETTINGS | {"epochs": 10, "batch_size": 4, "learning_rate": 0.1},
-    )  # fmt: skip
-    assert history.best["val_accuracy"] == 1
-    assert history.epochs[-1]["loss"] > 0.2  # about half of the inputs say nothing

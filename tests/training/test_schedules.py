@@ -111,7 +111,7 @@ def test_plateau_cuts_the_rate_after_epochs_without_a_better_loss():
     st.integers(0, 3),
     st.data(),
 )
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_plateau_goes_on_from_any_epoch_as_if_it_had_seen_all(losses, patience, cooldown, data):
     text = f"plateau(0.3, {patience}, cooldown={cooldown})"
     seen = data.draw(st.integers(1, len(losses) - 1))

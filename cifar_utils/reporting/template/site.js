@@ -2,11 +2,11 @@
 document.addEventListener("DOMContentLoaded", () => {
   const table = document.querySelector(".runs");
   if (!table) return;
-  const { configurations, tested } = JSON.parse(document.getElementById("data").textContent);
+  const { configurations, tests } = JSON.parse(document.getElementById("data").textContent);
   const rows = [...table.querySelectorAll("tbody tr")]; // one for each configuration, in that order
   tableSorts(table);
   tableFolds(rows, configurations);
-  rowsChoose(rows, configurations, tested);
+  rowsChoose(rows, configurations, tests);
   drawCosts(document.getElementById("cost"), configurations);
 });
 
@@ -94,7 +94,7 @@ function tableFolds(rows, configurations) {
 }
 
 // Ticked rows are drawn and compared below the table. At first these are a row and its first variant.
-function rowsChoose(rows, configurations, tested) {
+function rowsChoose(rows, configurations, tests) {
   const section = document.getElementById("chosen");
   const place = section.querySelector("div");
   const boxes = rows.map((row, i) => {
@@ -118,7 +118,7 @@ function rowsChoose(rows, configurations, tested) {
       button.addEventListener("click", () => { boxes[chosen[i]].focus(); choose(chosen[i], false); });
       item.append(button);
     });
-    place.replaceChildren(...(some.length ? [names, curves(some)] : []), ...(some.length > 1 ? comparison(some, tested) : []));
+    place.replaceChildren(...(some.length ? [names, curves(some)] : []), ...(some.length > 1 ? comparison(some, tests) : []));
   };
   const choose = (i, ticked) => {
     chosen = chosen.filter((other) => other !== i).concat(ticked ? [i] : []);
@@ -155,7 +155,7 @@ function curves(some) {
 }
 
 // The differences of configurations, their scores, and a paired test of each against the first.
-function comparison(some, tested) {
+function comparison(some, tests) {
   const names = [...new Set(some.flatMap((one) => Object.keys(one.settings)))];
   const differing = names.filter((name) => some.some((one) => one.settings[name] !== some[0].settings[name]));
   const lines = [["top-1", ...some.map((one) => one.accuracy)], ...differing.map((name) => [name, ...some.map((one) => one.settings[name] ?? "–")])];
@@ -170,59 +170,15 @@ function comparison(some, tested) {
   const apart = things.length > 1
     ? `They differ in ${things.length} things, so no single one explains the result.`
     : `They differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
-  const tests = some.slice(1).flatMap((one) => one.runs.flatMap((run) =>
-    some[0].runs.filter((other) => other.seed === run.seed).map((other) => pairedTest(run, other, tested)).filter(Boolean)));
-  const note = tests.length
+  const told = some.slice(1).flatMap((one) => one.runs.flatMap((run) =>
+    some[0].runs.map((other) => tests[run.place]?.[other.place]).filter(Boolean)));
+  const note = told.length
     ? "These are differences between trained networks, one seed each. Another seed may change them; p-values are not corrected for the number of tests."
     : `No paired test with ${some[0].name}: no other of them has predicted classes for the same seed and test images.`;
   return [
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table), make("p", {}, apart),
-    make("ul", {}, ...tests.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
+    make("ul", {}, ...told.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
   ];
-}
-
-// The words of cifar_utils.runs.compare.PairedTest: McNemar's exact test, and Newcombe's interval.
-function pairedTest(run, against, tested) {
-  if (!run.tested || !against.tested || run.tested[0] !== against.tested[0]) return null;
-  const { n, both } = tested[run.tested[0]];
-  const [i, j] = [run.tested[1], against.tested[1]];
-  const right = [both[i][i], both[j][j]];
-  const shared = both[Math.max(i, j)][Math.min(i, j)];
-  const [only, other] = right.map((count) => count - shared);
-  const neither = n - shared - only - other;
-  const [a, b] = right.map((count) => wilson(count, n));
-  const product = right.reduce((all, count) => all * count * (n - count), 1);
-  let excess = shared * neither - only * other;
-  if (excess > 0) excess = Math.max(excess - n / 2, 0); // a correction for continuity
-  const correlation = product ? excess / Math.sqrt(product) : 0;
-  const spread = (x, y) => Math.sqrt(Math.max(x * x - 2 * correlation * x * y + y * y, 0));
-  const difference = (only - other) / n;
-  const points = (share) => `${share < 0 ? "-" : "+"}${Math.abs(100 * share).toFixed(2)}`;
-  const low = difference - spread(a.share - a.low, b.high - b.share);
-  const high = difference + spread(a.high - a.share, b.share - b.low);
-  const p = coin(Math.min(only, other), only + other);
-  return `${run.name} against ${against.name} on ${n.toLocaleString("en")} test images: top-1 ${points(difference)} points ` +
-    `(95% interval ${points(low)} to ${points(high)}), McNemar's exact p ${p < 1e-4 ? "< 0.0001" : `= ${Number(p.toPrecision(2))}`}; ` +
-    `both right ${shared.toLocaleString("en")}, only ${run.name} ${only.toLocaleString("en")}, ` +
-    `only ${against.name} ${other.toLocaleString("en")}, both wrong ${neither.toLocaleString("en")}`;
-}
-
-// Wilson's 95% interval of a fraction.
-function wilson(hits, n) {
-  const [share, z] = [hits / n, 1.959963984540054];
-  const middle = (share + z * z / (2 * n)) / (1 + z * z / n);
-  const half = z / (1 + z * z / n) * Math.sqrt(share * (1 - share) / n + z * z / (4 * n * n));
-  return { share, low: middle - half, high: middle + half };
-}
-
-// The probability that n throws of a fair coin divide at least as unevenly as fewer : n - fewer.
-function coin(fewer, n) {
-  let term = -n * Math.LN2, tail = 0; // logarithms: 2^-n would be zero
-  for (let i = 0; i <= fewer; i++) {
-    tail += Math.exp(term);
-    term += Math.log((n - i) / (i + 1));
-  }
-  return Math.min(1, 2 * tail);
 }
 
 function drawCosts(section, configurations) {
