@@ -59,6 +59,7 @@ def base(include_top, weights, input_shape):
 
 
 base.__module__ = "keras.src.applications.resnet_v2"  # with its preprocess_input
+
 LOAD_ALONE = """\
 import sys
 import keras, numpy as np
