@@ -96,8 +96,8 @@ class Checkpoint(keras.callbacks.Callback):
         """The weights after an epoch (counted from 1)."""
         return self.folder / f"epoch-{epoch:04d}.weights.h5"
 
-    def restore(self) -> list[str]:
-        """Load the last complete epoch into the model; return lines to tell the user.
+    def restore(self) -> str:
+        """Load the last complete epoch into the model; return a line for the user, or nothing.
 
         Raises
         ------
@@ -107,20 +107,20 @@ class Checkpoint(keras.callbacks.Callback):
         """
         state = self.folder / "state.json"
         if not state.exists():
-            return []
+            return ""
         with self._read():
             kept = json.loads(state.read_text())
             settings, self.epochs = dict(kept["settings"]), list(kept["epochs"])
             self.trained_by = list(kept.get("trained_by", []))
         check_same(self.folder, "a run", settings, self.settings)
         self.load(len(self.epochs))
-        told = []
-        if self.trained_by and (differing := changes(self.trained_by[-1], self.environment)):
-            told.append(
-                f"after epoch {len(self.epochs)} the run goes on with {differing}: its result may "
-                "differ from that of an unbroken run"
-            )
-        return told
+        differing = self.trained_by and changes(self.trained_by[-1], self.environment)
+        if not differing:
+            return ""
+        return (
+            f"after epoch {len(self.epochs)} the run goes on with {differing}: its result may "
+            "differ from that of an unbroken run"
+        )
 
     def load(self, epoch: int) -> None:
         """Load the weights after an epoch into the model; raises as :meth:`restore`."""

@@ -138,7 +138,7 @@ def fit(
         environment = describe_environment(model.dtype_policy.name)
         checkpoint = Checkpoint(folder, settings, environment)
         checkpoint.set_model(model)
-        for line in checkpoint.restore():
+        if line := checkpoint.restore():
             display_line(line)
             write_event(output, "note", text=line)
         done = len(checkpoint.epochs)
