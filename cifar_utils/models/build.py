@@ -12,7 +12,7 @@ from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.choices import REGISTRIES, Call, parse_call
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.errors import InputError, known_name
+from cifar_utils.errors import InputError, known_name, short
 from cifar_utils.models.fast import accelerate
 from cifar_utils.provenance import code_of
 
@@ -144,7 +144,12 @@ def _network(architecture: str | Callable) -> Call:
     """The function that is named or given, with its options."""
     if not callable(architecture):
         return parse_call("architecture", architecture)
-    name = architecture.__name__.strip("<>")  # of a lambda it is "<lambda>"
+    name = getattr(architecture, "__name__", "").strip("<>")  # of a lambda it is "<lambda>"
+    if not name:  # a functools.partial
+        raise InputError(
+            f"architecture is {short(architecture)}; it takes a name, or a function "
+            "(x, classes) -> logits; write what it is given as a function of its own"
+        )
     return Call(name, {name: architecture})
 
 

@@ -1,5 +1,6 @@
 import ast
 import dataclasses
+import functools
 import inspect
 
 import numpy as np
@@ -192,6 +193,7 @@ def test_a_network_may_be_any_function(digits):
         (lambda x, classes: x, r"of shape \(None, 32, 32, 3\)"),
         (lambda x, classes: keras.layers.Dense(3)(_pooled(x)), r"of shape \(None, 3\)"),
         (lambda x: x, "lambda can't be built for 32×32 images: .*2 were given"),
+        (functools.partial(tiny, width=8), "takes a name, or a function"),
         (3, "architecture '3' is not of the form"),
     ],
 )
