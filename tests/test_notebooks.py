@@ -21,8 +21,7 @@ from cifar_utils.runs import folder
 from cifar_utils.runs.record import RunRecord
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-# Batches of one size only, so each function is compiled once.
-SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 10}
+SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
 # Two trials of one size: which of them is the better one may hang on the backend.
 # Which images are the least certain may hang on the precision, so all have six views.
 FEW = {

@@ -301,9 +301,9 @@ def group(leader: int) -> list[int]:
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
+        ("run", "ctrl-c"),
         ("series", "term"),
         ("series", "kill"),
-        pytest.param("run", "ctrl-c", marks=pytest.mark.slow),
         pytest.param("run", "term", marks=pytest.mark.slow),
         pytest.param("series", "hangup", marks=pytest.mark.slow),
         pytest.param("series", "ctrl-c", marks=pytest.mark.slow),
@@ -339,7 +339,7 @@ def test_what_is_stopped_leaves_no_kernel_and_goes_on(
         assert "[1/1] one: being run by process " in at_once[1]
     nbformat.validate(nbformat.read(folder / "notebook.ipynb", as_version=4))
     assert "outcome" not in Run(folder).facts
-    assert cli(*commands["run"])[0] == 0
+    assert cli(*commands[kind])[0] == 0
 
 
 def test_a_kernel_whose_command_is_killed_keeps_its_folder(

@@ -29,11 +29,6 @@ from cifar_utils.runs.record import write_model
 from cifar_utils.training import fit
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits", train_limit=100, test_limit=20)
-
-
 @pytest.fixture
 def folder(tmp_path, make_record):
     """A run's folder that holds a record alone."""
