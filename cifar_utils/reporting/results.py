@@ -117,28 +117,26 @@ def render_table(folder: Path, root: Path) -> str:
 
 
 def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configuration, str]]]:
-    """Configurations and their answers' first paragraphs, by the notebook's name.
+    """Each notebook's answers by its name: a configuration and its answer's first paragraph.
 
-    For each kind of network and dataset, they are those with the most training images. A run that
-    compares several trainings is another kind than a run of one.
+    There is one for each dataset: a comparison of several trainings, if there is any. Among
+    several, it is the one of the most seeds, then of the most training images, then of the best
+    validation accuracy.
     """
-    found: dict[str, dict[tuple[Any, ...], list[tuple[int, Configuration, str]]]] = {}
+    best: dict[tuple[str, str], tuple[tuple[Any, ...], Configuration, str]] = {}
     for group in groups:
         record = group.record
-        kind = (group.board["dataset"][0], group.kind, bool(record.trials))
         with suppress(LookupError, TypeError):  # a record without all test figures
             seen = len(record.history) * record.dataset["train"]
-            row = seen, group, group.answer.partition("\n\n")[0]
-            found.setdefault(record.notebook, {}).setdefault(kind, []).append(row)
-    return {
-        notebook: [
-            (group, told)
-            for rows in kinds.values()
-            for seen, group, told in rows
-            if seen == max(row[0] for row in rows)
-        ]
-        for notebook, kinds in sorted(found.items())
-    }
+            validation = _validation(group.runs[0]) or 0.0
+            rank = len(record.trials) > 1, len(group.runs), seen, validation
+            key = record.notebook, group.board["dataset"][0]
+            if key not in best or rank > best[key][0]:
+                best[key] = rank, group, group.answer.partition("\n\n")[0]
+    found: dict[str, list[tuple[Configuration, str]]] = {}
+    for (notebook, _), (_, *answer) in sorted(best.items(), key=lambda row: row[0]):
+        found.setdefault(notebook, []).append(tuple(answer))
+    return found
 
 
 def write_results(root: Path) -> list[Path]:

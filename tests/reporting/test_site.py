@@ -119,20 +119,42 @@ def test_ablations_stand_below_what_they_ablate_and_say_how_they_differ(add_run,
     ]
 
 
-def test_each_notebook_s_answer_is_that_of_its_longest_training(add_run, project, write_notebook):
+def test_a_notebook_s_answer_is_that_of_the_most_seeds_for_each_dataset(
+    add_run, project, write_notebook
+):
     write_notebook("# Why?\n\nHow *far*\ndoes it go? Far.")
     for seed, top1 in ((0, 0.6), (1, 0.62)):
         add_run(f"r-s{seed}", parameters={"seed": seed, "epochs": 2}, top1=top1)
-    add_run("short", top1=0.9, validation=(0.5,), parameters={"epochs": 1})
+    add_run("longer", top1=0.9, validation=(0.5, 0.6, 0.7), parameters={"epochs": 3})
+    add_run("hundred", top1=0.4, dataset="cifar100")
     add_run("elsewhere", notebook="09_mine", top1=0.7)
     page, _ = read(project)
     asked = [term.get_text() for term in page.select(".answers dt")]
     assert asked == ["How far does it go? 01_tiny", "09_mine"]
-    ours, other = (answer.get_text() for answer in page.select(".answers dd"))
+    hundred, ours, other = (answer.get_text() for answer in page.select(".answers dd"))
+    assert "40.0% of 1,000 test images of cifar100" in hundred
     assert ours.startswith("tiny classifies 61.00% of 1,000 test images of digits correctly")
     assert "mean of 2 seeds, standard deviation 1.41 points, 95% interval 48.3 to 73.7%" in ours
     assert "70.0%" in other
-    assert len(page.select(".answers dd a")) == 3
+    assert len(page.select(".answers dd a")) == 4
+
+
+def test_a_comparison_answers_first_then_the_longest_then_the_best_by_validation(add_run, tmp_path):
+    add_run("good", top1=0.5, validation=(0.3, 0.6), parameters={"rate": 1})
+    add_run("lucky", top1=0.9, validation=(0.3, 0.5), parameters={"rate": 2})
+    page, _ = read(tmp_path)
+    assert [link.get_text() for link in page.select(".answers dd a")] == ["good"]
+    add_run("longer", top1=0.4, validation=(0.3, 0.4, 0.5), parameters={"rate": 3})
+    page, _ = read(tmp_path)
+    assert [link.get_text() for link in page.select(".answers dd a")] == ["longer"]
+    folder = add_run("compared", top1=0.3, parameters={"rate": 4})
+    record = json.loads((folder / "record.json").read_text())
+    trial = {"values": {}, "val_accuracy": 0.5, "best_epoch": 2, "epochs": 2, "parameters": 15636}
+    trials = [trial | {"name": name} for name in ("a", "b")]
+    record |= {"trials": trials, "dataset": record["dataset"] | {"validation": 100}}
+    (folder / "record.json").write_text(json.dumps(record))
+    page, _ = read(tmp_path)
+    assert [link.get_text() for link in page.select(".answers dd a")] == ["compared"]
 
 
 def test_notes_stand_below_the_runs_that_they_are_of(add_run, tmp_path):
