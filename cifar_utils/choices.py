@@ -235,7 +235,9 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
             known |= parse_parameters(source)
     values = {name: namespace[name] for name in annotated}
     return {
-        name: value.__name__ if callable(value) else known[name].check(value)
+        name: getattr(value, "__name__", repr(value))
+        if callable(value)
+        else known[name].check(value)
         for name, value in values.items()
         if name in known
     }

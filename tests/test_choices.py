@@ -1,3 +1,4 @@
+import functools
 import inspect
 import math
 from typing import Literal
@@ -311,6 +312,8 @@ def test_a_function_goes_by_its_name():
     cell = "architecture: str = 'cifarnet'  # the network"
     namespace = run_as_cells(cell, "def mine(x, classes): pass\narchitecture = mine")
     assert parameters_in(namespace) == {"architecture": "mine"}
+    namespace["architecture"] = functools.partial(namespace["mine"], classes=3)  # without a name
+    assert parameters_in(namespace) == {"architecture": repr(namespace["architecture"])}
 
 
 def test_a_notebook_shows_an_input_error_as_its_line(capsys):
