@@ -126,6 +126,7 @@ def _embedded(group: Configuration, places: dict[Run, int]) -> dict[str, Any]:
     """A configuration for the page's script."""
     low, high = group.interval or (None, None)
     seconds, flops = group.mean("train_seconds"), group.mean("flops")
+    images = group.record.dataset.get("train")
     conditions = {"processor": "processor", "computed in": "precision"}
     settings = {name: str(value) for name, value in group.settings.items()}
     settings |= {name: group.each(column) for name, column in conditions.items()}
@@ -137,9 +138,11 @@ def _embedded(group: Configuration, places: dict[Run, int]) -> dict[str, Any]:
         "accuracy": spread(group.board["top1"].dropna().tolist()),
         "seconds": seconds,
         "flops": flops,
+        "images": images,
         "cost": {
             "seconds": seconds and duration(seconds),
             "flops": flops and f"{compact(flops)}FLOP",
+            "images": images and f"{images:,} images",
         },
         "settings": {"notebook": group.record.notebook}
         | settings

@@ -1,5 +1,6 @@
 """The site in a real browser, without a network."""
 
+import json
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -236,6 +237,20 @@ def test_accuracy_is_drawn_against_cost(visit, site):
     last = points[-1].text_content()
     assert last.startswith("first: 90.00%, "), "then its training time"
     assert last.endswith((" s", " min", " h"))
+    assert not cost.get_by_role("img", name="labelled").count(), "all have as many"
+
+
+def test_accuracy_is_drawn_against_labelled_images_too(visit, write_run, tmp_path):
+    for name, images, top1 in (("few", 100, 0.6), ("many", 50_000, 0.9)):
+        file = write_run(tmp_path / name, top1=top1) / "record.json"
+        record = json.loads(file.read_text())
+        record["dataset"]["train"] = images
+        file.write_text(json.dumps(record))
+    cost = visit(build_index(tmp_path)).locator("#cost")
+    drawn = cost.get_by_role("img", name="test accuracy by labelled training images")
+    few, many = drawn.locator("g:not(.frontier) circle").all()
+    assert few.text_content() == "few: 60.00%, 100 images"
+    assert many.text_content() == "many: 90.00%, 50,000 images"
 
 
 def test_one_switch_unfolds_all_code(visit, site):

@@ -185,6 +185,7 @@ function drawCosts(section, configurations) {
   const costs = [
     ["seconds", "training time", Object.entries({ s: 1, min: 60, h: 3600 }).flatMap(([unit, size]) => [1, 2, 5, 10, 20].map((k) => [k * size, `${k} ${unit}`]))],
     ["flops", "FLOPs an image", [..."kMGT"].flatMap((unit, i) => [1, 2, 5, 10, 20, 50, 100, 200, 500].map((k) => [k * 1000 ** (i + 1), `${k} ${unit}`]))],
+    ["images", "labelled training images", [2, 3, 4, 5].flatMap((power) => [1, 2, 5].map((k) => [k * 10 ** power, (k * 10 ** power).toLocaleString("en")]))],
   ];
   const names = [...new Set(configurations.map((one) => one.dataset))];
   names.forEach((dataset) => {
@@ -192,7 +193,7 @@ function drawCosts(section, configurations) {
     const kinds = [...new Set(here.map((one) => one.kind))];
     const panels = costs.map(([key, name, ticks]) => {
       const shown = here.filter((one) => one[key] > 0).sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
-      if (!shown.length) return null;
+      if (!shown.length || (key === "images" && shown[0][key] === shown.at(-1)[key])) return null;
       const point = (one) => ({ x: one[key], y: one.top1[0], low: one.top1[1], high: one.top1[2], name: `${one.name}: ${one.accuracy}, ${one.cost[key]}` });
       const best = shown.filter((one, i) => shown.slice(0, i).every((cheaper) => cheaper.top1[0] < one.top1[0]));
       const series = kinds.map((kind, i) => ({ look: look(i), points: shown.filter((one) => one.kind === kind).map(point) }));
