@@ -279,6 +279,19 @@ def _rounds(width: int) -> tuple[int, int, int]:
     return count // 3, (count + 1) // 3, (count + 2) // 3
 
 
+def resnet50v2(x, classes: int):
+    """ResNet50V2 of ``keras.applications`` from random weights; 23,585,290 parameters.
+
+    Notebook 03 can go on from it: ``run.model.get_layer("resnet50v2").save_weights(file)`` writes
+    the file that its parameter ``weights`` takes. Train with ``normalization="half"``, the range
+    that ``keras.applications`` gives this network. It needs images of at least 32×32.
+
+    (He et al., arXiv:1603.05027.)
+    """
+    base = keras.applications.ResNet50V2(include_top=False, weights=None, input_shape=x.shape[1:])
+    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(base(x)))
+
+
 def cifarnet_worst(x, classes: int, residual: bool = True, width: PositiveFloat = 1.0):
     """The deeper and narrower network that report E compares with CifarNet; 7,713,874 parameters.
 

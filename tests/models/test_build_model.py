@@ -48,6 +48,7 @@ def test_raw_images_give_float32_logits(built, digits, name):
         ("resnet18", 11_183_562, 11_173_962),
         ("resnet20", 274_042, 272_474),
         ("resnet50", 23_573_962, 23_520_842),
+        pytest.param("resnet50v2", 23_585_290, 23_539_850, marks=pytest.mark.slow),
         pytest.param("resnet56", 860_026, 855_770, marks=pytest.mark.slow),
         pytest.param("resnet110", 1_739_002, 1_730_714, marks=pytest.mark.slow),
     ],

@@ -12,7 +12,7 @@ from keras.src.legacy.saving import legacy_h5_format
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.errors import InputError
-from cifar_utils.models import build_transfer_model, extract_features
+from cifar_utils.models import build_model, build_transfer_model, extract_features
 from cifar_utils.models.transfer import BASES
 from cifar_utils.runs.record import write_model
 from cifar_utils.training import callbacks, fit
@@ -223,6 +223,20 @@ def test_a_weights_file_is_loaded(digits, transfer, base, tmp_path):
     assert all(map(np.array_equal, loaded, kept))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert model.pretrained == {"weights": "base.weights.h5", "weights_sha256": digest}
+
+
+def test_a_base_trained_here_sees_images_as_it_did_in_training(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(BASES, "resnet50v2", keras.applications.ResNet50V2)
+    trained = build_model("resnet50v2", digits, normalization="half", precision="float32")
+    write_model(trained, tmp_path)
+    plain = keras.models.load_model(tmp_path / "model.keras")
+    path = tmp_path / "base.weights.h5"
+    plain.get_layer("resnet50v2").save_weights(path)
+    model = build_transfer_model(digits, weights=str(path), input_size=32, precision="float32")
+    images = digits.test.images[:4]
+    (pooled,) = [x for x in plain.layers if isinstance(x, keras.layers.GlobalAveragePooling2D)]
+    then, now = keras.Model(plain.input, pooled.input), model.get_layer("features")
+    np.testing.assert_allclose(to_numpy(now(images)), to_numpy(then(images)), 1e-4, 1e-4)
 
 
 def test_imagenet_weights_are_downloaded_and_checked(digits, base, tmp_path, monkeypatch):
