@@ -217,9 +217,7 @@ def series(
 
     Exit status: 0 none failed, 1 some failed (the last line counts them), 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
-    from cifar_utils.reporting.progress import shown_progress
-    from cifar_utils.reporting.series import run_series, select
-    from cifar_utils.reporting.series_file import read_series
+    from cifar_utils.reporting.series_file import read_series, select
 
     if jobs and scheduler:
         raise InputError("--jobs is for this machine's own workers; leave it or --scheduler out")
@@ -231,6 +229,9 @@ def series(
         afresh = {"other": "stale"}  # a run of other parameters is run afresh, too
         print_table(("run", "status", "why"), [(n, afresh.get(s, s), why) for n, s, why in rows])
         return 0
+    from cifar_utils.reporting.cluster import run_series
+    from cifar_utils.reporting.progress import shown_progress
+
     failed, names = 0, [run.name for run in runs]
     try:
         with interruptible(), shown_progress(new_console(), names) as show:

@@ -1,4 +1,4 @@
-"""Runs on dask.distributed: on workers of this machine, or on those of any scheduler."""
+"""Executes a series by dask.distributed: on workers of this machine, or of any scheduler."""
 
 from __future__ import annotations
 
@@ -94,26 +94,59 @@ class Share(WorkerPlugin):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-@contextmanager
-def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> Iterator[Client]:
-    """A client of the scheduler at an address, or of this machine's own workers.
+def run_series(
+    runs: list[Run],
+    show: Show,
+    *,
+    force: bool = False,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+) -> Iterator[tuple[Run, Status]]:
+    """Execute runs, several at once; yield each run with its status when it ends.
+
+    Finished runs are skipped. A run whose notebook, parameters, code or data have changed since is
+    run afresh. A failed run does not affect the others.
 
     Parameters
     ----------
-    jobs
-        Number of workers; None for one for each GPU or, without GPUs, for every two cores.
-    scheduler
-        The scheduler's address; None for this machine's own workers.
     runs
-        Number of runs in the series. No more jobs than runs share the cores.
-    left
-        Number of runs that are not done yet. No more workers are started.
+        The runs, from :func:`~cifar_utils.reporting.series_file.read_series`.
+    show
+        Receives their events: :func:`~cifar_utils.reporting.progress.shown_progress`.
+    force
+        Whether to run all of them afresh.
+    jobs
+        Number of runs at once; None for one for each GPU, or for every two cores.
+    scheduler
+        The address of a dask scheduler, whose workers then execute the runs. All of its workers
+        must be able to write to the runs' folders.
 
     Raises
     ------
     InputError
         Where the scheduler can't be reached.
 
+    """
+    afresh: dict[Run, bool] = {}
+    for run in runs:
+        status = run.status()
+        if status.word == "refused":
+            status = Status("failed", status.why)
+        elif force or status.word not in ("done", "running"):
+            afresh[run] = force or status.word in ("stale", "other")
+            continue
+        show(run.name, {"event": "end", "status": status.word})
+        yield run, status
+    if afresh:
+        with connected(jobs, scheduler, len(runs), len(afresh)) as client:
+            yield from _execute_all(client, afresh, show)
+
+
+@contextmanager
+def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> Iterator[Client]:
+    """A client of the scheduler at an address, or of this machine's own workers.
+
+    No more jobs than ``runs`` share the cores, and no more workers are started than are ``left``.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is not None:
@@ -149,20 +182,12 @@ def _start_tracker() -> None:
         signal.signal(signal.SIGHUP, handler)
 
 
-def execute_all(
+def _execute_all(
     client: Client, runs: Mapping[Run, bool], show: Show
 ) -> Iterator[tuple[Run, Status]]:
-    """Execute runs on a client's workers; yield each run with its status when it ends.
+    """Execute runs on a client's workers. ``runs`` says of each whether it is run afresh.
 
     A run whose worker is lost goes to another worker, as often as the scheduler allows.
-
-    Parameters
-    ----------
-    runs
-        Maps each run to whether it is run afresh.
-    show
-        Receives their events.
-
     """
     series = f"run-{uuid.uuid4().hex[:12]}"
     client.subscribe_topic(series, lambda message: show(*message[1]))
@@ -170,7 +195,7 @@ def execute_all(
     texts = [run.notebook.read_text("utf-8") for run in runs]
     # One group, given at once: dask then queues runs until a worker is free.
     futures = client.map(
-        execute_on_worker,
+        _execute_on_worker,
         [*runs],
         texts,
         [*runs.values()],
@@ -210,16 +235,10 @@ def _status(future: Future) -> Status:
     return Status("failed", "the scheduler was lost; the same command goes on")
 
 
-def execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Status:
+def _execute_on_worker(run: Run, source: str, afresh: bool, series: str) -> Status:
     """Execute a run; dask calls this. A run that ends by a transient cause is tried once more.
 
-    Parameters
-    ----------
-    source
-        The text of its notebook.
-    series
-        The command's name, under which events are sent.
-
+    ``source`` is the text of its notebook. Events are sent under the name ``series``.
     """
     from cifar_utils.reporting.execute import execute  # takes seconds
 

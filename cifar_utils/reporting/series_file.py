@@ -1,10 +1,11 @@
-"""Reads the file that lists a series' runs; messages name the lines of its mistakes."""
+"""Reads the file that lists a series' runs, and selects some of them."""
 
 import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,29 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
         for row in series.profiles[profile]
         for name, parameters in row.runs()
     ]
+
+
+def select(runs: list[Run], only: Sequence[str], tags: Sequence[str]) -> list[Run]:
+    """The runs whose name fits one of the globs ``only``, if any, and that have one of ``tags``.
+
+    Raises
+    ------
+    InputError
+        Where no run fits. The message lists the names and tags.
+
+    """
+    chosen = [
+        run
+        for run in runs
+        if (not only or any(fnmatchcase(run.name, glob) for glob in only))
+        and (not tags or set(tags) & set(run.tags))
+    ]
+    if not chosen:
+        asked = [f"--only {glob}" for glob in only] + [f"--tag {tag}" for tag in tags]
+        known = sorted({tag for run in runs for tag in run.tags})
+        there = f"runs: {', '.join(run.name for run in runs)}; tags: {', '.join(known) or 'none'}"
+        raise InputError(f"no run fits {' '.join(asked)}; there are {there}")
+    return chosen
 
 
 def _check_name(name: str) -> str:

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from cifar_utils.errors import InputError
 from cifar_utils.reporting.runs import project_folder
-from cifar_utils.reporting.series import select
-from cifar_utils.reporting.series_file import read_series
+from cifar_utils.reporting.series_file import read_series, select
 from cifar_utils.runs.folder import Run
 
 
