@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifar_utils.reporting.results import MARKS, render_results, render_table, with_table
+from cifar_utils.reporting.results import MARKS, render_results, render_table
 from cifar_utils.reporting.runs import find_notebook, list_notebooks, plan_run
 from cifar_utils.reporting.series_file import read_series
 
@@ -23,7 +23,8 @@ def test_results_are_those_of_the_published_records():
 
 
 def test_the_readme_s_table_is_that_of_the_published_records():
-    assert with_table(README, render_table(PUBLISHED, ROOT)) == README, "run make publish"
+    table = render_table(PUBLISHED, ROOT)
+    assert f"{MARKS[0]}\n{table}{MARKS[1]}" in README, "run make publish"
 
 
 def test_each_percentage_in_the_readme_is_one_of_the_results():

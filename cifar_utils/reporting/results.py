@@ -149,26 +149,13 @@ def write_results(root: Path) -> list[Path]:
 
     """
     folder, readme, results = root / "reports/published", root / "README.md", root / "RESULTS.md"
-    text = with_table(readme.read_text("utf-8"), render_table(folder, root))
-    write_atomically(results, render_results(folder, root))
-    write_atomically(readme, text)
-    return [results, readme]
-
-
-def with_table(text: str, table: str) -> str:
-    """Replace the part of a text between the two marks by a table.
-
-    Raises
-    ------
-    InputError
-        Where the text does not have each mark once, in order.
-
-    """
-    before, first, rest = text.partition(MARKS[0])
+    before, first, rest = readme.read_text("utf-8").partition(MARKS[0])
     _, second, after = rest.partition(MARKS[1])
-    if not first or not second:
-        raise InputError(f"README.md has no {MARKS[0]} … {MARKS[1]}; put both where the table goes")
-    return f"{before}{MARKS[0]}\n{table}{MARKS[1]}{after}"
+    if not second:
+        raise InputError(f"{readme} has no {' … '.join(MARKS)}; put both where the table goes")
+    write_atomically(results, render_results(folder, root))
+    write_atomically(readme, f"{before}{first}\n{render_table(folder, root)}{second}{after}")
+    return [results, readme]
 
 
 def _finished(folder: Path) -> list[Configuration]:

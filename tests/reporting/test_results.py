@@ -9,7 +9,6 @@ from cifar_utils.reporting.results import (
     MARKS,
     render_results,
     render_table,
-    with_table,
     write_results,
 )
 
@@ -201,9 +200,11 @@ def test_the_command_writes_both_and_nothing_else_of_the_readme(add, project):
 
 
 @pytest.mark.parametrize("text", ["", MARKS[0], MARKS[1] + MARKS[0]])
-def test_a_readme_without_a_place_for_the_table_is_refused(text):
+def test_a_readme_without_a_place_for_the_table_is_refused(text, project):
+    (project / "README.md").write_text(text)
     with pytest.raises(InputError, match="put both where the table goes"):
-        with_table(text, "")
+        write_results(project)
+    assert not (project / "RESULTS.md").exists()
 
 
 def test_no_run_is_no_table(project, published):
