@@ -1,4 +1,4 @@
-"""Learning curves: of one training, of several trials, or of many runs."""
+"""Learning curves: of one training, or of several trials."""
 
 from __future__ import annotations
 

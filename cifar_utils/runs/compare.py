@@ -7,10 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,10 +26,6 @@ from cifar_utils.runs.leaderboard import (
     spread,
     tabulate,
 )
-from cifar_utils.text import percent
-
-if TYPE_CHECKING:
-    from cifar_utils.plots import CaptionedFigure
 
 FIGURES = [
     *("top1", "top1_low", "top1_high", "top5", "loss", "parameters", "flops"),
@@ -118,12 +112,10 @@ class Comparison:
 
     Attributes
     ----------
-    runs
-        In the order given.
     table
-        A row for each run: the parameters that differ, ``top1`` with ``top1_low`` and ``top1_high``
-        (its 95% interval), ``top5``, ``loss``, ``parameters``, ``flops``, ``train_seconds``,
-        ``total_seconds``. Accuracies are fractions.
+        A row for each run, in the order given: the parameters that differ, ``top1`` with
+        ``top1_low`` and ``top1_high`` (its 95% interval), ``top5``, ``loss``, ``parameters``,
+        ``flops``, ``train_seconds``, ``total_seconds``. Accuracies are fractions.
     tests
         Each later run against the first, if both were tested on the same images.
     notes
@@ -131,7 +123,6 @@ class Comparison:
 
     """
 
-    runs: tuple[Run, ...]
     table: pd.DataFrame
     tests: tuple[PairedTest, ...]
     notes: tuple[str, ...]
@@ -149,19 +140,9 @@ class Comparison:
         many = ["p-values are not corrected for the number of tests"] if len(self.tests) > 1 else []
         return [*map(str, self.tests), *many, *self.notes]
 
-    @cached_property
-    def figure(self) -> CaptionedFigure:
-        """Training and validation accuracy of each run by epoch."""
-        return _plot(self)
-
     def __repr__(self) -> str:
         with pd.option_context("display.width", None, "display.max_columns", None):
             return "\n".join([self.words.to_string(), *self.findings])
-
-    def _repr_html_(self) -> str:
-        findings = "".join(f"<li>{escape(finding)}</li>" for finding in self.findings)
-        html = self.words.to_html() + f"<ul>{findings}</ul>" * bool(findings)
-        return html + self.figure._repr_html_()
 
 
 def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
@@ -199,7 +180,7 @@ def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
             found = paired_test(name, run, names[0], runs[0])
             (notes if isinstance(found, str) else tests).append(found)
     notes += _over_seeds(dict(zip(runs, names, strict=True)))
-    return Comparison(runs, _table(names, runs), tuple(tests), tuple(notes))
+    return Comparison(_table(names, runs), tuple(tests), tuple(notes))
 
 
 def same_images(runs: Iterable[Run]) -> list[list[Run]]:
@@ -295,26 +276,3 @@ def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
                 f"{', '.join(names[run] for run in group.runs)} differ in no parameter but the "
                 f"seed: top-1 {spread(shares)} (mean ± standard deviation in points)"
             )
-
-
-def _plot(comparison: Comparison) -> CaptionedFigure:
-    from cifar_utils.plots import CaptionedFigure, by_epoch, plot_curves
-
-    names = dict(zip(comparison.runs, comparison.table.index, strict=True))
-    columns = {"accuracy": "training accuracy", "val_accuracy": "validation accuracy"}
-    rows = [row for run in comparison.runs for row in run.record.history]
-    there = {key: name for key, name in columns.items() if any(row.get(key) for row in rows)}
-    curves, told = [], []
-    for group in configurations(comparison.runs):
-        label = names[group.runs[0]] + (f" … ({n} seeds)" if (n := len(group.runs)) > 1 else "")
-        for run in group.runs:
-            table = by_epoch(run.record.history, there or columns)
-            curves.append((label, table))
-            best = (f"{key} {percent(top)}" for key, top in table.max().dropna().items())
-            told.append(f"{names[run]}: {', '.join(best)}")
-    caption = (
-        "Training accuracy is a mean over the epoch, with augmentation and dropout on; validation "
-        "accuracy is taken after it. Runs that differ in no parameter but the seed share a colour."
-    )
-    figure = plot_curves(curves)
-    return CaptionedFigure(figure, caption, f"Best epoch of each run. {'; '.join(told)}.")
