@@ -45,9 +45,9 @@ def by_epoch(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> p
 
 @matplotlib.rc_context(STYLE)
 def plot_curves(
-    curves: Sequence[tuple[str, pd.DataFrame]],
+    curves: Mapping[str, pd.DataFrame],
     *,
-    reported: Sequence[tuple[str, pd.DataFrame]] = (),
+    reported: tuple[str, pd.DataFrame] | None = None,
     diverged: Collection[str] = (),
     kept: tuple[int, str] | None = None,
     title: str | None = None,
@@ -60,10 +60,9 @@ def plot_curves(
     Parameters
     ----------
     curves
-        Labels and tables of :func:`by_epoch`. A column's name is the label of its panel. Tables
-        with the same label share colour, marker and legend entry.
+        Tables of :func:`by_epoch`, by label. A column's name is the label of its panel.
     reported
-        Tables to draw in grey behind the curves, up to the last epoch of ``curves``.
+        A label and its table, to draw in grey behind the curves, up to their last epoch.
     diverged
         Labels of curves that end with a cross.
     kept
@@ -72,21 +71,21 @@ def plot_curves(
         A title above the legend.
 
     """
-    labels = list(dict.fromkeys(label for label, _ in curves))
-    names = list(dict.fromkeys(name for _, table in curves for name in table))
-    longest = max([table.index.max() for _, table in curves if len(table)], default=1)
+    names = list(dict.fromkeys(name for table in curves.values() for name in table))
+    longest = max([table.index.max() for table in curves.values() if len(table)], default=1)
     heights = [1.3 if name == RATE else 3 for name in names]
     figure = Figure(figsize=(WIDTH, 0.8 + sum(heights)))
     grid = figure.subplots(len(names), sharex=True, height_ratios=heights, squeeze=False)
     panels = dict(zip(names, grid[:, 0], strict=True))
-    for label, table in reported:
+    if reported:
+        label, table = reported
         for name in table.columns.intersection(names):
             shown = table.loc[:longest, name]
             panels[name].plot(shown.index, shown, color=GREY, lw=3, alpha=0.6, label=label)
     palette = sns.color_palette("colorblind")
-    for label, table in curves:
-        turn, place = divmod(labels.index(label), len(palette))
-        look = {"color": palette[place], "ls": DASHES[turn % len(DASHES)], "label": label}
+    for place, (label, table) in enumerate(curves.items()):
+        turn, colour = divmod(place, len(palette))
+        look = {"color": palette[colour], "ls": DASHES[turn % len(DASHES)], "label": label}
         if len(table) <= 40:
             look |= {"marker": MARKERS[place % len(MARKERS)], "ms": 5 if len(table) > 3 else 8}
         for name, values in table.items():
@@ -100,7 +99,7 @@ def plot_curves(
             panel.axvline(kept[0], color="#333333", lw=1.2, ls=":", label=kept[1])
         if "accuracy" in name:
             share_axis(panel.yaxis)
-        values = np.concatenate([table[name] for _, table in curves if name in table])
+        values = np.concatenate([table[name] for table in curves.values() if name in table])
         if name == RATE:
             _scale_rates(panel, values)
         elif "loss" in name:
@@ -150,12 +149,12 @@ def plot_history(
     """
     columns = {"loss": "loss (nats)", "accuracy": "accuracy", "top5": "top-5 accuracy"}
     columns = {key: name for key, name in columns.items() if key in history.epochs[0]}
-    curves = [("training", by_epoch(history.epochs, columns | {"learning_rate": RATE}))]
+    curves = {"training": by_epoch(history.epochs, columns | {"learning_rate": RATE})}
     of_validation = {f"val_{key}": name for key, name in columns.items()}
     validation = by_epoch(history.epochs, of_validation).dropna(how="all", axis="columns")
     kept = f"kept: epoch {history.best_epoch}"
     if len(validation.columns):
-        curves.append(("validation", validation))
+        curves["validation"] = validation
         kept = f"best epoch: {history.best_epoch}"
         if not math.isnan(value := validation["accuracy"].get(history.best_epoch, math.nan)):
             kept += f" ({percent(value)})"
@@ -166,17 +165,17 @@ def plot_history(
     )
     if history.stopped:
         caption += f" Training stopped: {history.stopped}."
-    behind = []
+    behind = None
     if reported is not None:
         source, last = reported.attrs.get("source", "reported"), reported.iloc[-1]
         renamed = reported.set_index("epoch").rename(
             columns=columns | {"top_5_accuracy": "top-5 accuracy"}
         )
-        behind.append((f"{source}, training", renamed))
+        behind = f"{source}, training", renamed
         caption += f" Grey: {source}, whose training loss is {last['loss']:.3f} "
         caption += f"after its {last['epoch']:.0f} epochs."
     figure = plot_curves(curves, reported=behind, kept=(history.best_epoch, kept), title=title)
-    return CaptionedFigure(figure, caption, _history_in_words(history, *dict(curves).values()))
+    return CaptionedFigure(figure, caption, _history_in_words(history, *curves.values()))
 
 
 def _history_in_words(
@@ -211,7 +210,7 @@ def plot_trials(trials: Sequence[Trial], target: float | None = None) -> Caption
     columns = {"loss": "training loss (nats)", "val_accuracy": "validation accuracy"}
     diverged = [trial.name for trial in trials if trial.diverged]
     figure = plot_curves(
-        [(trial.name, by_epoch(trial.history.epochs, columns)) for trial in trials],
+        {trial.name: by_epoch(trial.history.epochs, columns) for trial in trials},
         diverged=diverged,
     )
     caption = (

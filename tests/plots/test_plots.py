@@ -268,17 +268,6 @@ def test_trials_are_told_apart_and_the_alternative_text_says_how_each_went():
     assert "cross" not in plot_trials(trials[:1]).caption
 
 
-def test_tables_of_one_label_share_their_look_and_their_entry_of_the_legend():
-    rows = history_of(3).epochs
-    table = by_epoch(rows, {"val_accuracy": "validation accuracy"})
-    figure = plot_curves([("seeds", table), ("other", table), ("seeds", table - 0.1)])
-    (panel,) = figure.axes
-    one, other, same = panel.lines
-    assert one.get_color() == same.get_color() != other.get_color()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["seeds", "other"]
-    assert panel.get_ylabel() == "validation accuracy"
-
-
 def test_a_loss_far_above_all_others_is_cut_off_and_that_is_said():
     history = history_of(20)
     assert not any("cut off" in text for text in labels_of(plot_history(history)))
@@ -291,7 +280,7 @@ def test_a_loss_far_above_all_others_is_cut_off_and_that_is_said():
 def test_a_legend_of_long_names_stays_within_the_figure():
     table = by_epoch(history_of(3).epochs, {"loss": "loss"})
     names = [f"{'a-name-without-a-space' * 4}-{number} or with $" for number in range(30)]
-    figure = plot_curves([(name, table) for name in names])
+    figure = plot_curves(dict.fromkeys(names, table))
     CaptionedFigure(figure, "", "").png()
     legend, bounds = figure.legends[0].get_window_extent(), figure.bbox
     assert (legend.x0, legend.y0) >= (bounds.x0, bounds.y0)
