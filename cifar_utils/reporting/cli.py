@@ -292,15 +292,16 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> N
       cifar-reports leaderboard reports/quick --dataset digits
       cifar-reports leaderboard --csv runs.csv
     """  # noqa: D301
-    from cifar_utils.runs.leaderboard import in_words
-    from cifar_utils.runs.leaderboard import leaderboard as read_leaderboard
+    from cifar_utils.runs.folder import find_runs
+    from cifar_utils.runs.leaderboard import in_words, tabulate
 
     folder = folder or project_folder() / "reports" / "published"
-    board = read_leaderboard(folder)
-    if board.empty:
+    runs = [run for run in find_runs(folder) if run.record]
+    if not runs:
         raise InputError(
             f"no finished run below {short_path(folder)}; make some: cifar-reports series"
         )
+    board = tabulate(runs)
     if dataset is not None:
         board = board[board["dataset"] == known_name("dataset", dataset, set(board["dataset"]))]
     if csv:

@@ -16,10 +16,8 @@ from scipy.stats import binomtest
 
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
-from cifar_utils.files import PREDICTED, PREDICTIONS
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.leaderboard import (
-    ABSENT,
     configurations,
     in_words,
     settings,
@@ -169,16 +167,12 @@ def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
     names = [run.name for run in runs]
     if len(set(names)) < len(names):  # of the same name in different folders
         names = [str(run.folder) for run in runs]
-    tests, notes, kept = [], [], (PREDICTED, PREDICTIONS)
-    untested = [run for run in runs if not any((run.folder / name).exists() for name in kept)]
-    if untested:
-        them, have = ("it", "it has") if len(untested) == 1 else ("them", "they have")
-        folders = ", ".join(str(run.folder) for run in untested)
-        notes.append(f"no paired test with {folders}: {have} no predicted.npz; run {them} again")
+    tests, notes = [], []
     for name, run in zip(names[1:], runs[1:], strict=True):
-        if run not in untested and runs[0] not in untested:
-            found = paired_test(name, run, names[0], runs[0])
-            (notes if isinstance(found, str) else tests).append(found)
+        try:
+            tests.append(paired_test(name, run, names[0], runs[0]))
+        except InputError as error:
+            notes.append(f"no paired test of {name} against {names[0]}: {error}")
     notes += _over_seeds(dict(zip(runs, names, strict=True)))
     return Comparison(_table(names, runs), tuple(tests), tuple(notes))
 
@@ -238,30 +232,18 @@ def _made_by(run: Run) -> dict[str, Any]:
 
 
 def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
-    by_run = [_made_by(run) for run in runs]
-    given = {
-        name: [each.get(name, ABSENT) for each in by_run]
-        for name in dict.fromkeys(name for each in by_run for name in each)
-    }
     index = pd.Index(names, name="run")
-    differing = {
-        name: pd.Series(values, index, object)
-        for name, values in given.items()
-        if any(value != values[0] for value in values)
-    }
-    figures = tabulate(runs).set_index(index)
-    losses = [run.record.scores.get("test", {}).get("loss") for run in runs]
-    figures["loss"] = pd.Series(losses, index, float)
-    return pd.concat([pd.DataFrame(differing, index), figures[FIGURES]], axis=1)
+    given = pd.DataFrame([_made_by(run) for run in runs], index, dtype=object)
+    differing = given.loc[:, given.map(repr).nunique() > 1]
+    return pd.concat([differing, tabulate(runs).set_index(index)[FIGURES]], axis=1)
 
 
-def paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest | str:
-    """The test of two runs, or why there is none."""
+def paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest:
+    """The test of two runs; an InputError if they were not tested on the same images."""
     (data, labels), (other_data, other_labels) = _tested_on(run), _tested_on(other)
     if (data, labels) != (other_data, other_labels):
         n, m = len(run.predicted.labels), len(other.predicted.labels)
-        told = f"{n:,} of {data}, {m:,} of {other_data}"
-        return f"no paired test of {name} against {against}: their test images differ ({told})"
+        raise InputError(f"their test images differ ({n:,} of {data}, {m:,} of {other_data})")
     right, others = (each.predicted.right for each in (run, other))
     counts = (right & others, right & ~others, ~right & others, ~right & ~others)
     return PairedTest(name, against, *(int(count.sum()) for count in counts))

@@ -20,20 +20,13 @@ from scipy.stats import t
 
 from cifar_utils.errors import InputError
 from cifar_utils.runs.answer import answer, classified, reported_sentence
-from cifar_utils.runs.folder import Run, find_runs
+from cifar_utils.runs.folder import Run
 from cifar_utils.runs.record import UNKNOWN, RunRecord
 from cifar_utils.runs.reported import best_reported
 from cifar_utils.text import compact, duration, interval, percent
 
-CONDITIONS = ("processor", "precision", "commit")  # of training
-TEXT = ("run", "notebook", "dataset", "architecture", *CONDITIONS, "date", "reported_by")
-SHARES = ("top1", "top1_low", "top1_high", "top5", "reported")
-COUNTS = ("parameters", "flops", "epochs", "train_images", "seed")
-COLUMNS = [
-    *("run", "notebook", "dataset", "architecture", *SHARES, "reported_by"),
-    *("parameters", "flops", "epochs", "train_images", "train_seconds", "total_seconds"),
-    *(*CONDITIONS, "date", "seed"),
-]
+SHARES = ["top1", "top1_low", "top1_high", "top5", "reported"]
+COUNTS = ["parameters", "flops", "epochs", "train_images", "seed"]
 ABSENT = "–"
 SEEDS = {"seed", "output"}  # parameters that may differ between runs of one configuration
 ASIDE = {"first", "last", "platform", "python"}  # facts of a stretch that change no result
@@ -66,7 +59,7 @@ class Configuration:
     runs
         The runs in the order of their seeds.
     board
-        Their rows of the :func:`leaderboard`.
+        Their rows of :func:`tabulate`.
 
     """
 
@@ -177,27 +170,20 @@ def spread(shares: Sequence[float]) -> str:
     return f"{percent(mean(shares), 2)} ± {100 * stdev(shares):.2f}, n = {len(shares)}"
 
 
-def leaderboard(folder: Path | str) -> pd.DataFrame:
-    """The finished runs below a folder, a row each, the best first within a dataset.
+def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
+    """One or more finished runs, a row each, in their order.
 
     Columns: ``run``, ``notebook``, ``dataset``, ``architecture``, ``top1`` with ``top1_low`` and
-    ``top1_high`` (its 95% interval), ``top5``, ``reported`` (the top-1 reported of that
+    ``top1_high`` (its 95% interval), ``top5``, ``loss``, ``reported`` (the top-1 reported of that
     architecture and dataset), ``reported_by`` (its author and images), ``parameters``, ``flops``
     (an image, forward), ``epochs``, ``train_images``, ``train_seconds``, ``total_seconds``,
     ``processor``, ``precision`` and ``commit`` (of training; "unknown" without a record of it),
     ``date``, ``seed``. Accuracies are fractions. Missing values are NaN.
     """
-    return tabulate([run for run in find_runs(Path(folder)) if run.record])
-
-
-def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
-    """The rows of :func:`leaderboard` for these finished runs, in their order."""
-    board = pd.DataFrame([_row(run) for run in runs], columns=COLUMNS)
-    for column in board.columns.difference(TEXT):
-        numbers = pd.to_numeric(board[column], errors="coerce")
-        board[column] = (
-            numbers.round().astype("Int64") if column in COUNTS else numbers.astype(float)
-        )
+    board = pd.DataFrame([_row(run) for run in runs])
+    for column in [*SHARES, *COUNTS, "loss", "train_seconds", "total_seconds"]:
+        board[column] = pd.to_numeric(board[column], errors="coerce").astype(float)
+    board[COUNTS] = board[COUNTS].round().astype("Int64")
     return board
 
 
@@ -312,6 +298,7 @@ def _row(run: Run) -> dict[str, Any]:
         "top1_low": low,
         "top1_high": high,
         "top5": test.get("top5"),
+        "loss": test.get("loss"),
         "reported": reported,
         "reported_by": reported_by,
         "parameters": parameters,

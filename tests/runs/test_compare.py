@@ -55,7 +55,8 @@ def test_the_table_holds_what_differs_and_what_came_of_it(make):
         "train_seconds", "total_seconds",
     ]  # fmt: skip
     assert table["schedule"].tolist() == ["step", "cosine"]
-    assert table["l2"].tolist() == ["–", 0.1]
+    assert pd.isna(table["l2"]["one"])
+    assert comparison.words["l2"].tolist() == ["–", "0.1"]
     assert table["top1"].tolist() == [0.75, 0.8]
     low, high = load_run(one).scores.top1_interval
     assert table.loc["one", ["top1_low", "top1_high"]].tolist() == [low, high]
@@ -121,8 +122,8 @@ def test_intervals_hold_the_difference_and_turn_with_the_runs(counts):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"right": None}, r"no paired test with .*two: it has no predicted.npz; run it again"),
-        ({"dataset": "cifar10"}, r"images differ \(200 of cifar10, 200 of digits\)"),
+        ({"right": None}, r"no paired test of two against one: run .*two has no predictions.npz"),
+        ({"dataset": "cifar10"}, r"images differ \(200 of cifar10, 200 of digits\)$"),
         ({"labels": LABELS[:100], "right": range(50)}, r"differ \(100 of digits, 200 of digits\)"),
         ({"labels": LABELS[::-1]}, r"no paired test of two against one: their test images differ"),
     ],
