@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,10 @@ class Comparison:
     def __repr__(self) -> str:
         with pd.option_context("display.width", None, "display.max_columns", None):
             return "\n".join([self.words.to_string(), *self.findings])
+
+    def _repr_html_(self) -> str:
+        findings = "".join(f"<li>{escape(finding)}</li>" for finding in self.findings)
+        return self.words.to_html() + f"<ul>{findings}</ul>" * bool(findings)
 
 
 def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:

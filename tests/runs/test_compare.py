@@ -145,11 +145,15 @@ def test_seeds_are_averaged_where_nothing_else_differs(make):
     assert note.startswith(told)
 
 
-def test_a_comparison_is_shown_as_text(make):
-    text = repr(compare_runs([make("one", note="here"), make("two", range(170), note="")]))
+def test_a_comparison_is_shown_as_text_and_as_html(make):
+    comparison = compare_runs([make("one", note="<script>"), make("two", range(170), note="")])
+    text = repr(comparison)
     assert "one" in text.splitlines()[2]
     assert "85.0%  79.4 to 89.3%" in text
     assert "McNemar" in text.splitlines()[-1]
+    html = comparison._repr_html_()
+    assert "<script>" not in html
+    assert html.count("<table") == html.count("<ul>") == 1
 
 
 def test_what_else_made_them_is_among_what_differs(make):
