@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +19,7 @@ from sklearn.metrics import confusion_matrix
 
 from cifar_utils.data.dataset import Split
 from cifar_utils.errors import InputError, check_bounds
-from cifar_utils.files import PREDICTED, PREDICTIONS, write_atomically
+from cifar_utils.files import PREDICTED, PREDICTIONS, written_atomically
 from cifar_utils.text import interval, percent
 
 if TYPE_CHECKING:
@@ -131,11 +128,6 @@ class Scores:
         """95% interval of :meth:`top_k`."""
         return wilson_interval(self.hits(k), self.n)
 
-    @property
-    def top1_interval(self) -> tuple[float, float]:
-        """95% interval of :attr:`top1`."""
-        return self.top_k_interval(1)
-
     @cached_property
     def confusion(self) -> np.ndarray:
         """Counts of images ``(K, K)``: rows are true classes, columns are predicted classes."""
@@ -184,18 +176,13 @@ class Scores:
             "n": self.n,
             "loss": self.loss,
             "top1": self.top1,
-            "top1_interval": list(self.top1_interval),
+            "top1_interval": list(self.top_k_interval(1)),
             "top5": self.top_k(5),  # of 5 classes or fewer it is 1 and means nothing
             "top5_interval": list(self.top_k_interval(5)),
             "top_k": [self.top_k(k) for k in range(1, min(10, len(self.class_names)) + 1)],
             "calibration_error": self.calibration_error,
             "per_class": self.per_class,
         }
-
-    @property
-    def predicted(self) -> Predicted:
-        """The most probable class of each image, as a published run keeps it."""
-        return Predicted(self.labels, self.predictions, self.probabilities.max(axis=1))
 
     def write(self, folder: Path | str) -> Path:
         """Write ``predictions.npz`` and ``predicted.npz`` into a folder; return the first's path.
@@ -211,18 +198,18 @@ class Scores:
 
         """
         path = Path(folder) / PREDICTIONS
-        _write_arrays(
-            path,
-            labels=self.labels,
-            probabilities=self.probabilities,
-            class_names=np.array(self.class_names, str),
-        )
-        _write_arrays(
-            path.with_name(PREDICTED),
-            labels=self.labels.astype(np.uint16),
-            classes=self.predictions.astype(np.uint16),
-            probabilities=self.probabilities.max(axis=1).astype(np.float16),
-        )
+        names = np.array(self.class_names, str)
+        with written_atomically(path) as file:
+            np.savez_compressed(
+                file, labels=self.labels, probabilities=self.probabilities, class_names=names
+            )
+        with written_atomically(path.with_name(PREDICTED)) as file:
+            np.savez_compressed(
+                file,
+                labels=self.labels.astype(np.uint16),
+                classes=self.predictions.astype(np.uint16),
+                probabilities=self.probabilities.max(axis=1).astype(np.float16),
+            )
         return path
 
     def __repr__(self) -> str:
@@ -235,12 +222,6 @@ class Scores:
 
     def _repr_html_(self) -> str:
         return f'<p class="scores">{escape(repr(self))}</p>'
-
-
-def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    write_atomically(path, file.getvalue())
 
 
 def read_scores(path: Path | str) -> Scores:
@@ -268,9 +249,7 @@ def _arrays(path: Path | str) -> Iterator[Mapping[str, np.ndarray]]:
     try:
         with np.load(path) as kept:
             yield kept
-    except (
-        OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error
-    ) as error:  # fmt: skip
+    except Exception as error:  # a damaged file may raise nearly anything
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(
             f"predictions {path} can't be read ({reason}); run its notebook again"

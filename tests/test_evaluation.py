@@ -89,7 +89,7 @@ def test_dict_holds_plain_fractions():
         "per_class", "top_k",
     }  # fmt: skip
     assert all(type(kept[key]) is float for key in ("loss", "top1", "top5"))
-    assert kept["top1_interval"] == list(BY_HAND.top1_interval)
+    assert kept["top1_interval"] == list(BY_HAND.top_k_interval(1))
     assert kept["top_k"] == [BY_HAND.top_k(k) for k in (1, 2, 3)]
 
 

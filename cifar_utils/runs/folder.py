@@ -166,18 +166,14 @@ class Run:
         """Its scores on the test images, exactly; raises InputError without predictions."""
         from cifar_utils.evaluation import read_scores
 
-        path = self.folder / PREDICTIONS
-        if not path.exists():
-            raise InputError(f"run {self.folder} has no {path.name}; {self._way_out}")
-        return read_scores(path)
+        return read_scores(self.folder / PREDICTIONS)
 
     @cached_property
     def predicted(self) -> Predicted:
-        """Its predicted class of each test image, which published runs keep, too."""
+        """Its predicted class of each test image; raises InputError without ``predicted.npz``."""
         from cifar_utils.evaluation import read_predicted
 
-        path = self.folder / PREDICTED
-        return read_predicted(path) if path.exists() else self.scores.predicted
+        return read_predicted(self.folder / PREDICTED)
 
     @cached_property
     def model(self) -> keras.Model:

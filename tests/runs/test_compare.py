@@ -58,7 +58,7 @@ def test_the_table_holds_what_differs_and_what_came_of_it(make):
     assert pd.isna(table["l2"]["one"])
     assert comparison.words["l2"].tolist() == ["–", "0.1"]
     assert table["top1"].tolist() == [0.75, 0.8]
-    low, high = load_run(one).scores.top1_interval
+    low, high = load_run(one).scores.top_k_interval(1)
     assert table.loc["one", ["top1_low", "top1_high"]].tolist() == [low, high]
     words = comparison.words.loc["two"]
     assert words["top-1"] == "80.0%"
@@ -122,7 +122,7 @@ def test_intervals_hold_the_difference_and_turn_with_the_runs(counts):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"right": None}, r"no paired test of two against one: run .*two has no predictions.npz"),
+        ({"right": None}, r"no paired test of two against one: .*predicted.npz can't be read"),
         ({"dataset": "cifar10"}, r"images differ \(200 of cifar10, 200 of digits\)$"),
         ({"labels": LABELS[:100], "right": range(50)}, r"differ \(100 of digits, 200 of digits\)"),
         ({"labels": LABELS[::-1]}, r"no paired test of two against one: their test images differ"),

@@ -285,7 +285,7 @@ def test_a_run_s_html_is_escaped(folder, make_record):
 
 def test_what_is_not_there_is_one_line_with_the_way_to_it(folder):
     run = load_run(folder)
-    with pytest.raises(InputError, match=r"no predictions\.npz; run 01_tiny again") as scores:
+    with pytest.raises(InputError, match=r"predictions\.npz can't be read") as scores:
         _ = run.scores
     with pytest.raises(InputError, match=r"no model\.keras \(published runs") as model:
         _ = run.model
