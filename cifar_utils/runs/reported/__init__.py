@@ -8,7 +8,6 @@ scored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,23 +33,10 @@ def introduction(report: str) -> str:
     return f"Report {report} {_table()['reports'][report]}"
 
 
-def _family(architecture: str) -> str:
-    """The name by which a network is found: ``"resnet18"`` for ``"resnet18(dropout=0.5)"``."""
-    return architecture.partition("(")[0].strip()
-
-
-def _experiments(
-    architectures: str | Sequence[str] | None = None, dataset: str | None = None
-) -> list[dict[str, Any]]:
-    """The table's entries of some architectures; of all if none is named."""
-    if isinstance(architectures, str):
-        architectures = [_family(architectures)]
-    return [
-        row
-        for row in _table()["results"]
-        if (architectures is None or row["architecture"] in architectures)
-        and dataset in (None, row["dataset"])
-    ]
+def _experiments(architecture: str, dataset: str) -> list[dict[str, Any]]:
+    """The table's entries of an architecture, whatever its options."""
+    name, rows = architecture.partition("(")[0], _table()["results"]
+    return [row for row in rows if (row["architecture"], row["dataset"]) == (name, dataset)]
 
 
 def reporter(row: dict[str, Any]) -> str:
@@ -58,9 +44,7 @@ def reporter(row: dict[str, Any]) -> str:
     return f"report {row['report']}" if len(row["report"]) == 1 else row["report"]
 
 
-def reported_results(
-    architecture: str | None = None, dataset: str | None = None
-) -> list[dict[str, Any]]:
+def reported_results(architecture: str, dataset: str) -> list[dict[str, Any]]:
     """The figures reported of exactly this architecture: a row for each experiment and split.
 
     Accuracies are fractions, and losses are in nats. A row has no key for a missing figure.
@@ -123,12 +107,14 @@ def compare_with_reported(record: RunRecord) -> pd.DataFrame:
     purpose follow. If nothing was reported of the architecture on the dataset, the first row says
     so, and figures of other networks on the dataset's test images follow.
     """
-    name, dataset = _family(record.model["architecture"]), record.dataset["name"]
-    found = _experiments([name, *_table()["beside"].get(name, [])], dataset)
+    name, dataset = record.model["architecture"].partition("(")[0], record.dataset["name"]
+    here = [row for row in _table()["results"] if row["dataset"] == dataset]
+    names = [name, *_table()["beside"].get(name, [])]
+    found = [row for row in here if row["architecture"] in names]
     rows = {}
     if not found:
         rows[f"none reported for {name} on {dataset}"] = _cells({})
-        found = [row for row in _experiments(dataset=dataset) if "test" in row["figures"]]
+        found = [row for row in here if "test" in row["figures"]]
     for experiment in found:
         splits = experiment["figures"]
         split = next(s for s in ("test", "validation", "unclear", "train") if s in splits)
