@@ -9,25 +9,22 @@ from matplotlib.figure import Figure
 from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import keras
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.errors import InputError
-from cifar_utils.models import AUGMENTATIONS
 from cifar_utils.plots import STYLE, WIDTH, CaptionedFigure
 from cifar_utils.text import percent
 
+DRAWS = 5  # epochs
 BATCH = 32  # images: the first is shown, the others may be mixed with it
 
 
 @matplotlib.rc_context(STYLE)
-def plot_augmentations(
-    dataset: Dataset, *names: str, seed: int = 0, draws: int = 5
-) -> CaptionedFigure:
+def plot_augmentations(dataset: Dataset, *names: str, seed: int = 0) -> CaptionedFigure:
     """One training image as each augmentation changes it in the first epochs: a row each.
 
     Parameters
     ----------
     names
         The augmentations of each row, as for :func:`~cifar_utils.models.build_model`:
-        ``"crop(4), flip"``. By default every augmentation has a row.
+        ``"crop(4), flip"``.
     seed
         Draws the image and its changes.
 
@@ -37,14 +34,11 @@ def plot_augmentations(
         Where an augmentation is unknown or doesn't work on these images.
 
     """
-    if draws < 1:
-        raise InputError(f"draws is {draws!r}; it must be >= 1")
-    names = names or tuple(AUGMENTATIONS)
     chosen = np.random.default_rng(seed).permutation(len(dataset.train.labels))[:BATCH]
     images, labels = (part[chosen] for part in dataset.train)
     shares = np.eye(len(dataset.class_names), dtype=np.float32)[labels]
     figure = Figure(figsize=(WIDTH, 0.4 + 1.1 * len(names)))
-    grid = figure.subplots(len(names), draws + 1, squeeze=False)
+    grid = figure.subplots(len(names), DRAWS + 1, squeeze=False)
     for panel in grid.flat:
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
@@ -64,10 +58,10 @@ def plot_augmentations(
     kind = dataset.class_names[labels[0]].replace("_", " ")
     caption = (
         f"{dataset.name}: a training image, and what the network is shown instead in "
-        f"{'an epoch' if draws == 1 else f'{draws} epochs'}, by augmentation (seed {seed})."
+        f"{DRAWS} epochs, by augmentation (seed {seed})."
     )
     alt = (
-        f"A training image of class {kind}, {draws} times changed by each of {len(names)} "
+        f"A training image of class {kind}, {DRAWS} times changed by each of {len(names)} "
         f"augmentations: {'; '.join(names).replace('_', ' ')}."
     )
     if mixed:

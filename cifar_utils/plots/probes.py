@@ -11,7 +11,6 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from cifar_utils.errors import InputError
 from cifar_utils.plots.figure import (
     BLUE,
     GREY,
@@ -67,10 +66,6 @@ def plot_gradient_norms(
     Each table is a result of :func:`~cifar_utils.training.gradient_norms`, at the time ``when``. A
     norm of zero has no place on the logarithmic axis, so its point is missing.
     """
-    if not networks or any(table.empty for table in networks.values()):
-        raise InputError(
-            f"no gradients to draw in {[*networks]}; give tables of gradient_norms by name"
-        )
     figure = Figure(figsize=(WIDTH, 4.5))
     axes = figure.add_subplot()
     told, zeros = [], 0

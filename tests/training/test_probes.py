@@ -150,10 +150,3 @@ def test_networks_are_compared_by_their_gradients():
     assert "1 of the gradients are zero" in figure.caption
     assert "in a step before any training" in figure.caption
     assert "in a step after training" in plot_gradient_norms(tables, "after training").caption
-
-
-@pytest.mark.parametrize("networks", [{}, {"deep": pd.DataFrame({"norm": []})}])
-def test_no_gradients_are_not_drawn(networks):
-    with pytest.raises(InputError, match="no gradients to draw") as error:
-        plot_gradient_norms(networks)
-    assert "\n" not in str(error.value)
