@@ -90,10 +90,11 @@ def vgg19(
     residual: bool = False,
     width: PositiveFloat = 1.0,
 ):
-    """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for 32×32 images; 20,576,842 parameters.
+    """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for images up to 32×32.
 
-    It has all sixteen convolutions. Five poolings leave one place, so the two hidden dense layers
-    are smaller than the paper's 4,096 units. Report C trains a similar network.
+    It has all sixteen convolutions, and 20,576,842 parameters for 10 classes. Five poolings leave
+    one place, so the two hidden dense layers are smaller than the paper's 4,096 units. Report C
+    trains a similar network.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ def vgg19(
             # A hundredth of the variance nearly keeps the scale over eleven additions.
             y = conv_bn_relu(x, round(width * filters), batch_norm, 0.02 if adds else 2.0)
             x = layers.Add()([x, y]) if adds else y
-        x = layers.MaxPooling2D(2)(x)
+        x = layers.MaxPooling2D(2, padding="same")(x)  # one place stays one
     x = layers.Flatten()(x)
     for _ in range(2):
         x = layers.Dropout(dropout)(layers.Dense(units, "relu", kernel_initializer="he_normal")(x))

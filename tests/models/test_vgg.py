@@ -94,3 +94,7 @@ def test_vgg19_has_all_its_convolutions_in_every_reading(digits, batch_norm, res
     assert len(layers_of(model, keras.layers.BatchNormalization)) == 16 * batch_norm
     # All inputs are added but those of each stage's first convolution.
     assert len(layers_of(model, keras.layers.Add)) == (16 - 5) * residual
+
+
+def test_vgg19_takes_images_that_shrink_makes_smaller(digits):
+    build_model("vgg19(width=0.05)", digits, augmentation="shrink(9, 1)")
