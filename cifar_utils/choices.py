@@ -86,9 +86,9 @@ REGISTRIES = {
     ),
     "augmentation": Registry(
         {
-            "augmentation.geometry": "affine alternating_flip crop flip rotation shift shrink",
-            "augmentation.colour": "colour_jitter contrast",
-            "augmentation.mixing": "cutmix cutout mixup",
+            "augmentation.geometry": "affine alternating_flip crop flip rotation shrink",
+            "augmentation.colour": "contrast",
+            "augmentation.mixing": "cutout",
         },
         several=True,
     ),

@@ -1,10 +1,9 @@
 """Augmentation: layers that change training images and leave other images alone.
 
-``"crop(4), flip, cutout(8), mixup(0.2)"`` is a list of them. Each image draws a new change in each
-epoch. Only shrink changes all images alike. alternating_flip, mixup and cutmix come first: they
-need the image's number or change labels, so they change the batch before the model sees it. The
-others are layers of the model. Both groups keep the order of the list. So a mixed image is cropped,
-flipped or cut as one image.
+``"crop(4), flip, cutout(8)"`` is a list of them. Each image draws a new change in each epoch. Only
+shrink changes all images alike. alternating_flip comes first: it needs the image's number, so it
+changes the batch before the model sees it. The others are layers of the model, in the order of the
+list.
 """
 
 from cifar_utils.backend import keras  # first, so that Keras is imported without messages

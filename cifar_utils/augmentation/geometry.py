@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from cifar_utils.augmentation.layer import Augmentation, blend, check_smaller
-from cifar_utils.choices import PositiveInt, Rate, Share
+from cifar_utils.choices import PositiveInt, Rate
 
 AXES = {"horizontal": 2, "vertical": 1}  # the axis that each direction mirrors
 
@@ -32,12 +32,10 @@ class RandomFlip(Augmentation):
 class AlternatingFlip(layers.Layer):
     """See :func:`alternating_flip`. It changes batches before the model sees them."""
 
-    mixes_labels = False
-
     def call(self, images):
         return images
 
-    def change(self, images: np.ndarray, labels, index: np.ndarray, seed: int, epoch: int) -> tuple:
+    def change(self, images: np.ndarray, index: np.ndarray, seed: int, epoch: int) -> np.ndarray:
         """Mirror the images of a batch ``(N, H, W, C)`` whose turn it is.
 
         ``index`` holds the images' numbers. ``(seed, index)`` decides whether an image is mirrored
@@ -45,7 +43,7 @@ class AlternatingFlip(layers.Layer):
         """
         first = np.random.PCG64([seed, 1]).random_raw(int(index.max(initial=0)) + 1)
         turn = (first[index] >> np.uint64(63)) % 2 != epoch % 2
-        return np.where(turn[:, None, None, None], images[:, :, ::-1], images), labels
+        return np.where(turn[:, None, None, None], images[:, :, ::-1], images)
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -218,11 +216,6 @@ def affine(
 def rotation(degrees: Annotated[float, "above 0, at most 180"] = 30.0) -> Augmentation:
     """Rotate by up to ``degrees`` either way: :func:`affine` without a shift."""
     return RandomAffine(degrees, 0.0)
-
-
-def shift(fraction: Share = 0.1) -> Augmentation:
-    """Shift by up to ``fraction`` of height and width: :func:`affine` without rotation."""
-    return RandomAffine(0.0, fraction)
 
 
 def shrink(size: PositiveInt = 16, epochs: PositiveInt = 2) -> Augmentation:

@@ -10,10 +10,9 @@ from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import keras
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.plots import STYLE, WIDTH, CaptionedFigure
-from cifar_utils.text import percent
 
 DRAWS = 5  # epochs
-BATCH = 32  # images: the first is shown, the others may be mixed with it
+BATCH = 32  # images: the first is shown, the others give cutout its colour
 
 
 @matplotlib.rc_context(STYLE)
@@ -36,24 +35,19 @@ def plot_augmentations(dataset: Dataset, *names: str, seed: int = 0) -> Captione
     """
     chosen = np.random.default_rng(seed).permutation(len(dataset.train.labels))[:BATCH]
     images, labels = (part[chosen] for part in dataset.train)
-    shares = np.eye(len(dataset.class_names), dtype=np.float32)[labels]
     figure = Figure(figsize=(WIDTH, 0.4 + 1.1 * len(names)))
     grid = figure.subplots(len(names), DRAWS + 1, squeeze=False)
     for panel in grid.flat:
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
     grid[0, 0].set_title("original", size=11)
-    mixed = []
     for row, text in zip(grid, names, strict=True):
         row[0].imshow(images[0])
         words = textwrap.fill(text.replace("_", " "), 16)
         row[0].set_ylabel(words, rotation=0, ha="right", va="center")
         for epoch, panel in enumerate(row[1:]):
-            changed, mixture = augmented(text, images, shares, seed, epoch)
+            changed = augmented(text, images, seed, epoch)
             panel.imshow(np.clip(changed[0].round(), 0, 255).astype(np.uint8))
-            if mixture[0].max() < 1:
-                mixed.append(_in_words(mixture[0], dataset.class_names))
-                panel.set_xlabel(mixed[-1].replace(", ", "\n"), size=8)
             grid[0, epoch + 1].set_title(f"epoch {epoch + 1}", size=11)
     kind = dataset.class_names[labels[0]].replace("_", " ")
     caption = (
@@ -64,16 +58,11 @@ def plot_augmentations(dataset: Dataset, *names: str, seed: int = 0) -> Captione
         f"A training image of class {kind}, {DRAWS} times changed by each of {len(names)} "
         f"augmentations: {'; '.join(names).replace('_', ' ')}."
     )
-    if mixed:
-        caption += " Below an image that was mixed with another stands what its label became."
-        alt += f" Mixed labels: {'; '.join(mixed)}."
     return CaptionedFigure(figure, caption, alt)
 
 
-def augmented(
-    text: str, images: np.ndarray, labels: np.ndarray, seed: int = 0, epoch: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """A batch, uint8 ``(N, H, W, 3)`` and shares of classes ``(N, K)``, as augmented in an epoch.
+def augmented(text: str, images: np.ndarray, seed: int = 0, epoch: int = 0) -> np.ndarray:
+    """A batch, uint8 ``(N, H, W, 3)``, as augmented in an epoch.
 
     As in training, changes of the batch come first, then the layers of the model.
     """
@@ -81,7 +70,7 @@ def augmented(
     within = [layer for layer in layers if not hasattr(layer, "change")]
     for layer in layers:
         if layer not in within:
-            images, labels = layer.change(images, labels, np.arange(len(images)), seed, epoch)
+            images = layer.change(images, np.arange(len(images)), seed, epoch)
     seeds = np.random.SeedSequence([seed, epoch]).generate_state(max(len(within), 1)) >> 1
     images = images.astype(np.float32)
     for layer, own in zip(within, seeds, strict=False):
@@ -91,10 +80,4 @@ def augmented(
             layer.begin_epoch(epoch)
         # Unlike in training, this is not compiled: for so few images that would take longer.
         images = keras.ops.convert_to_numpy(layer.transform(images, *layer.draw(len(images))))
-    return images, labels
-
-
-def _in_words(shares: np.ndarray, class_names: tuple[str, ...]) -> str:
-    """A mixed label, ``"cat 62%, dog 38%"``."""
-    order = np.argsort(-shares, kind="stable")[: np.count_nonzero(shares)]
-    return ", ".join(f"{class_names[k].replace('_', ' ')} {percent(shares[k], 0)}" for k in order)
+    return images

@@ -1,7 +1,5 @@
 """Training batches whose order is a function of seed and epoch."""
 
-from collections.abc import Callable, Sequence
-
 import keras
 import numpy as np
 
@@ -9,38 +7,21 @@ from cifar_utils.data.dataset import Split
 from cifar_utils.errors import check_bounds
 
 
-def batches_of(model: keras.Model, split: Split, batch_size: int, seed: int) -> "Batches":
-    """A split as training batches for a model's input, with the model's augmentation."""
-    changing = [layer for layer in model.layers if hasattr(layer, "change")]
-    variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
-    mixed = any(layer.mixes_labels for layer in changing)
-    classes = model.output_shape[-1] if mixed else 0
-    changes = [layer.change for layer in changing]
-    return Batches(split, batch_size, seed, variants, changes, classes)
-
-
 class Batches(keras.utils.PyDataset):
-    """A split in random order. The order of an epoch depends on ``(seed, epoch)`` alone.
+    """A split in random order, as a model takes it.
 
-    With ``variants``, images are ``(N, variants, ...)``, and an epoch draws one variant of each.
-    Each of ``changes`` takes a batch's images, labels and numbers ``(N,)`` in the split, the seed
-    and the epoch. It returns images and labels. With ``classes``, labels are shares of each class
-    ``(N, classes)``, so that changes may mix them.
+    The order of an epoch depends on ``(seed, epoch)`` alone. Images may have one axis more than the
+    model's input: ``(N, variants, ...)``. An epoch then draws one variant of each. The model's
+    layers that have a ``change`` change each batch. It takes the images, their numbers ``(N,)`` in
+    the split, the seed and the epoch.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        batch_size: int,
-        seed: int,
-        variants: int = 0,
-        changes: Sequence[Callable] = (),
-        classes: int = 0,
-    ):
+    def __init__(self, model: keras.Model, split: Split, batch_size: int, seed: int):
         super().__init__()
         check_bounds("batch_size", batch_size, "at least 1")
-        self.split, self.batch_size, self.seed, self.variants = split, batch_size, seed, variants
-        self.changes, self.classes = changes, classes
+        self.split, self.batch_size, self.seed = split, batch_size, seed
+        self.variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
+        self.changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
         self.epoch = 0
 
     @property
@@ -62,8 +43,6 @@ class Batches(keras.utils.PyDataset):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         place = (chosen, self._variant[chosen]) if self.variants else chosen
         images, labels = self.split.images[place], self.split.labels[chosen]
-        if self.classes:
-            labels = np.eye(self.classes, dtype=np.float32)[labels]
         for change in self.changes:
-            images, labels = change(images, labels, chosen, self.seed, self.epoch)
+            images = change(images, chosen, self.seed, self.epoch)
         return images, labels

@@ -17,10 +17,9 @@ from cifar_utils.errors import InputError, check_bounds
 from cifar_utils.events import display_line, write_event
 from cifar_utils.provenance import code_of, describe_environment
 from cifar_utils.text import slug
-from cifar_utils.training.batches import batches_of
+from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch, TrainingDiverged
 from cifar_utils.training.history import History, StoppingRule, best_epoch
-from cifar_utils.training.metrics import accuracy, crossentropy, top5
 from cifar_utils.training.optimizers import make_optimizer
 from cifar_utils.training.schedules import Plateau
 
@@ -57,8 +56,7 @@ def fit(
     ----------
     train
         Its images may have an additional second axis: the variants of an image, of which each epoch
-        draws one. Where the model's augmentation mixes labels, a prediction is correct if it is the
-        class with the largest share of the label.
+        draws one.
     optimizer, learning_rate, weight_decay
         See :func:`~cifar_utils.training.make_optimizer`.
     schedule
@@ -109,7 +107,7 @@ def fit(
         "target_accuracy": target_accuracy, "patience": patience,
         "model and images": _fingerprint(model, train),
     }  # fmt: skip
-    batches = batches_of(model, train, batch_size, seed)
+    batches = Batches(model, train, batch_size, seed)
     scheduled = parse_call("schedule", schedule)
     rate = scheduled(learning_rate, len(batches), epochs)
     plateaus = [rate] if isinstance(rate, Plateau) else []
@@ -118,13 +116,14 @@ def fit(
             f"schedule is {schedule!r}, which goes by the validation loss, and there are no "
             "validation images; hold some out, or choose another schedule"
         )
-    metrics = [accuracy, top5] if model.output_shape[-1] > 5 else [accuracy]
+    metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
+    if model.output_shape[-1] > 5:
+        metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, "top5"))
     rate, precision = rate.peak if plateaus else rate, model.dtype_policy.name
     model.compile(
         make_optimizer(optimizer, rate, weight_decay, batch_size, precision),
-        loss=crossentropy(label_smoothing, batches.classes > 0),
-        # Of bare functions Keras makes variables in the first step, and TensorFlow traces it twice.
-        metrics=[keras.metrics.MeanMetricWrapper(each, each.__name__) for each in metrics],
+        loss=crossentropy(label_smoothing),
+        metrics=metrics,
         # In TensorFlow on a CPU, XLA makes a step slower. JAX needs it.
         jit_compile=keras.backend.backend() == "jax",
     )
@@ -179,6 +178,21 @@ def fit(
         done = history(checkpoint.epochs)
         checkpoint.load(done.best_epoch)
     return done
+
+
+def crossentropy(label_smoothing: float):
+    """The loss of logits ``(N, K)`` for labels ``(N,)``, with smoothed labels where asked for."""
+    if not label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def crossentropy(labels, logits):
+        # Keras smooths one-hot labels alone.
+        labels = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), logits.shape[-1])
+        return keras.losses.categorical_crossentropy(
+            labels, logits, from_logits=True, label_smoothing=label_smoothing
+        )
+
+    return crossentropy
 
 
 def _fingerprint(model: keras.Model, train: Split) -> str:

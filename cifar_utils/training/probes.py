@@ -14,9 +14,8 @@ from keras import ops
 from cifar_utils.data.dataset import Split
 from cifar_utils.errors import InputError, check_bounds
 from cifar_utils.events import progress_bar
-from cifar_utils.training.batches import Batches, batches_of
+from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import SeedEpoch
-from cifar_utils.training.metrics import crossentropy
 from cifar_utils.training.optimizers import make_optimizer
 
 SMOOTHING = 0.9  # weight of the previous mean in the moving average of losses
@@ -127,7 +126,7 @@ def learning_rate_range(
     check_bounds("lowest", lowest, "above 0")
     check_bounds("highest", highest, f"above {lowest}")
     check_bounds("steps", steps, "at least 2")
-    batches = batches_of(model, train, batch_size, seed)
+    batches = Batches(model, train, batch_size, seed)
     whole = len(train.labels) // batch_size  # whole batches only: a smaller one would be noisier
     if not whole:
         raise InputError(
@@ -182,7 +181,7 @@ def gradient_norms(
         Where a gradient is NaN or infinite.
 
     """
-    optimizer, batches = _RecordNorms(), batches_of(model, split, batch_size, seed)
+    optimizer, batches = _RecordNorms(), Batches(model, split, batch_size, seed)
     with _steps(model, optimizer, batches, seed, once=True) as step:
         step(0, 0)
     rows = [
@@ -219,7 +218,7 @@ def _steps(
     probe = keras.Model(model.input, model.output)
     probe.compile(
         optimizer,
-        crossentropy(0.0, batches.classes > 0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=keras.backend.backend() == "jax",
         # TensorFlow would need longer to compile a single step than to run it.
         run_eagerly=once and keras.backend.backend() == "tensorflow",

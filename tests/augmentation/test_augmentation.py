@@ -1,4 +1,3 @@
-import colorsys
 import importlib.util
 import os
 import subprocess
@@ -14,7 +13,7 @@ from cifar_utils.augmentation import AUGMENTATIONS, augmentation_layers
 from cifar_utils.backend import keras
 from cifar_utils.models import build_model
 
-OF_BATCHES = {"alternating_flip", "cutmix", "mixup"}
+OF_BATCHES = {"alternating_flip"}
 OF_EPOCHS = {"shrink"}
 OF_IMAGES = sorted(AUGMENTATIONS.keys() - OF_BATCHES - OF_EPOCHS)
 
@@ -96,8 +95,7 @@ def test_alternating_flips_show_each_image_both_ways_in_two_epochs(seed, epoch, 
     images, index = noise(40), np.array(index)
 
     def mirrored(index, epoch):
-        changed, labels = layer.change(images[index], index % 10, index, seed, epoch)
-        np.testing.assert_array_equal(labels, index % 10)
+        changed = layer.change(images[index], index, seed, epoch)
         turned = (changed == images[index][:, :, ::-1]).all((1, 2, 3))
         np.testing.assert_array_equal(changed[~turned], images[index][~turned])
         return turned
@@ -164,7 +162,12 @@ def test_an_affine_map_is_scipy_s_interpolated_once_and_repeats_the_edge(degrees
 
 @pytest.mark.parametrize(
     ("text", "degrees", "fraction"),
-    [("affine", 30, 0.1), ("affine(5, 0.3)", 5, 0.3), ("rotation(40)", 40, 0), ("shift", 0, 0.1)],
+    [
+        ("affine", 30, 0.1),
+        ("affine(5, 0.3)", 5, 0.3),
+        ("rotation(40)", 40, 0),
+        ("affine(0)", 0, 0.1),
+    ],
 )
 def test_angles_and_shifts_are_drawn_for_each_image_within_their_limits(text, degrees, fraction):
     draws = layer_of(text).draw(2000)
@@ -211,37 +214,6 @@ def test_contrast_keeps_means_and_narrows_what_is_around_them(one, other):
     assert lower - 1e-3 <= factors.min() <= factors.max() <= upper + 1e-3
 
 
-GREY = np.array([0.299, 0.587, 0.114])
-STEPS = {  # torchvision's, of one image, one after the other
-    "brightness": lambda image, factor: image * factor,
-    "contrast": lambda image, factor: (
-        (image - (image @ GREY).mean()) * factor + (image @ GREY).mean()
-    ),
-    "saturation": lambda image, factor: (
-        (image - (image @ GREY)[..., None]) * factor + (image @ GREY)[..., None]
-    ),
-    "hue": lambda image, turn: np.apply_along_axis(turned, 2, image, turn),
-}
-
-
-def turned(pixel, turn):
-    hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
-    return np.array(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value))
-
-
-def test_colours_are_jittered_as_torchvision_s():
-    random = np.random.default_rng(0)
-    images = random.uniform(90, 150, (6, 4, 4, 3)).astype(np.float32)  # so that nothing is clipped
-    values = dict(zip(STEPS, random.uniform(0.7, 1.3, (4, 6)), strict=True))
-    values["hue"] = random.uniform(-0.5, 0.5, 6)
-    draws = [np.float32(values[name])[:, None, None] for name in STEPS]
-    changed = np.asarray(layer_of("colour_jitter").transform(images, *draws))
-    for number, image in enumerate(images.astype(float)):
-        for name, step in STEPS.items():
-            image = step(image, values[name][number])
-        np.testing.assert_allclose(changed[number], image, atol=0.01)
-
-
 @given(st.integers(1, 11))
 @settings(max_examples=11)
 def test_a_hole_is_a_square_of_its_size_cut_off_by_the_edge_alone(size):
@@ -256,70 +228,6 @@ def test_a_hole_is_a_square_of_its_size_cut_off_by_the_edge_alone(size):
             assert len(places) == size or 0 in places or length - 1 in places
         assert hole.sum() == hole.any(0).sum() * hole.any(1).sum() <= size**2
     assert hidden.sum((1, 2)).max() == size**2
-
-
-def even(count, step):
-    """Images each of one number of its own, of a class of its own."""
-    images = np.full((count, 8, 8, 3), 0, np.uint8)
-    images += (step * np.arange(count, dtype=np.uint8))[:, None, None, None]
-    return images, np.eye(count, dtype=np.float32)
-
-
-SEEDED = {"seed": st.integers(0, 2**40), "epoch": st.integers(0, 500)}
-
-
-@given(alpha=st.floats(0.05, 5), count=st.integers(1, 30), **SEEDED)
-@settings(max_examples=30)
-def test_mixed_up_labels_tell_what_the_pixels_are_of(alpha, count, seed, epoch):
-    images, labels = even(count, 8)
-    mixed, shares = layer_of(f"mixup({alpha})").change(
-        images, labels, np.arange(count), seed, epoch
-    )
-    assert (mixed.dtype, shares.dtype) == (np.uint8, np.float32)
-    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-6)
-    assert ((shares > 0).sum(1) <= 2).all()
-    expected = shares @ images[:, 0, 0, 0].astype(float)
-    np.testing.assert_allclose(mixed, np.broadcast_to(
-        expected[:, None, None, None], mixed.shape
-    ), atol=0.51)  # fmt: skip
-    np.testing.assert_array_equal(images, even(count, 8)[0])
-
-
-@given(alpha=st.floats(0.05, 5), count=st.integers(1, 30), **SEEDED)
-@settings(max_examples=30)
-def test_a_cutmix_label_s_shares_are_those_of_the_area(alpha, count, seed, epoch):
-    images, labels = even(count, 8)
-    mixed, shares = layer_of(f"cutmix({alpha}, probability=1)").change(
-        images, labels, np.arange(count), seed, epoch
-    )
-    assert (mixed.dtype, shares.dtype) == (np.uint8, np.float32)
-    area = (mixed[:, :, :, None, 0] == images[:, 0, 0, 0]).mean((1, 2))
-    np.testing.assert_allclose(shares, area, atol=1e-6)
-    assert (mixed == mixed[..., :1]).all()
-    for image, own in zip(mixed[..., 0], images[:, 0, 0, 0], strict=True):
-        other = image != own
-        assert other.sum() == other.any(0).sum() * other.any(1).sum(), "a rectangle"
-
-
-def test_cutmix_changes_a_share_of_the_images():
-    images, labels = even(30, 8)
-    layer, index = layer_of("cutmix(probability=0.5)"), np.arange(30)
-    whole = [
-        (layer.change(images, labels, index, 0, epoch)[1].max(1) == 1).mean() for epoch in range(30)
-    ]
-    assert 0.45 < np.mean(whole) < 0.7
-
-
-@pytest.mark.parametrize("name", ["mixup", "cutmix(probability=1)", "alternating_flip"])
-def test_changes_of_a_batch_follow_from_seed_epoch_and_place_alone(name):
-    images, labels = noise(30), np.eye(30, dtype=np.float32)
-
-    def changed(seed=1, epoch=2, first=0):
-        index = np.arange(first, first + 30)
-        return layer_of(name).change(images, labels, index, seed, epoch)[0].tobytes()
-
-    assert changed() == changed()
-    assert len({changed(), changed(seed=2), changed(epoch=3), changed(first=30)}) == 4
 
 
 @pytest.mark.parametrize(

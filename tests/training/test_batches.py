@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.training.batches import Batches
 
@@ -23,12 +24,13 @@ def split(count, variants=0):
     return Split(images, numbers)
 
 
+MODEL = keras.Sequential([keras.Input((1, 1)), keras.layers.Identity()])
 SIZES = {"count": st.integers(1, 50), "size": st.integers(1, 60)}
 
 
 @given(**SIZES, seed=st.integers(0, 2**40), epoch=st.integers(0, 500))
 def test_an_epoch_is_all_images_once_in_an_order_of_seed_and_epoch(count, size, seed, epoch):
-    batches, later = (Batches(split(count), size, seed) for _ in range(2))
+    batches, later = (Batches(MODEL, split(count), size, seed) for _ in range(2))
     batches.epoch = epoch
     order = drawn(batches)
     assert sorted(order) == list(range(count))
@@ -42,7 +44,7 @@ def test_an_epoch_is_all_images_once_in_an_order_of_seed_and_epoch(count, size, 
 def test_epochs_and_seeds_have_orders_of_their_own():
     orders = set()
     for seed in (0, 1):
-        batches = Batches(split(30), 8, seed)
+        batches = Batches(MODEL, split(30), 8, seed)
         for epoch in (0, 1):
             batches.epoch = epoch
             orders.add(tuple(drawn(batches)))
@@ -51,32 +53,37 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 @given(**SIZES, variants=st.integers(1, 4))
 def test_of_variants_each_image_draws_one_an_epoch(count, size, variants):
-    batches = Batches(split(count, variants), size, 0, variants)
+    batches = Batches(MODEL, split(count, variants), size, 0)
     numbers = drawn(batches)
     assert sorted(numbers % 1000) == list(range(count))
     assert numbers.max() // 1000 < variants
 
 
-def test_changes_come_in_turn_and_may_mix_labels():
-    def double(images, labels, index, seed, epoch):
+class Change(keras.layers.Layer):
+    """Adds the number of an image, times a factor."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, images):
+        return images
+
+    def change(self, images, index, seed, epoch):
         assert (seed, epoch) == (5, 3)
-        np.testing.assert_array_equal(images.ravel(), index)
-        return 2 * images, labels / 2
+        return self.factor * (images + index[:, None, None])
 
-    def add(images, labels, index, seed, epoch):
-        return images + 1, labels + 0.5 / 4
 
-    batches = Batches(split(4), 3, 5, changes=[double, add], classes=4)
+def test_layers_change_batches_in_turn():
+    model = keras.Sequential([keras.Input((1, 1)), Change(2), Change(3)])
+    batches = Batches(model, split(4), 3, 5)
     batches.epoch = 3
     for images, labels in (batches[0], batches[1]):
-        assert labels.dtype == np.float32
-        np.testing.assert_array_equal(labels.argmax(1), (images.ravel() - 1) / 2)
-        np.testing.assert_allclose(labels.sum(1), 1)
-        assert set(np.unique(labels)) == {0.125, 0.625}
+        np.testing.assert_array_equal(images.ravel(), 3 * (2 * (labels + labels) + labels))
 
 
 def test_all_variants_are_drawn_in_time():
-    batches, seen = Batches(split(5, 4), 2, 0, 4), set()
+    batches, seen = Batches(MODEL, split(5, 4), 2, 0), set()
     for batches.epoch in range(40):
         seen |= set(drawn(batches))
     assert len(seen) == 5 * 4

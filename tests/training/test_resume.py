@@ -22,7 +22,7 @@ SETTINGS = {
     "schedule": "plateau(0.5, patience=1, min_delta=0.3, cooldown=2)", "weight_decay": 0.01,
     "seed": 1,
 }  # fmt: skip
-AUGMENTATION = "alternating_flip, mixup, crop(2), flip"
+AUGMENTATION = "alternating_flip, crop(2), flip"
 SCRIPT = """\
 import json, sys
 from cifar_utils.data import load_dataset
