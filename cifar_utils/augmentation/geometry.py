@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from cifar_utils.augmentation.layer import Augmentation, blend, check_smaller
+from cifar_utils.augmentation.layer import Augmentation, check_smaller
 from cifar_utils.choices import PositiveInt, Rate
 
 AXES = {"horizontal": 2, "vertical": 1}  # the axis that each direction mirrors
@@ -93,35 +93,27 @@ class RandomAffine(Augmentation):
         self.degrees, self.shift = degrees, shift
 
     def draw(self, count):
-        angle, shifts = ops.zeros((count, 1, 1)), ops.zeros((2, count, 1, 1))
-        if self.degrees:
-            limit = math.radians(self.degrees)
-            angle = self.uniform(count, 1, 1, low=-limit, high=limit)
-        if self.shift:
-            shifts = self.uniform(2, count, 1, 1, low=-self.shift, high=self.shift)
+        limit = math.radians(self.degrees)
+        angle = self.uniform(count, low=-limit, high=limit)
+        shifts = self.uniform(2, count, low=-self.shift, high=self.shift)
         return angle, shifts[0], shifts[1]
 
     def transform(self, images, angle, down, right):
-        """Rotate by an angle in radians, then shift by shares of height and width, (N, 1, 1) each.
+        """Rotate by an angle in radians, then shift by shares of height and width, ``(N,)`` each.
 
         A positive angle turns anticlockwise.
         """
         height, width = images.shape[1:3]
-        # The source of each pixel, as a distance from the centre.
-        row = ops.arange(height, dtype="float32")[:, None] - (height - 1) / 2 - down * height
-        column = ops.arange(width, dtype="float32") - (width - 1) / 2 - right * width
-        cos, sin = ops.cos(angle), ops.sin(angle)
-        row, column = cos * row + sin * column, cos * column - sin * row
-        # A place outside the image takes the nearest pixel's value.
-        row = ops.clip(row + (height - 1) / 2, 0, height - 1)
-        column = ops.clip(column + (width - 1) / 2, 0, width - 1)
-        top, left = ops.floor(row), ops.floor(column)
-        below, beside = (row - top)[..., None], (column - left)[..., None]
-        top, left = ops.cast(top, "int32"), ops.cast(left, "int32")
-        bottom, far = ops.minimum(top + 1, height - 1), ops.minimum(left + 1, width - 1)
-        upper = blend(_pixels(images, top, left), _pixels(images, top, far), beside)
-        lower = blend(_pixels(images, bottom, left), _pixels(images, bottom, far), beside)
-        return blend(upper, lower, below)
+        y, x = (height - 1) / 2, (width - 1) / 2
+        down, right = y + down * height, x + right * width  # the new place of the centre
+        cos, sin, zero = ops.cos(angle), ops.sin(angle), ops.zeros_like(angle)
+        # The source of a pixel (column, row): two rows of a matrix, and no perspective.
+        column = [cos, -sin, x - cos * right + sin * down]
+        row = [sin, cos, y - cos * down - sin * right]
+        return ops.image.affine_transform(
+            images, ops.stack([*column, *row, zero, zero], axis=-1),
+            fill_mode="nearest", data_format="channels_last",
+        )  # fmt: skip
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -156,15 +148,10 @@ class Shrink(Augmentation):
 
 
 def _pixels(images, rows, columns):
-    """The pixels of each image at ``rows`` and ``columns``, ``(N, h, w, C)``.
-
-    Both are ``(N, h, w)``, or ``(N, h)`` and ``(N, w)``, which are crossed.
-    """
-    if len(rows.shape) == 2:
-        rows, columns = rows[:, :, None], columns[:, None, :]
+    """The pixels of each image where ``rows`` ``(N, H)`` and ``columns`` ``(N, W)`` cross."""
     count, height, width, channels = ops.shape(images)
     first = ops.arange(count)[:, None, None] * (height * width)
-    index = first + rows * width + columns
+    index = first + rows[:, :, None] * width + columns[:, None, :]
     return ops.take(ops.reshape(images, (-1, channels)), index, axis=0)
 
 

@@ -36,11 +36,6 @@ class Augmentation(layers.Layer):
         return keras.random.uniform(shape, low, high, seed=self.seed_generator)
 
 
-def blend(a, b, share):
-    """The mean of ``a`` and ``b`` with weights 1 - ``share`` and ``share``."""
-    return a + share * (b - a)
-
-
 def check_smaller(what: str, pixels: int, shape: tuple, where: str = "") -> None:
     """Raise an InputError unless ``pixels`` fit into images of ``shape`` ``(N, H, W, C)``."""
     side = min(shape[1:3])

@@ -135,9 +135,7 @@ def test_each_image_draws_its_own_change_anew(name):
 
 def moved(images, degrees=0.0, down=0.0, right=0.0):
     """All images rotated by an angle, then shifted by shares of their height and width."""
-    draws = (
-        np.full((len(images), 1, 1), x, np.float32) for x in (np.radians(degrees), down, right)
-    )
+    draws = (np.full(len(images), x, np.float32) for x in (np.radians(degrees), down, right))
     return np.asarray(layer_of("affine").transform(np.float32(images), *draws))
 
 
