@@ -92,7 +92,7 @@ REGISTRIES = {
         },
         several=True,
     ),
-    "optimizer": Registry({"training.optimizers": "sgd adam adamw muon"}, given=3),
+    "optimizer": Registry({"training.optimizers": "sgd adam muon"}, given=3),
     "schedule": Registry(
         {
             "training.schedules": "constant exponential step cosine linear one_cycle triangular "

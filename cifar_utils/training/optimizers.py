@@ -10,16 +10,8 @@ def sgd(learning_rate, weight_decay, batch_size, momentum: Rate = 0.9, nesterov:
 
 
 def adam(learning_rate, weight_decay, batch_size, beta_1: Rate = 0.9, beta_2: Rate = 0.999):
-    """Adam (Kingma and Ba, arXiv:1412.6980), with decoupled weight decay, as in Keras."""
+    """Adam (Kingma and Ba, arXiv:1412.6980), and AdamW (arXiv:1711.05101) where weights decay."""
     return keras.optimizers.Adam(learning_rate, beta_1, beta_2, weight_decay=weight_decay)
-
-
-def adamw(learning_rate, weight_decay, batch_size, beta_1: Rate = 0.9, beta_2: Rate = 0.999):
-    """AdamW (Loshchilov and Hutter, arXiv:1711.05101): Adam that always has a weight decay.
-
-    A ``weight_decay`` of 0 is replaced by 0.01.
-    """
-    return keras.optimizers.AdamW(learning_rate, weight_decay or 0.01, beta_1, beta_2)
 
 
 def muon(
@@ -58,8 +50,7 @@ def make_optimizer(
     weight_decay
         Decoupled: each step subtracts ``learning_rate * weight_decay`` of every kernel, not of
         biases and normalization parameters. In SGD with momentum m, PyTorch's coupled
-        ``weight_decay`` of the same strength is (1 - m) times this one. 0 is no decay, except in
-        ``adamw``, which has its own default.
+        ``weight_decay`` of the same strength is (1 - m) times this one.
     batch_size
         Images in a batch; the gradient is of their mean loss.
     precision
