@@ -7,18 +7,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from cifar_utils.choices import NonNegativeInt, PositiveFloat
+from cifar_utils.choices import PositiveFloat
 
 FILTERS = (64, 256, 256)
 
 
 def airbench(
-    x,
-    classes: int,
-    width: PositiveFloat = 1.0,
-    whitening: bool = True,
-    identity: bool = True,
-    bias_epochs: NonNegativeInt = 3,
+    x, classes: int, width: PositiveFloat = 1.0, whitening: bool = True, identity: bool = True
 ):
     """Patch whitening, then three pairs of convolutions, pooled early; 1,973,944 parameters.
 
@@ -32,16 +27,11 @@ def airbench(
         Whether the first convolution is :class:`PatchWhitening`. If not, it is trained.
     identity
         Whether filters start as :class:`PartialIdentity`. If not, they start at random.
-    bias_epochs
-        Number of epochs in which the bias of the whitening is trained.
 
     """
     random = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # as PyTorch's
     # In float32: whitening also amplifies the rounding errors of bfloat16.
-    if whitening:
-        x = PatchWhitening(24, 2, bias_epochs=bias_epochs, dtype="float32")(x)
-    else:
-        x = layers.Conv2D(24, 2)(x)
+    x = PatchWhitening(24, 2, dtype="float32")(x) if whitening else layers.Conv2D(24, 2)(x)
     x = layers.Activation("gelu")(x)
     for filters in FILTERS:
         for place in range(2):

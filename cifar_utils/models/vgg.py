@@ -86,14 +86,13 @@ def vgg19(
     classes: int,
     batch_norm: bool = True,
     dropout: Rate = 0.5,
-    units: PositiveInt = 512,
     residual: bool = False,
     width: PositiveFloat = 1.0,
 ):
     """VGG-19 (Simonyan and Zisserman, arXiv:1409.1556) for images up to 32×32.
 
     It has all sixteen convolutions, and 20,576,842 parameters for 10 classes. Five poolings leave
-    one place, so the two hidden dense layers are smaller than the paper's 4,096 units. Report C
+    one place, so the two hidden dense layers have 512 units instead of the paper's 4,096. Report C
     trains a similar network.
 
     Parameters
@@ -103,8 +102,6 @@ def vgg19(
         network.
     dropout
         Rate after each of the two hidden dense layers.
-    units
-        Size of the hidden dense layers.
     residual
         Whether the input of each convolution, except the first of a stage, is added to its output.
     width
@@ -120,5 +117,5 @@ def vgg19(
         x = layers.MaxPooling2D(2, padding="same")(x)  # one place stays one
     x = layers.Flatten()(x)
     for _ in range(2):
-        x = layers.Dropout(dropout)(layers.Dense(units, "relu", kernel_initializer="he_normal")(x))
+        x = layers.Dropout(dropout)(layers.Dense(512, "relu", kernel_initializer="he_normal")(x))
     return layers.Dense(classes)(x)

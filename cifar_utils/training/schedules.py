@@ -11,7 +11,7 @@ import keras
 from keras import ops
 from keras.optimizers import schedules
 
-from cifar_utils.choices import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate, Share
+from cifar_utils.choices import NonNegativeFloat, PositiveInt, Rate, Share
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -149,16 +149,12 @@ def plateau(
     factor: Share = 0.1,
     patience: PositiveInt = 10,
     min_delta: NonNegativeFloat = 0.0001,
-    cooldown: NonNegativeInt = 0,
 ):
     """Multiply the rate by ``factor`` after ``patience`` epochs without a better validation loss.
 
-    A better loss is lower by more than ``min_delta``. After a cut, the first epoch that counts is
-    the ``cooldown``-th, or the next one if that is 0. This is Keras's ReduceLROnPlateau (report C).
+    A better loss is lower by more than ``min_delta``. This is Keras's ReduceLROnPlateau (report C).
     """
-    return Plateau(
-        learning_rate, factor=factor, patience=patience, min_delta=min_delta, cooldown=cooldown
-    )
+    return Plateau(learning_rate, factor=factor, patience=patience, min_delta=min_delta)
 
 
 def _through(points: list[tuple[float, float]], peak: float) -> PiecewiseLinear:

@@ -56,12 +56,12 @@ def test_training_freezes_the_bias_in_time_and_trains_it_again_the_next_time(dig
     some = Split(*(part[:256] for part in digits.train))
 
     def bias_after(model, epochs):
+        whitening(model).bias_epochs = 1
         fit(model, some, none, epochs=epochs, optimizer="sgd(momentum=0)")
         return to_numpy(whitening(model).bias)
 
     one, three = (
-        build_model("airbench(width=0.1,bias_epochs=1)", digits, precision="float32", seed=0)
-        for _ in range(2)
+        build_model("airbench(width=0.1)", digits, precision="float32", seed=0) for _ in range(2)
     )
     first = bias_after(one, 1)
     assert first.any()

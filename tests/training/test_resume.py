@@ -19,7 +19,7 @@ from cifar_utils.training import callbacks, fit
 
 SETTINGS = {
     "epochs": 5, "batch_size": 30, "optimizer": "adam", "learning_rate": 0.003,
-    "schedule": "plateau(0.5, patience=1, min_delta=0.3, cooldown=2)", "weight_decay": 0.01,
+    "schedule": "plateau(0.5, patience=1, min_delta=0.3)", "weight_decay": 0.01,
     "seed": 1,
 }  # fmt: skip
 AUGMENTATION = "alternating_flip, crop(2), flip"

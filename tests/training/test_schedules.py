@@ -100,20 +100,17 @@ def test_plateau_cuts_the_rate_after_epochs_without_a_better_loss():
     found = rates_on("plateau(factor=0.5, patience=2)", losses)
     expected = [0.1] * 4 + [0.05] * 3 + [0.025] * 2
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    waiting = rates_on("plateau(0.5, 2, cooldown=3)", losses)
-    np.testing.assert_allclose(waiting, [0.1] * 4 + [0.05] * 4 + [0.025], rtol=1e-6)
     np.testing.assert_allclose(rates_on("plateau", [1.0] * 12), [0.1] * 11 + [0.01], rtol=1e-6)
 
 
 @given(
     st.lists(st.sampled_from([0.3, 0.30005, 0.4, 0.5]), min_size=2, max_size=12),
     st.integers(1, 3),
-    st.integers(0, 3),
     st.data(),
 )
 @settings(max_examples=10)
-def test_plateau_goes_on_from_any_epoch_as_if_it_had_seen_all(losses, patience, cooldown, data):
-    text = f"plateau(0.3, {patience}, cooldown={cooldown})"
+def test_plateau_goes_on_from_any_epoch_as_if_it_had_seen_all(losses, patience, data):
+    text = f"plateau(0.3, {patience})"
     seen = data.draw(st.integers(1, len(losses) - 1))
     assert rates_on(text, losses, seen) == rates_on(text, losses)[seen:]
 
