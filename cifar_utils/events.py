@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cifar_utils.files import EVENTS
-from cifar_utils.text import duration
 
 PATIENCE = 5  # seconds until a progress bar appears
 
@@ -129,7 +128,3 @@ class Phases:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0) + time.monotonic() - started
-
-    def __repr__(self) -> str:
-        spent = [f"{name} {duration(seconds)}" for name, seconds in self.seconds.items()]
-        return ", ".join(spent) or "no phase yet"
