@@ -130,7 +130,7 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         images = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None
-        if self.renorm or self.synchronized or not (images and _is_computed_here(inputs)):
+        if self.renorm or self.synchronized or not (images and _has_kernels(inputs)):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
@@ -159,7 +159,7 @@ class Activation(layers.Activation):
     """Keras's layer; GELU is compiled."""
 
     def call(self, inputs):
-        gelu = self.activation is keras.activations.gelu and _is_computed_here(inputs)
+        gelu = self.activation is keras.activations.gelu and _has_kernels(inputs)
         return _compiled_gelu()(inputs) if gelu else super().call(inputs)
 
 
@@ -197,7 +197,7 @@ class GroupNormalization(layers.GroupNormalization):
         images = len(inputs.shape) == 4 and self.axis in (-1, 3)
         # Each row of the images is a term of the compiled sums.
         small = images and None not in inputs.shape[1:3] and inputs.shape[1] <= 64
-        if not (small and _is_computed_here(inputs)):
+        if not (small and _has_kernels(inputs)):
             return super().call(inputs)
         import tensorflow as tf
 
@@ -307,18 +307,12 @@ FASTER = {
 }
 
 
-def _is_computed_here(inputs) -> bool:
-    floats = ("float32", "bfloat16", "float16")
-    return (
-        keras.backend.backend() == "tensorflow"
-        and keras.backend.standardize_dtype(inputs.dtype) in floats
-    )
+def _has_kernels(inputs) -> bool:
+    return keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
 
 
 @cache
 def _computes_on_processor() -> bool:
-    if keras.backend.backend() != "tensorflow":
-        return False
     import tensorflow as tf
 
     return not tf.config.list_physical_devices("GPU")
