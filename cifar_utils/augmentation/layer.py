@@ -9,8 +9,8 @@ from cifar_utils.errors import InputError
 class Augmentation(layers.Layer):
     """Changes training images, whose pixels are from 0 to 255; leaves other images as they are.
 
-    A subclass draws random numbers for a batch (:meth:`draw`) and changes the images by them
-    (:meth:`transform`).
+    A subclass has two methods. ``draw(count)`` gives the random numbers for a batch, a tuple of
+    small tensors. ``transform(images, *draws)`` changes float32 images ``(N, H, W, C)`` by them.
     """
 
     def __init__(self, **kwargs):
@@ -22,14 +22,6 @@ class Augmentation(layers.Layer):
         if not training:
             return images
         return self.transform(ops.cast(images, "float32"), *self.draw(ops.shape(images)[0]))
-
-    def draw(self, count) -> tuple:
-        """Draw the random numbers for a batch of ``count`` images: small tensors."""
-        raise NotImplementedError
-
-    def transform(self, images, *draws):
-        """Change float32 images ``(N, H, W, C)`` as drawn."""
-        raise NotImplementedError
 
     def uniform(self, *shape, low: float = 0.0, high: float = 1.0):
         """Draw numbers of a shape, uniformly between ``low`` and ``high``."""

@@ -114,13 +114,12 @@ class Checkpoint(keras.callbacks.Callback):
             self.trained_by = list(kept.get("trained_by", []))
         check_same(self.folder, "a run", settings, self.settings)
         self.load(len(self.epochs))
-        differing = self.trained_by and changes(self.trained_by[-1], self.environment)
-        if not differing:
-            return ""
-        return (
-            f"after epoch {len(self.epochs)} the run goes on with {differing}: its result may "
-            "differ from that of an unbroken run"
-        )
+        if differing := self.trained_by and changes(self.trained_by[-1], self.environment):
+            return (
+                f"after epoch {len(self.epochs)} the run goes on with {differing}: its result may "
+                "differ from that of an unbroken run"
+            )
+        return ""
 
     def load(self, epoch: int) -> None:
         """Load the weights after an epoch into the model; raises as :meth:`restore`."""

@@ -82,8 +82,6 @@ class Muon(keras.optimizers.Optimizer):
         **kwargs,
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
-        if steps < 0:
-            raise ValueError(f"steps is {steps}; it must be >= 0")
         self.momentum, self.sgd_momentum, self.steps = momentum, sgd_momentum, steps
         self.dense_factor, self.bias_factor = dense_factor, bias_factor
         self.matrix_dtype = matrix_dtype or keras.config.dtype_policy().compute_dtype
