@@ -19,7 +19,7 @@ import time
 import numpy as np
 
 ONE_BY_ONE = (
-    "affine(30)", "alternating_flip", "contrast", "crop(4)", "cutout(8)", "flip",
+    "affine(30)", "alternating_flip", "colour_jitter", "contrast", "crop(4)", "cutout(8)", "flip",
     "flip('vertical')", "rotation(30)",
 )  # fmt: skip
 

@@ -86,9 +86,8 @@ REGISTRIES = {
     ),
     "augmentation": Registry(
         {
-            "augmentation.geometry": "affine alternating_flip crop flip rotation shrink",
-            "augmentation.colour": "contrast",
-            "augmentation.mixing": "cutout",
+            "augmentation.geometry": "affine alternating_flip crop cutout flip rotation shrink",
+            "augmentation.colour": "colour_jitter contrast",
         },
         several=True,
     ),

@@ -1,4 +1,4 @@
-"""Augmentation of colours: contrast."""
+"""Augmentation of colours: contrast, brightness, saturation and hue."""
 
 from typing import Annotated
 
@@ -7,6 +7,8 @@ from keras import ops
 
 from cifar_utils.augmentation.layer import Augmentation
 from cifar_utils.choices import NonNegativeFloat
+
+GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
@@ -25,6 +27,57 @@ class RandomContrast(Augmentation):
         return ops.clip(mean + factor * (images - mean), 0, 255)
 
 
+@keras.saving.register_keras_serializable("cifar_utils")
+class RandomColourJitter(Augmentation):
+    """See :func:`colour_jitter`."""
+
+    def __init__(self, brightness: float, contrast: float, saturation: float, hue: float, **kwargs):
+        super().__init__(**kwargs)
+        self.brightness, self.contrast = brightness, contrast
+        self.saturation, self.hue = saturation, hue
+
+    def draw(self, count):
+        factors = [
+            self.uniform(count, 1, 1, low=max(0.0, 1 - strength), high=1 + strength)
+            for strength in (self.brightness, self.contrast, self.saturation)
+        ]
+        return (*factors, self.uniform(count, 1, 1, low=-self.hue, high=self.hue))
+
+    def transform(self, images, brightness, contrast, saturation, turn):
+        """Change colours by factors and hue by a turn of the wheel, each ``(N, 1, 1)``."""
+        colours = [brightness * images[..., channel] for channel in range(3)]
+        mean = ops.mean(_grey(colours), axis=(1, 2), keepdims=True)
+        colours = [mean + contrast * (colour - mean) for colour in colours]
+        grey = _grey(colours)
+        colours = [grey + saturation * (colour - grey) for colour in colours]
+        colours = _turn_hue(colours, turn) if self.hue else colours
+        return ops.clip(ops.stack(colours, axis=-1), 0, 255)
+
+
+def _grey(colours):
+    return sum(weight * colour for weight, colour in zip(GREY, colours, strict=True))
+
+
+def _turn_hue(colours, turn):
+    """Turn the hue by a share of the wheel; keep the largest and the smallest of the colours."""
+    red, green, blue = colours
+    lightest = ops.maximum(ops.maximum(red, green), blue)
+    span = lightest - ops.minimum(ops.minimum(red, green), blue)
+    scale = 1 / ops.maximum(span, 1e-6)
+    hue = ops.where(
+        lightest == red,
+        (green - blue) * scale,
+        ops.where(lightest == green, (blue - red) * scale + 2, (red - green) * scale + 4),
+    )
+    hue = hue + 6 * turn  # in sixths of the wheel, from red by yellow to green and on
+    turned = []
+    for place in (5, 3, 1):
+        sixth = hue + place
+        sixth = sixth - 6 * ops.floor(sixth / 6)
+        turned.append(lightest - span * ops.clip(ops.minimum(sixth, 4 - sixth), 0, 1))
+    return turned
+
+
 def contrast(
     lower: NonNegativeFloat = 0.25, upper: Annotated[float, "at least {lower}"] = 0.75
 ) -> Augmentation:
@@ -34,3 +87,19 @@ def contrast(
     unless values are clipped.
     """
     return RandomContrast(lower, upper)
+
+
+def colour_jitter(
+    brightness: NonNegativeFloat = 0.4,
+    contrast: NonNegativeFloat = 0.4,
+    saturation: NonNegativeFloat = 0.4,
+    hue: Annotated[float, "at least 0, at most 0.5"] = 0.1,
+) -> Augmentation:
+    """Change each image's brightness, contrast, saturation and hue, in this order (report E).
+
+    The first three change by factors between ``1 - strength`` and ``1 + strength``. Hue turns by up
+    to a share of the wheel either way. Values are clipped once, at the end. torchvision's
+    ColorJitter does the same, but draws the order too. Report E does not give strengths;
+    torchvision's defaults are 0 and change nothing.
+    """
+    return RandomColourJitter(brightness, contrast, saturation, hue)

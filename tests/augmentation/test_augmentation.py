@@ -1,3 +1,4 @@
+import colorsys
 import importlib.util
 import os
 import subprocess
@@ -210,6 +211,37 @@ def test_contrast_keeps_means_and_narrows_what_is_around_them(one, other):
     factors = changed.std((1, 2)) / images.std((1, 2))
     np.testing.assert_allclose(factors, factors.mean(1, keepdims=True) + np.zeros(3), atol=1e-3)
     assert lower - 1e-3 <= factors.min() <= factors.max() <= upper + 1e-3
+
+
+GREY = np.array([0.299, 0.587, 0.114])
+STEPS = {  # torchvision's, of one image, one after the other
+    "brightness": lambda image, factor: image * factor,
+    "contrast": lambda image, factor: (
+        (image - (image @ GREY).mean()) * factor + (image @ GREY).mean()
+    ),
+    "saturation": lambda image, factor: (
+        (image - (image @ GREY)[..., None]) * factor + (image @ GREY)[..., None]
+    ),
+    "hue": lambda image, turn: np.apply_along_axis(turned, 2, image, turn),
+}
+
+
+def turned(pixel, turn):
+    hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
+    return np.array(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value))
+
+
+def test_colours_are_jittered_as_torchvision_s():
+    random = np.random.default_rng(0)
+    images = random.uniform(90, 150, (6, 4, 4, 3)).astype(np.float32)  # so that nothing is clipped
+    values = dict(zip(STEPS, random.uniform(0.7, 1.3, (4, 6)), strict=True))
+    values["hue"] = random.uniform(-0.5, 0.5, 6)
+    draws = [np.float32(values[name])[:, None, None] for name in STEPS]
+    changed = np.asarray(layer_of("colour_jitter").transform(images, *draws))
+    for number, image in enumerate(images.astype(float)):
+        for name, step in STEPS.items():
+            image = step(image, values[name][number])
+        np.testing.assert_allclose(changed[number], image, atol=0.01)
 
 
 @given(st.integers(1, 11))
