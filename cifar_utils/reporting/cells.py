@@ -37,28 +37,23 @@ def ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
         raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
     if not any(cell.get("execution_count") or cell.get("outputs") for cell in nb.cells):
         raise InputError(f"{notebook} has not been executed; run it: cifar-reports run {notebook}")
-    outline, shown = Outline(reports=[]), []
     for cell in nb.cells:
         cell.tags = cell.metadata.get("tags", [])
-        # Papermill marks an error with additional cells. The page has its own mark.
-        if "papermill-error-cell-tag" not in cell.tags:
-            shown.append(cell)
-            _make_ready(cell, notebook.parent, outline)
-    nb.cells = shown
+    # Papermill marks an error with additional cells. The page has its own mark.
+    nb.cells = [cell for cell in nb.cells if "papermill-error-cell-tag" not in cell.tags]
+    outline, folder = Outline(), notebook.parent
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
+            for output in cell.outputs:
+                if output.output_type in ("display_data", "execute_result"):
+                    output.html = _displayed(output, folder, outline)
+        elif cell.cell_type == "raw":
+            cell.html = f'<pre tabindex="0">{escape(cell.source)}</pre>'
+        else:
+            attached = cell.get("attachments", {})
+            cell.html = clean(markdown_html(cell.source), folder, outline, attached=attached)
     return nb, outline
-
-
-def _make_ready(cell: NotebookNode, folder: Path, outline: Outline) -> None:
-    if cell.cell_type == "code":
-        CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
-        for output in cell.outputs:
-            if output.output_type in ("display_data", "execute_result"):
-                output.html = _displayed(output, folder, outline)
-    elif cell.cell_type == "raw":
-        cell.html = f'<pre tabindex="0">{escape(cell.source)}</pre>'
-    else:
-        attached = cell.get("attachments", {})
-        cell.html = clean(markdown_html(cell.source), folder, outline, attached=attached)
 
 
 def _displayed(output: NotebookNode, folder: Path, outline: Outline) -> str:

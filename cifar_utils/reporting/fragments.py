@@ -55,7 +55,7 @@ class Outline:
     section: str = ""  # the last heading's text
     entries: list[tuple[str, str, str]] = field(default_factory=list)  # level, address, text
     taken: set[str] = field(default_factory=lambda: {"content", "error", "reports"})  # addresses
-    reports: list[str] | None = None  # letters; None where the page does not introduce them
+    reports: list[str] = field(default_factory=list)  # letters
 
 
 def note(what: str, why: str, address: str = "") -> str:
@@ -173,8 +173,7 @@ def clean(
         soup.append(_parsed(note("interactive output", "it needs JavaScript")))
     for heading in soup.find_all(HEADINGS):
         _enter(heading, outline)
-    if outline.reports is not None:
-        _introduce(soup, outline.reports)
+    _introduce(soup, outline.reports)
     for table in soup.find_all("table"):
         # A table of tables is a layout. Where a cell spans several, columns can't be told.
         if not table.find("table") and not table.select("[colspan], [rowspan]"):
@@ -238,14 +237,12 @@ def _embed(tag: Tag, folder: Path, alt: str, attached: dict[str, Any]) -> None:
     address = str(tag.get("src") or tag.get("data") or (inner and inner.get("src")) or "")
     said = str(tag.get("alt") or tag.get("title") or "")
     if tag.name == "img":
-        try:
+        with suppress(Exception):  # an address of any text, a file of any bytes
             tag["src"] = _picture(*_content(address, folder, attached))
             tag["alt"] = said or alt
             if tag.parent.name == "figure":
                 tag.wrap(Tag(name="div", attrs={"class": "frame"}))
             return
-        except Exception:  # an address of any text, a file of any bytes
-            pass
     inline = address.startswith("data:")
     reason = "it can't be read" if inline else "" if address else "it has no address"
     what = "picture" if tag.name == "img" else tag.name
