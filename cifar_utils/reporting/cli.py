@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ import click
 from cifar_utils import __version__
 from cifar_utils.choices import REGISTRIES
 from cifar_utils.errors import InputError, known_name
-from cifar_utils.files import NOTEBOOK, PAGE
+from cifar_utils.files import CHECKPOINTS, NOTEBOOK, PAGE
 from cifar_utils.reporting.parameters import read_options, read_parameters, read_question
 from cifar_utils.reporting.runs import (
     find_notebook,
@@ -30,7 +31,7 @@ from cifar_utils.reporting.terminal import (
     short_path,
     write_text,
 )
-from cifar_utils.runs.folder import Run, Status
+from cifar_utils.runs.folder import Run, RunningError, Status, find_runs
 from cifar_utils.text import compact
 
 INTERRUPTED = 130  # as in a shell
@@ -355,22 +356,29 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -
     print_table(words, words.to_numpy().tolist())
 
 
-@commands.command("clean")
+@commands.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True))
 @click.option("--yes", is_flag=True, help="Delete them. Without it they are only listed.")
-def clean_command(folder: Path | None, yes: bool) -> None:
+def clean(folder: Path | None, yes: bool) -> None:
     """Delete the checkpoints of the finished runs below FOLDER.
 
     Without FOLDER it is reports/ in the project. Finished runs keep their record, page, model and
     predictions. Runs that can go on keep their checkpoints.
     """
-    from cifar_utils.reporting.clean import clean
-
-    size = 0
-    for path, each in clean(folder or project_folder() / "reports", delete=yes):
-        click.echo(f"{compact(each):>7}B  {short_path(path)}")
-        size += each
-    click.echo(f"{compact(size)}B {'deleted' if yes else 'to delete; --yes deletes it'}")
+    total = 0
+    for run in find_runs(folder or project_folder() / "reports"):
+        if not run.record:
+            continue
+        with contextlib.suppress(RunningError), run.locked():
+            done = run.facts.get("outcome") == "finished"
+            for path in (run.folder / name for name in CHECKPOINTS):
+                if done and path.is_dir() and not path.is_symlink():
+                    size = sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
+                    total += size
+                    click.echo(f"{compact(size):>7}B  {short_path(path)}")
+                    if yes:
+                        shutil.rmtree(path)
+    click.echo(f"{compact(total)}B {'deleted' if yes else 'to delete; --yes deletes it'}")
 
 
 @commands.command("publish")
