@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 Show = Callable[[str, Mapping[str, Any]], None]
@@ -44,16 +44,6 @@ def describe(seen: Mapping[str, Any]) -> str:
     return ", ".join([str(seen["training"]), *told] if "training" in seen else told)
 
 
-def course(seen: Mapping[str, Any]) -> tuple[float, float | None]:
-    """The finished part and the whole, in epochs (the current one by its steps) or in trials."""
-    done, epochs = seen.get("epoch", 0), seen.get("epochs")
-    if "step" in seen:
-        done -= 1 - seen["step"] / max(1, seen.get("steps", 1))
-    if "trial" in seen and epochs:
-        return seen["trial"] - 1 + done / epochs, seen.get("trials")
-    return done, epochs
-
-
 def shorten(name: str, width: int) -> str:
     """A name in at most ``width`` characters; its end, which has the seed, is kept."""
     if len(name) <= width:
@@ -87,20 +77,15 @@ def shown_progress(console: Console, names: Sequence[str]) -> Iterator[Show]:
     """
     lives = console.is_terminal and not console.is_dumb_terminal
     width = min(max(map(len, names), default=1), console.width // 3)
-    bar = [BarColumn(16)] if console.width >= 110 else []
-    columns = (_text("{task.description}", width), *bar, _text("{task.fields[words]}"))
+    columns = (_text("{task.description}", width), _text("{task.fields[words]}"))
     live = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
     rows = {
         name: live.add_task(
-            shorten(name, width),
-            total=None,
-            start=False,
-            visible=place < console.height - 3,
-            words="waiting",
+            shorten(name, width), start=False, visible=place < console.height - 3, words="waiting"
         )
         for place, name in enumerate(names)
     }
-    overall = live.add_task("all runs", total=len(names), visible=len(names) > 1, words="")
+    overall = live.add_task("all runs", visible=len(names) > 1, words="")
     seen: dict[str, dict[str, Any]] = {}
     ended = Counter()
     one_at_a_time = threading.Lock()
@@ -111,36 +96,32 @@ def shown_progress(console: Console, names: Sequence[str]) -> Iterator[Show]:
     def count() -> None:
         done, failed = ended.total() - ended["failed"], ended["failed"]
         words = f"{done} done, {failed} failed, {len(rows)} left"
-        live.update(overall, completed=ended.total(), words=words)
+        live.update(overall, words=words)
 
     def show(name: str, event: Mapping[str, Any]) -> None:
         with one_at_a_time:
-            _show(name, event)
-
-    def _show(name: str, event: Mapping[str, Any]) -> None:
-        kind = event.get("event")
-        if name not in rows or (kind not in ("start", "end") and name not in seen):
-            return  # late, of a run that has ended
-        if kind == "end":
-            ended[event["status"]] += 1
-            seen.pop(name, None)
-            live.remove_task(rows.pop(name))
-            count()
-            return
-        if kind == "note":
-            print_line(name, event["text"])
-            return
-        if kind == "start":
-            live.start_task(rows[name])
-            event = {"phase": "starting"}
-        elif kind == "retry":
-            event = {"phase": f"tried again, for {event['error']}"}
-        seen[name] = known = follow(seen.get(name, {}), event)
-        completed, total = course(known)
-        words = describe(known)
-        live.update(rows[name], total=total, completed=completed, words=words, visible=True)
-        if kind == "retry" or (kind in ("phase", "epoch") and not lives):
-            print_line(name, words)
+            kind = event.get("event")
+            if name not in rows or (kind not in ("start", "end") and name not in seen):
+                return  # late, of a run that has ended
+            if kind == "end":
+                ended[event["status"]] += 1
+                seen.pop(name, None)
+                live.remove_task(rows.pop(name))
+                count()
+                return
+            if kind == "note":
+                print_line(name, event["text"])
+                return
+            if kind == "start":
+                live.start_task(rows[name])
+                event = {"phase": "starting"}
+            elif kind == "retry":
+                event = {"phase": f"tried again, for {event['error']}"}
+            seen[name] = known = follow(seen.get(name, {}), event)
+            words = describe(known)
+            live.update(rows[name], words=words, visible=True)
+            if kind == "retry" or (kind in ("phase", "epoch") and not lives):
+                print_line(name, words)
 
     count()
     with live if lives else nullcontext():
