@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from nbconvert.exporters import TemplateExporter
-from nbconvert.filters import Highlight2HTML
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from nbconvert.filters import Highlight2HTML, strip_ansi
 from nbformat import NotebookNode
 
 from cifar_utils import __version__, runs
@@ -30,6 +31,7 @@ from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import introduction
 
 TEMPLATE = Path(__file__).parent / "template"
+TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
 LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
 
 
@@ -48,7 +50,9 @@ def export_page(notebook: Path, page: Path) -> Path:
         record = read_record(notebook.with_name("record.json"))
     except InputError:  # missing or broken: the page shows only the cells
         record = None
-    write_atomically(page, render_page(notebook, record))
+    # UTF-8 can't encode the halves of characters in broken output: they become �.
+    html = _render(notebook, record).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    write_atomically(page, html)
     return page
 
 
@@ -98,8 +102,7 @@ def page_look(*more: str) -> dict[str, str]:
     return {"style": style, "script": script, "policy": f"{policy}script-src 'sha256-{digest}'"}
 
 
-def render_page(notebook: Path, record: RunRecord | None = None) -> str:
-    """The page's HTML; raises as :func:`export_page` does."""
+def _render(notebook: Path, record: RunRecord | None) -> str:
     nb, outline = ready_cells(notebook)
     run = nb.metadata.get("papermill", {})
     page = {
@@ -107,6 +110,7 @@ def render_page(notebook: Path, record: RunRecord | None = None) -> str:
         "title": outline.title or escape(notebook.stem),
         "name": outline.name or notebook.stem,
         "contents": outline.entries,
+        "cells": nb.cells,
         "reports": [(name, introduction(name)) for name in outline.reports or []],
         "date": _date(run.get("end_time")),
         "failed": _mark_failed(nb),
@@ -120,9 +124,7 @@ def render_page(notebook: Path, record: RunRecord | None = None) -> str:
         if near_chance(record):
             page["warning"] = answer(record)
             page["twin"] = _twin(record, notebook.parent)
-    html, _ = _exporter().from_notebook_node(nb, {"page": page})
-    # UTF-8 can't encode the halves of characters in broken output: they become �.
-    return html.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return TEMPLATES.get_template("page.html.j2").render(page)
 
 
 def _twin(record: RunRecord, folder: Path) -> tuple[str, str, str] | None:
@@ -135,25 +137,17 @@ def _twin(record: RunRecord, folder: Path) -> tuple[str, str, str] | None:
     return None
 
 
-@cache
-def _exporter() -> TemplateExporter:
-    return TemplateExporter(
-        template_name=TEMPLATE.name,
-        template_file="page.html.j2",
-        extra_template_basedirs=[str(TEMPLATE.parent)],
-        default_preprocessors=[],  # ready_cells replaces them
-        filters={"lines": _lines, "highlighted": _highlighted},
-    )
-
-
-def _highlighted(source: str) -> str:
+def _highlighted(source: str) -> Markup:
     html = Highlight2HTML()(source)
-    return html.replace("<pre>", '<pre tabindex="0">', 1)  # for scrolling by keyboard
+    return Markup(html.replace("<pre>", '<pre tabindex="0">', 1))  # for scrolling by keyboard
 
 
 def _lines(text: str) -> str:
     count = len(text.splitlines())
     return f"{count} line{'s' * (count != 1)}"
+
+
+TEMPLATES.filters |= {"lines": _lines, "highlighted": _highlighted, "strip_ansi": strip_ansi}
 
 
 def _mark_failed(nb: NotebookNode) -> NotebookNode | None:

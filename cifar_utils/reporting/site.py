@@ -7,19 +7,19 @@ import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from PIL import Image
 
 from cifar_utils.errors import InputError
 from cifar_utils.files import NOTEBOOK, write_atomically
 from cifar_utils.reporting.export import (
-    TEMPLATE,
+    TEMPLATES,
     export_page,
     is_current,
     page_look,
@@ -84,18 +84,18 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         html = Markup('<a href="{}">{}</a>') if run.folder in links else Markup("{1}")
         return html.format(links.get(run.folder, ""), text or run.name)
 
-    environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
-    environment.globals |= {"look": page_look("site.css", "site.js"), "link": link}
-    environment.globals["questions"] = {
-        name: read_question(notebook) for name, notebook in list_notebooks().items()
-    }
-    environment.globals |= {"aside": _aside, "share": _share}
-    environment.globals |= {"compact": compact, "duration": duration}
     told = answers(groups)
     named = [text for rows in told.values() for _, text in rows]
     named += [group.board["reported_by"][0] for group in listed]
     reports = sorted({letter for text in named for letter in REPORT.findall(text)})
-    index = environment.get_template("index.html.j2").render(
+    index = TEMPLATES.get_template("index.html.j2").render(
+        look=page_look("site.css", "site.js"),
+        link=link,
+        questions={name: read_question(file) for name, file in list_notebooks().items()},
+        aside=_aside,
+        share=partial(percent, digits=2),
+        compact=compact,
+        duration=duration,
         count=len(done),
         answers=told,
         reports=[introduction(letter) for letter in reports],
@@ -110,10 +110,6 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     )
     write_atomically(folder / "index.html", index)
     return folder / "index.html"
-
-
-def _share(fraction: float) -> str:
-    return percent(fraction, 2)
 
 
 def _aside(group: Configuration) -> str:
