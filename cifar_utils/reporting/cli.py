@@ -459,7 +459,7 @@ def _interrupted(force: bool) -> int:
 
 
 def _results(folder: Path) -> str:
-    from cifar_utils.reporting.facts import record_facts
+    from cifar_utils.reporting.export import record_facts
     from cifar_utils.runs.record import read_record
 
     facts = record_facts(read_record(folder))

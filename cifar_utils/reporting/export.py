@@ -8,13 +8,16 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from html import escape
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import nbformat
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from nbconvert.filters import Highlight2HTML, strip_ansi
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from cifar_utils import __version__, runs
@@ -22,17 +25,18 @@ from cifar_utils.choices import parse_parameters
 from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
 from cifar_utils.provenance import own_commit
-from cifar_utils.reporting.cells import ready_cells
-from cifar_utils.reporting.facts import record_facts
+from cifar_utils.reporting.fragments import Outline, clean, figure_in, markdown_html, note
 from cifar_utils.reporting.runs import project_folder
 from cifar_utils.runs.answer import answer, near_chance
 from cifar_utils.runs.folder import find_runs
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import introduction
+from cifar_utils.text import compact, duration, interval, percent
 
 TEMPLATE = Path(__file__).parent / "template"
 TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
 LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
+NEEDS_SCRIPT = re.compile(r"application/(javascript|vnd\..*)")
 
 
 def export_page(notebook: Path, page: Path) -> Path:
@@ -62,7 +66,7 @@ def page_digest(notebook: Path) -> str:
     A page holds its hash, by which an outdated page is recognized.
     """
     looks = [TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")]
-    code = map(Path(__file__).with_name, ("export.py", "cells.py", "fragments.py", "facts.py"))
+    code = map(Path(__file__).with_name, ("export.py", "fragments.py"))
     words = [Path(runs.__file__).parent / name for name in ("answer.py", "reported/results.yaml")]
     files = [*looks, *code, *words, notebook, notebook.with_name("record.json")]
     content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
@@ -103,7 +107,7 @@ def page_look(*more: str) -> dict[str, str]:
 
 
 def _render(notebook: Path, record: RunRecord | None) -> str:
-    nb, outline = ready_cells(notebook)
+    nb, outline = _ready_cells(notebook)
     run = nb.metadata.get("papermill", {})
     page = {
         "address": quote(os.fsencode(notebook.name)),
@@ -125,6 +129,30 @@ def _render(notebook: Path, record: RunRecord | None) -> str:
             page["warning"] = answer(record)
             page["twin"] = _twin(record, notebook.parent)
     return TEMPLATES.get_template("page.html.j2").render(page)
+
+
+def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
+    """The results of a run: (label, value, detail), such as an accuracy and its 95% interval."""
+    scores, model = record.scores.get("test", {}), record.model
+    facts = []
+    for key, label in (("top1", "test top-1"), ("top5", "test top-5")):
+        says_something = key == "top1" or len(scores.get("per_class", {})) > 5
+        if scores.get(key) is not None and says_something:
+            facts.append((label, percent(scores[key]), interval(scores[f"{key}_interval"])))
+    if model.get("parameters"):
+        facts.append(("parameters", compact(model["parameters"]), ""))
+    if model.get("flops"):
+        facts.append(("FLOPs an image", compact(model["flops"]), ""))
+    if record.history:
+        chosen = "val_accuracy" in record.history[-1]
+        detail = f"best: {record.best_epoch}" if chosen else ""
+        detail += f"; stopped: {record.stopped}" if record.stopped else ""
+        stretches = len(record.trained_by)
+        detail += f"; computed in {stretches} stretches" if stretches > 1 else ""
+        facts.append(("epochs", str(len(record.history)), detail))
+    if record.seconds.get("total"):
+        facts.append(("time", duration(record.seconds["total"]), ""))
+    return facts
 
 
 def _twin(record: RunRecord, folder: Path) -> tuple[str, str, str] | None:
@@ -186,3 +214,65 @@ def _parameter_rows(nb: NotebookNode, given: dict[str, Any]) -> list[dict[str, A
         for row in known.values()
         if row.name != "output"  # a path, which says nothing about the run
     ]
+
+
+# The cells of the notebook.
+
+
+def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
+    """Read a notebook and make its cells ready for a page.
+
+    Each cell has ``tags``. A code cell has ``outputs``, each of which is a stream, an error or has
+    ``html``; every other cell has ``html``.
+    """
+    try:
+        nb = nbformat.read(notebook, as_version=4)
+        nbformat.validate(nb, relax_add_props=True)
+    except Exception as error:  # a bad file may raise nearly anything
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
+    if not any(cell.get("execution_count") or cell.get("outputs") for cell in nb.cells):
+        raise InputError(f"{notebook} has not been executed; run it: cifar-reports run {notebook}")
+    for cell in nb.cells:
+        cell.tags = cell.metadata.get("tags", [])
+    # Papermill marks an error with additional cells. The page has its own mark.
+    nb.cells = [cell for cell in nb.cells if "papermill-error-cell-tag" not in cell.tags]
+    outline, folder = Outline(), notebook.parent
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
+            for output in cell.outputs:
+                if output.output_type in ("display_data", "execute_result"):
+                    output.html = _displayed(output, folder, outline)
+        elif cell.cell_type == "raw":
+            cell.html = f'<pre tabindex="0">{escape(cell.source)}</pre>'
+        else:
+            attached = cell.get("attachments", {})
+            cell.html = clean(markdown_html(cell.source), folder, outline, attached=attached)
+    return nb, outline
+
+
+def _displayed(output: NotebookNode, folder: Path, outline: Outline) -> str:
+    """The HTML of an output: the form that JupyterLab would show, if a page can show it."""
+    data = dict(output.data)
+    plain = strip_ansi(data.pop("text/plain", ""))
+    if data.get("text/html"):
+        return f'<div class="html">{clean(data["text/html"], folder, outline)}</div>'
+    for kind in ("text/markdown", "text/latex"):
+        if data.get(kind):
+            html = markdown_html(cleandoc(data[kind]) if kind == "text/latex" else data[kind])
+            return f'<div class="markdown">{clean(html, folder, outline)}</div>'
+    pictures = [kind for kind in data if kind.startswith("image/")]
+    for kind in sorted(pictures, key="image/svg+xml".__ne__)[:1]:
+        content = data[kind]
+        if kind == "image/svg+xml":
+            content = base64.b64encode(content.encode()).decode()
+        alt = output.metadata.get(kind, {}).get("alt") or output.metadata.get("alt", "")
+        source = escape(f"data:{kind};base64,{content}")
+        figure = f'<figure class="report-figure"><img src="{source}" alt="{escape(alt)}"></figure>'
+        return clean(figure, folder, outline, alt=figure_in(outline.section))
+    if any(NEEDS_SCRIPT.fullmatch(kind) for kind in data):
+        return note("interactive output", "it needs JavaScript")
+    if data:
+        return note("output", f"a page can't show {', '.join(data)}")
+    return f'<pre tabindex="0">{escape(plain)}</pre>' if plain.strip() else ""

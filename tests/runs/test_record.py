@@ -170,7 +170,7 @@ def test_the_record_is_written_last_and_a_failed_model_leaves_the_old_one(
 
 
 def test_facts_say_why_a_run_stopped(make_record):
-    from cifar_utils.reporting.facts import record_facts
+    from cifar_utils.reporting.export import record_facts
 
     rows = [{"epoch": 1, "val_accuracy": 0.9}]
     assert ("epochs", "1", "best: 1") in record_facts(make_record(history=rows))
