@@ -26,7 +26,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
 from cifar_utils.provenance import own_commit
 from cifar_utils.reporting.fragments import Outline, clean, figure_in, markdown_html, note
-from cifar_utils.reporting.runs import project_folder
+from cifar_utils.reporting.runs import project_folder, relative_link
 from cifar_utils.runs.answer import answer, near_chance
 from cifar_utils.runs.folder import find_runs
 from cifar_utils.runs.record import RunRecord, read_record
@@ -160,8 +160,7 @@ def _twin(record: RunRecord, folder: Path) -> tuple[str, str, str] | None:
     for run in find_runs(project_folder() / "reports" / "published"):
         same = run.record and run.record.notebook == record.notebook
         if same and run.page.exists() and not near_chance(run.record):
-            address = quote(Path(os.path.relpath(run.page, folder)).as_posix())
-            return run.name, run.record.dataset["name"], address
+            return run.name, run.record.dataset["name"], relative_link(run.page, folder)
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
 from cifar_utils.reporting.parameters import read_question
-from cifar_utils.reporting.runs import list_notebooks
+from cifar_utils.reporting.runs import list_notebooks, relative_link
 from cifar_utils.runs.answer import called, steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
@@ -108,7 +107,7 @@ def render_table(folder: Path, root: Path) -> str:
         ]
         rows.append(
             {
-                "notebook": f"[{name}]({_link(notebook, root)})",
+                "notebook": f"[{name}]({relative_link(notebook, root)})",
                 "question": read_question(notebook),
                 "answer": "<br>".join(told) or "no published run yet",
             }
@@ -296,8 +295,4 @@ def _links(group: Configuration, root: Path) -> str:
 
 
 def _page(run: Run, root: Path) -> str:
-    return _link(run.page if run.page.exists() else run.folder / "record.json", root)
-
-
-def _link(path: Path, root: Path) -> str:
-    return Path(os.path.relpath(path, root)).as_posix()
+    return relative_link(run.page if run.page.exists() else run.folder / "record.json", root)

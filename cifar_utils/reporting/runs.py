@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cifar_utils.choices import check_parameters
 from cifar_utils.errors import InputError, known_name
@@ -24,6 +26,11 @@ def list_notebooks() -> dict[str, Path]:
     return {path.stem: path for path in sorted((project_folder() / "notebooks").glob("*.ipynb"))}
 
 
+def relative_link(path: Path, folder: Path) -> str:
+    """The address of a file in a page that lies in a folder."""
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
+
+
 def find_notebook(name: str) -> Path:
     """A notebook by its path, its name (``"02_resnet"``), its number or a part of its name.
 
@@ -36,13 +43,10 @@ def find_notebook(name: str) -> Path:
     path = Path(name)
     if path.suffix == ".ipynb" and path.is_file():
         return path
-    if len(path.parts) > 1:
-        raise InputError(f"notebook {name!r} is not there; cifar-reports list shows those that are")
     known, stem = list_notebooks(), name.removesuffix(".ipynb")
     ways = (  # the first way that fits any notebook counts
         lambda other: other == stem,
         lambda other: stem in (other.partition("_")[0].lstrip("0"), other.partition("_")[2]),
-        lambda other: other.startswith(stem),
         lambda other: stem in other,
     )
     found = next(filter(None, (list(filter(way, known)) for way in ways)), [])

@@ -3,14 +3,12 @@
 import base64
 import io
 import itertools
-import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -28,7 +26,7 @@ from cifar_utils.reporting.export import (
 from cifar_utils.reporting.fragments import REPORT
 from cifar_utils.reporting.parameters import read_question
 from cifar_utils.reporting.results import answers
-from cifar_utils.reporting.runs import list_notebooks
+from cifar_utils.reporting.runs import list_notebooks, relative_link
 from cifar_utils.runs.compare import missed_by_all, paired_test, same_images
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
@@ -70,7 +68,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     """
     runs = find_runs(folder)
     _renew_pages(runs, say)
-    links = {run.folder: _href(run.page, folder) for run in runs if run.page.exists()}
+    links = {run.folder: relative_link(run.page, folder) for run in runs if run.page.exists()}
     _link_pages([run for run in runs if run.folder in links], folder)
     done = [run for run in runs if run.record]
     groups = configurations(done)
@@ -225,24 +223,21 @@ def _kept_by_git(folder: Path) -> bool:
 
 def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:
     """Export outdated pages again."""
-    stale = []
     for run in runs:
         notebook = run.folder / NOTEBOOK
         if notebook.exists() and not is_current(run.page, notebook):
-            stale.append((run, notebook))
-    for number, (run, notebook) in enumerate(stale, 1):
-        say(f"[{number}/{len(stale)}] {run.name}: page exported")
-        try:
-            export_page(notebook, run.page)
-        except InputError as error:  # a run that was killed early; its page, if any, stays
-            say(f"[{number}/{len(stale)}] {run.name}: {error}")
+            try:
+                export_page(notebook, run.page)
+                say(f"{run.name}: page exported")
+            except InputError as error:  # a run that was killed early; its page, if any, stays
+                say(f"{run.name}: {error}")
 
 
 def _link_pages(runs: Sequence[Run], folder: Path) -> None:
     """Link each run's page to the index and to the runs before and after it."""
     for place, run in enumerate(runs):
         links = Markup('<nav aria-label="Runs"><a href="{}">All runs</a>').format(
-            _href(folder / "index.html", run.folder)
+            relative_link(folder / "index.html", run.folder)
         )
         sides = {"prev": runs[place - 1 : place] if place else [], "next": runs[place + 1 :][:1]}
         for side, label, words in (
@@ -252,10 +247,6 @@ def _link_pages(runs: Sequence[Run], folder: Path) -> None:
             for other in sides[side]:
                 links += Markup(
                     f' <a rel="{side}" href="{{}}" aria-label="{label} run: {{}}">'
-                ).format(_href(other.page, run.folder), other.name)
+                ).format(relative_link(other.page, run.folder), other.name)
                 links += Markup(words + "</a>").format(other.name)
         write_links(run.page, links + Markup("</nav>"))
-
-
-def _href(path: Path, folder: Path) -> str:
-    return quote(Path(os.path.relpath(path, folder)).as_posix())

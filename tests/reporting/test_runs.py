@@ -33,7 +33,7 @@ def test_a_whole_name_wins_over_longer_ones(project, write_notebook):
     [
         ("01_tinny", "unknown notebook '01_tinny'; did you mean '01_tiny'?"),
         ("0", "may be 01_tiny or 02_other; write more"),
-        ("elsewhere/01_tiny.ipynb", "'elsewhere/01_tiny.ipynb' is not there"),
+        ("elsewhere/01_tiny.ipynb", "unknown notebook 'elsewhere/01_tiny'"),
         ("third.ipynb", "unknown notebook 'third'"),
     ],
 )
