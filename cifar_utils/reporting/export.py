@@ -25,7 +25,7 @@ from cifar_utils.choices import parse_parameters
 from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
 from cifar_utils.provenance import own_commit
-from cifar_utils.reporting.fragments import Outline, clean, figure_in, markdown_html, note
+from cifar_utils.reporting.fragments import Outline, clean, markdown_html, note
 from cifar_utils.reporting.runs import project_folder, relative_link
 from cifar_utils.runs.answer import answer, near_chance
 from cifar_utils.runs.folder import find_runs
@@ -236,31 +236,31 @@ def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
         cell.tags = cell.metadata.get("tags", [])
     # Papermill marks an error with additional cells. The page has its own mark.
     nb.cells = [cell for cell in nb.cells if "papermill-error-cell-tag" not in cell.tags]
-    outline, folder = Outline(), notebook.parent
+    outline = Outline(notebook.parent)
     for cell in nb.cells:
+        outline.attached = cell.get("attachments", {})
         if cell.cell_type == "code":
             CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
             for output in cell.outputs:
                 if output.output_type in ("display_data", "execute_result"):
-                    output.html = _displayed(output, folder, outline)
+                    output.html = _displayed(output, outline)
         elif cell.cell_type == "raw":
             cell.html = f'<pre tabindex="0">{escape(cell.source)}</pre>'
         else:
-            attached = cell.get("attachments", {})
-            cell.html = clean(markdown_html(cell.source), folder, outline, attached=attached)
+            cell.html = clean(markdown_html(cell.source), outline)
     return nb, outline
 
 
-def _displayed(output: NotebookNode, folder: Path, outline: Outline) -> str:
+def _displayed(output: NotebookNode, outline: Outline) -> str:
     """The HTML of an output: the form that JupyterLab would show, if a page can show it."""
     data = dict(output.data)
     plain = strip_ansi(data.pop("text/plain", ""))
     if data.get("text/html"):
-        return f'<div class="html">{clean(data["text/html"], folder, outline)}</div>'
+        return f'<div class="html">{clean(data["text/html"], outline)}</div>'
     for kind in ("text/markdown", "text/latex"):
         if data.get(kind):
             html = markdown_html(cleandoc(data[kind]) if kind == "text/latex" else data[kind])
-            return f'<div class="markdown">{clean(html, folder, outline)}</div>'
+            return f'<div class="markdown">{clean(html, outline)}</div>'
     pictures = [kind for kind in data if kind.startswith("image/")]
     for kind in sorted(pictures, key="image/svg+xml".__ne__)[:1]:
         content = data[kind]
@@ -269,7 +269,7 @@ def _displayed(output: NotebookNode, folder: Path, outline: Outline) -> str:
         alt = output.metadata.get(kind, {}).get("alt") or output.metadata.get("alt", "")
         source = escape(f"data:{kind};base64,{content}")
         figure = f'<figure class="report-figure"><img src="{source}" alt="{escape(alt)}"></figure>'
-        return clean(figure, folder, outline, alt=figure_in(outline.section))
+        return clean(figure, outline)
     if any(NEEDS_SCRIPT.fullmatch(kind) for kind in data):
         return note("interactive output", "it needs JavaScript")
     if data:

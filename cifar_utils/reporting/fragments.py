@@ -48,8 +48,10 @@ ALIGNED = "align|aligned|split|gather|gathered|multline|eqnarray"
 
 @dataclass
 class Outline:
-    """The headings of a page so far, and the reports it names."""
+    """What a page has so far, and where the pictures of its next piece are."""
 
+    folder: Path
+    attached: dict[str, Any] = field(default_factory=dict)  # a cell's attachments
     title: str = ""  # HTML
     name: str = ""  # the title's text
     section: str = ""  # the last heading's text
@@ -65,11 +67,6 @@ def note(what: str, why: str, address: str = "") -> str:
         shown = f'<a href="{escape(address)}">{shown}</a>'
     said = ", ".join(part for part in (escape(why), shown) if part)
     return f"<em>[{what} not in this page: {said}]</em>"
-
-
-def figure_in(section: str) -> str:
-    """Alternative text for a picture that has none: its section."""
-    return f"Figure in section '{section}'" if section else "Figure"
 
 
 class _Inline(MathInlineParser):
@@ -127,27 +124,15 @@ def _formula(tex: str, display: str) -> str:
     return f'<span class="formula" tabindex="0">{html}</span>' if display == "block" else html
 
 
-def clean(
-    html: str,
-    folder: Path,
-    outline: Outline,
-    alt: str = "",
-    attached: dict[str, Any] | None = None,
-) -> str:
+def clean(html: str, outline: Outline) -> str:
     """Clean HTML: nothing for a browser to fetch or run, and pictures are embedded.
 
     Parameters
     ----------
     html
         Markup of any quality; open elements are closed.
-    folder
-        The folder of the pictures.
     outline
         The headings above this piece; this function adds its own.
-    alt
-        Alternative text for pictures that have none.
-    attached
-        A Markdown cell's attachments.
 
     """
     # Beautiful Soup warns of a line without markup: it could be a file name.
@@ -164,7 +149,7 @@ def clean(
             tag.decompose()
             continue
         if tag.name in FETCHING:
-            _embed(tag, folder, alt or figure_in(outline.section), attached or {})
+            _embed(tag, outline)
         for key in [key for key in tag.attrs if _acts(tag, key)]:
             del tag[key]
     if scripted:
@@ -231,15 +216,16 @@ def _acts(tag: Tag, key: str) -> bool:
     return key.startswith("on") or (fetches and not value.startswith(("#", "data:")))
 
 
-def _embed(tag: Tag, folder: Path, alt: str, attached: dict[str, Any]) -> None:
+def _embed(tag: Tag, outline: Outline) -> None:
     """Embed a picture in its tag; replace a picture that can't be embedded by a note."""
     inner = tag.find("source")
     address = str(tag.get("src") or tag.get("data") or (inner and inner.get("src")) or "")
     said = str(tag.get("alt") or tag.get("title") or "")
     if tag.name == "img":
         with suppress(Exception):  # an address of any text, a file of any bytes
-            tag["src"] = _picture(*_content(address, folder, attached))
-            tag["alt"] = said or alt
+            tag["src"] = _picture(*_content(address, outline))
+            section = f" in section '{outline.section}'" if outline.section else ""
+            tag["alt"] = said or f"Figure{section}"
             if tag.parent.name == "figure":
                 tag.wrap(Tag(name="div", attrs={"class": "frame"}))
             return
@@ -249,17 +235,17 @@ def _embed(tag: Tag, folder: Path, alt: str, attached: dict[str, Any]) -> None:
     tag.replace_with(_parsed(note(what, said or reason, "" if inline else address)))
 
 
-def _content(address: str, folder: Path, attached: dict[str, Any]) -> tuple[str, bytes]:
+def _content(address: str, outline: Outline) -> tuple[str, bytes]:
     """Type and bytes of a picture: attached, in the notebook's folder, or a data URI."""
     if address.startswith("attachment:"):
-        forms = attached[unquote(address.removeprefix("attachment:"))]
+        forms = outline.attached[unquote(address.removeprefix("attachment:"))]
         kind = next(kind for kind in forms if kind.startswith("image/"))
         return kind, base64.b64decode(forms[kind])
     if address.startswith("data:"):
         with urlopen(address) as response:
             return response.headers.get_content_type(), response.read()
-    file = (folder / unquote(address)).resolve()
-    if not file.is_relative_to(folder.resolve()):
+    file = (outline.folder / unquote(address)).resolve()
+    if not file.is_relative_to(outline.folder.resolve()):
         raise ValueError(f"{address} is outside of the notebook's folder")
     return mimetypes.guess_type(file)[0] or "", file.read_bytes()
 

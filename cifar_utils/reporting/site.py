@@ -235,18 +235,9 @@ def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:
 
 def _link_pages(runs: Sequence[Run], folder: Path) -> None:
     """Link each run's page to the index and to the runs before and after it."""
-    for place, run in enumerate(runs):
-        links = Markup('<nav aria-label="Runs"><a href="{}">All runs</a>').format(
-            relative_link(folder / "index.html", run.folder)
-        )
-        sides = {"prev": runs[place - 1 : place] if place else [], "next": runs[place + 1 :][:1]}
-        for side, label, words in (
-            ("prev", "Previous", "← <span>{}</span>"),
-            ("next", "Next", "<span>{}</span> →"),
-        ):
-            for other in sides[side]:
-                links += Markup(
-                    f' <a rel="{side}" href="{{}}" aria-label="{label} run: {{}}">'
-                ).format(relative_link(other.page, run.folder), other.name)
-                links += Markup(words + "</a>").format(other.name)
-        write_links(run.page, links + Markup("</nav>"))
+    links = TEMPLATES.get_template("links.html.j2")
+    index = folder / "index.html"
+    for before, run, after in zip([None, *runs], runs, [*runs[1:], None], strict=False):
+        address = partial(relative_link, folder=run.folder)
+        html = links.render(index=index, before=before, after=after, address=address)
+        write_links(run.page, html)
