@@ -8,6 +8,13 @@ const kept = (theme) => {
 };
 if (["light", "dark"].includes(kept())) root.dataset.theme = kept();
 
+const fill = (node, attributes, children) => {
+  Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
+  node.append(...children);
+  return node;
+};
+const make = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
+
 document.addEventListener("DOMContentLoaded", () => {
   themeSwitch();
   codeSwitch();
@@ -72,30 +79,18 @@ function contentsMark() {
 function figuresEnlarge() {
   const frames = document.querySelectorAll(".report-figure .frame");
   if (!frames.length) return;
-  const dialog = document.body.appendChild(document.createElement("dialog"));
-  const close = document.createElement("button");
-  close.type = "button";
-  close.textContent = "Close";
+  const dialog = document.body.appendChild(make("dialog"));
+  const close = make("button", { type: "button" }, "Close");
   close.addEventListener("click", () => dialog.close());
   frames.forEach((frame) => {
-    const figure = frame.closest("figure");
-    const caption = figure.querySelector("figcaption");
+    const caption = frame.closest("figure").querySelector("figcaption");
     const picture = frame.querySelector("img");
     const name = (caption || {}).textContent || picture.alt || "figure";
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "enlarge";
-    button.textContent = "⤢";
-    button.setAttribute("aria-label", `Enlarge: ${name.split(/[.:;]/)[0]}`);
+    const button = make("button", { type: "button", class: "enlarge", "aria-label": `Enlarge: ${name.split(/[.:;]/)[0]}` }, "⤢");
     const open = () => {
-      const shown = document.createElement("div");
-      shown.className = frame.className;
-      shown.append(picture.cloneNode(true));
-      const all = document.createElement("div");
-      all.append(shown);
-      if (caption) all.append(caption.cloneNode(true));
+      const text = caption ? [caption.cloneNode(true)] : [];
       dialog.setAttribute("aria-label", name);
-      dialog.replaceChildren(close, all);
+      dialog.replaceChildren(close, make("div", {}, make("div", { class: frame.className }, picture.cloneNode(true)), ...text));
       dialog.showModal();
     };
     button.addEventListener("click", open);

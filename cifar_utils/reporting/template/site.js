@@ -11,12 +11,6 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 
 const SVG = "http://www.w3.org/2000/svg";
-const fill = (node, attributes, children) => {
-  Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
-  node.append(...children);
-  return node;
-};
-const make = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
 const draw = (name, attributes = {}, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
 const look = (place) => `c${place % 6} d${Math.floor(place / 6) % 4}`;
