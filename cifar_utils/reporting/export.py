@@ -21,7 +21,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from cifar_utils import __version__, runs
-from cifar_utils.choices import parse_parameters
+from cifar_utils.choices import Parameter, parse_parameters
 from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
 from cifar_utils.provenance import own_commit
@@ -109,6 +109,7 @@ def page_look(*more: str) -> dict[str, str]:
 def _render(notebook: Path, record: RunRecord | None) -> str:
     nb, outline = _ready_cells(notebook)
     run = nb.metadata.get("papermill", {})
+    parameters = _parameters(nb, run.get("parameters", {}))
     page = {
         "address": quote(os.fsencode(notebook.name)),
         "title": outline.title or escape(notebook.stem),
@@ -118,7 +119,8 @@ def _render(notebook: Path, record: RunRecord | None) -> str:
         "reports": [(name, introduction(name)) for name in outline.reports or []],
         "date": _date(run.get("end_time")),
         "failed": _mark_failed(nb),
-        "parameters": _parameter_rows(nb, run.get("parameters", {})),
+        "parameters": parameters,
+        "changed": sum(value != row.default for row, value in parameters),
         "look": page_look(),
         "digest": page_digest(notebook),
         "made": ", commit ".join(filter(None, [f"cifar-reports {__version__}", own_commit()])),
@@ -174,7 +176,8 @@ def _lines(text: str) -> str:
     return f"{count} line{'s' * (count != 1)}"
 
 
-TEMPLATES.filters |= {"lines": _lines, "highlighted": _highlighted, "strip_ansi": strip_ansi}
+TEMPLATES.filters |= {"lines": _lines, "highlighted": _highlighted}
+TEMPLATES.filters |= {"strip_ansi": strip_ansi, "repr": repr}
 
 
 def _mark_failed(nb: NotebookNode) -> NotebookNode | None:
@@ -195,21 +198,15 @@ def _date(end: Any) -> str:
     return f"{when.day} {when:%B %Y}"
 
 
-def _parameter_rows(nb: NotebookNode, given: dict[str, Any]) -> list[dict[str, Any]]:
-    """Name, value and meaning of each parameter, and whether its value differs from the default."""
+def _parameters(nb: NotebookNode, given: dict[str, Any]) -> list[tuple[Parameter, Any]]:
+    """Each parameter and its value."""
     source = next((cell.source for cell in nb.cells if "parameters" in cell.tags), "")
     try:
         known = parse_parameters(source)
     except Exception:  # another kind of notebook, whose cell is shown as it is
         known = {}
     return [
-        {
-            "name": row.name,
-            "value": repr(given.get(row.name, row.default)),
-            "default": repr(row.default),
-            "meaning": row.meaning,
-            "changed": given.get(row.name, row.default) != row.default,
-        }
+        (row, given.get(row.name, row.default))
         for row in known.values()
         if row.name != "output"  # a path, which says nothing about the run
     ]
