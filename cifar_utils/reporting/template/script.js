@@ -62,14 +62,11 @@ function contentsMark() {
   const fold = () => { contents.open = wide.matches; };
   wide.addEventListener("change", fold);
   fold();
-  const links = new Map([...contents.querySelectorAll("a")].map((a) => [decodeURIComponent(a.hash.slice(1)), a]));
-  const headings = [...links.keys()].map((id) => document.getElementById(id)).filter(Boolean);
+  const links = [...contents.querySelectorAll("a")];
+  const top = (a) => document.getElementById(decodeURIComponent(a.hash.slice(1)))?.getBoundingClientRect().top;
   const mark = () => {
-    const read = headings.filter((heading) => heading.getBoundingClientRect().top < 120).pop();
-    links.forEach((a, id) => {
-      if (read && read.id === id) a.setAttribute("aria-current", "true");
-      else a.removeAttribute("aria-current");
-    });
+    const read = links.filter((a) => top(a) < 120).pop();
+    links.forEach((a) => a.setAttribute("aria-current", a === read));
   };
   document.addEventListener("scroll", mark, { passive: true });
   mark();
