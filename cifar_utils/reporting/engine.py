@@ -78,23 +78,21 @@ class Watch:
         self.thread.join()
 
     def _follow(self) -> None:
-        started, last = time.monotonic(), False
-        while not last:
+        started = time.monotonic()
+        while True:
             last = self.ended.wait(POLL_SECONDS)  # once more after the end, for the last events
             fresh, self.position = read_events(self.events, self.position)
             for event in fresh:
                 self.tell(event)
-            if not last:
-                self.verdict = self.verdict or self._judge(time.monotonic() - started)
-                if self.verdict:
-                    self._end_kernel()
-
-    def _judge(self, seconds: float) -> str:
-        if not self.wanted():
-            return UNWANTED
-        if self.run.timeout is not None and seconds > self.run.timeout:
-            return f"not done within its timeout of {duration(self.run.timeout)}"
-        return ""
+            if last:
+                return
+            timeout = self.run.timeout
+            if not self.wanted():
+                self.verdict = self.verdict or UNWANTED
+            elif timeout is not None and time.monotonic() - started > timeout:
+                self.verdict = f"not done within its timeout of {duration(timeout)}"
+            if self.verdict:
+                self._end_kernel()
 
     def _end_kernel(self) -> None:
         process = getattr(self.kernel and self.kernel.provisioner, "process", None)
