@@ -75,10 +75,8 @@ def page_digest(notebook: Path) -> str:
 
 def is_current(page: Path, notebook: Path) -> bool:
     """Whether :func:`export_page` would write the same page, except for its links."""
-    if not page.exists():
-        return False
-    with page.open("rb") as file:
-        return f'content="cifar-reports {page_digest(notebook)}"'.encode() in file.read(2000)
+    mark = f'content="cifar-reports {page_digest(notebook)}"'
+    return page.exists() and mark in page.read_text("utf-8", "replace")
 
 
 def write_links(page: Path, links: str) -> None:
@@ -191,11 +189,10 @@ def _mark_failed(nb: NotebookNode) -> NotebookNode | None:
 
 
 def _date(end: Any) -> str:
-    try:
+    with suppress(TypeError, ValueError):
         when = datetime.fromisoformat(end)
-    except (TypeError, ValueError):
-        return ""
-    return f"{when.day} {when:%B %Y}"
+        return f"{when.day} {when:%B %Y}"
+    return ""
 
 
 def _parameters(nb: NotebookNode, given: dict[str, Any]) -> list[tuple[Parameter, Any]]:

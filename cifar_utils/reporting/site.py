@@ -121,9 +121,10 @@ def _embedded(group: Configuration, places: dict[Run, int]) -> dict[str, Any]:
     low, high = group.interval or (None, None)
     seconds, flops = group.mean("train_seconds"), group.mean("flops")
     images = group.record.dataset.get("train")
-    conditions = {"processor": "processor", "computed in": "precision"}
-    settings = {name: str(value) for name, value in group.settings.items()}
-    settings |= {name: group.each(column) for name, column in conditions.items()}
+    settings = {"notebook": group.record.notebook}
+    settings |= {name: str(value) for name, value in group.settings.items()}
+    settings |= {"processor": group.each("processor"), "computed in": group.each("precision")}
+    settings |= {"commit": short_commits(group.each("commit"))}
     return {
         "name": group.name,
         "dataset": group.board["dataset"][0],
@@ -138,9 +139,7 @@ def _embedded(group: Configuration, places: dict[Run, int]) -> dict[str, Any]:
             "flops": flops and f"{compact(flops)}FLOP",
             "images": images and f"{images:,} images",
         },
-        "settings": {"notebook": group.record.notebook}
-        | settings
-        | {"commit": short_commits(group.each("commit"))},
+        "settings": settings,
         "runs": [
             {
                 "name": run.name,
@@ -159,11 +158,9 @@ def _by_epoch(run: Run, key: str) -> list[float | None]:
     return [value and round(value, 4) for value in values] if any(values) else []
 
 
-def _paired_tests(
-    tested: Iterable[Sequence[Run]], places: dict[Run, int]
-) -> dict[int, dict[int, str]]:
+def _paired_tests(tested: list[list[Run]], places: dict[Run, int]) -> dict[int, dict[int, str]]:
     """The paired tests of runs of one seed, in words, by the places of the two runs."""
-    told: dict[int, dict[int, str]] = defaultdict(dict)
+    told = defaultdict(dict)
     for alike in tested:
         for run, other in itertools.permutations(alike, 2):
             if run.record.parameters.get("seed") == other.record.parameters.get("seed"):
