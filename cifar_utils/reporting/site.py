@@ -16,13 +16,7 @@ from PIL import Image
 
 from cifar_utils.errors import InputError
 from cifar_utils.files import NOTEBOOK, write_atomically
-from cifar_utils.reporting.export import (
-    TEMPLATES,
-    export_page,
-    is_current,
-    page_look,
-    write_links,
-)
+from cifar_utils.reporting.export import TEMPLATES, export_page, is_current, page_look, write_links
 from cifar_utils.reporting.fragments import REPORT
 from cifar_utils.reporting.parameters import read_question
 from cifar_utils.reporting.results import answers
