@@ -202,7 +202,6 @@ def _execute_all(
         [series] * len(runs),
         key=[(series, number) for number in range(len(runs))],
         pure=False,
-        retries=0,
     )
     waiting = dict(zip(futures, runs, strict=True))
     try:

@@ -65,7 +65,8 @@ def page_digest(notebook: Path) -> str:
 
     A page holds its hash, by which an outdated page is recognized.
     """
-    looks = [TEMPLATE / name for name in ("page.html.j2", "head.html.j2", "style.css", "script.js")]
+    names = ("page.html.j2", "head.html.j2", "reports.html.j2", "style.css", "script.js")
+    looks = [TEMPLATE / name for name in names]
     code = map(Path(__file__).with_name, ("export.py", "fragments.py"))
     words = [Path(runs.__file__).parent / name for name in ("answer.py", "reported/results.yaml")]
     files = [*looks, *code, *words, notebook, notebook.with_name("record.json")]
