@@ -32,7 +32,7 @@ import numpy as np
 
 from cifar_utils.data import Dataset, load_dataset
 from cifar_utils.evaluation import evaluate_views
-from cifar_utils.reporting.runs import project_folder
+from cifar_utils.reporting.notebooks import project_folder
 from cifar_utils.reporting.series_file import read_series
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cifar_utils.reporting.runs import project_folder
+from cifar_utils.reporting.notebooks import project_folder
 
 
 @pytest.mark.slow

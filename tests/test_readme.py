@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cifar_utils.reporting.notebooks import find_notebook, list_notebooks, plan_run
 from cifar_utils.reporting.results import MARKS, render_results, render_table
-from cifar_utils.reporting.runs import find_notebook, list_notebooks, plan_run
 from cifar_utils.reporting.series_file import read_series
 
 ROOT = Path(__file__).parents[1]

@@ -17,8 +17,15 @@ from cifar_utils import __version__
 from cifar_utils.choices import REGISTRIES
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.files import CHECKPOINTS, NOTEBOOK, PAGE
-from cifar_utils.reporting.parameters import read_options, read_parameters, read_question
-from cifar_utils.reporting.runs import find_notebook, list_notebooks, plan_run, project_folder
+from cifar_utils.reporting.notebooks import (
+    find_notebook,
+    list_notebooks,
+    plan_run,
+    project_folder,
+    read_options,
+    read_parameters,
+    read_question,
+)
 from cifar_utils.reporting.terminal import (
     interruptible,
     new_console,

@@ -27,7 +27,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.events import read_events
 from cifar_utils.files import EVENTS, NOTEBOOK, write_atomically
 from cifar_utils.reporting import kernel as kernel_lock
-from cifar_utils.reporting.parameters import read_parameters, written
+from cifar_utils.reporting.notebooks import read_parameters, written
 from cifar_utils.runs.folder import Run, Status
 from cifar_utils.text import duration
 

@@ -31,7 +31,7 @@ def execute(
     Parameters
     ----------
     run
-        The run, from :func:`~cifar_utils.reporting.runs.plan_run`.
+        The run, from :func:`~cifar_utils.reporting.notebooks.plan_run`.
     tell
         Receives the run's events, and the additional ones that
         :func:`~cifar_utils.reporting.progress.shown_progress` describes.

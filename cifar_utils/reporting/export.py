@@ -26,7 +26,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.files import write_atomically
 from cifar_utils.provenance import own_commit
 from cifar_utils.reporting.fragments import Outline, clean, markdown_html, note
-from cifar_utils.reporting.runs import project_folder, relative_link
+from cifar_utils.reporting.notebooks import project_folder, relative_link
 from cifar_utils.runs.answer import answer, near_chance
 from cifar_utils.runs.folder import find_runs
 from cifar_utils.runs.record import RunRecord, read_record

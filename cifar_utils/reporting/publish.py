@@ -9,7 +9,7 @@ from typing import Any
 from cifar_utils.errors import InputError
 from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD
 from cifar_utils.reporting.export import export_page
-from cifar_utils.reporting.parameters import written
+from cifar_utils.reporting.notebooks import written
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.record import UNKNOWN
 

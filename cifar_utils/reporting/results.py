@@ -15,8 +15,7 @@ from scipy.stats import t
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.files import write_atomically
-from cifar_utils.reporting.parameters import read_question
-from cifar_utils.reporting.runs import list_notebooks, relative_link
+from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.runs.answer import called, steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (

@@ -26,8 +26,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 
 from cifar_utils.choices import Parameter
 from cifar_utils.errors import InputError, known_name, short
-from cifar_utils.reporting.parameters import read_parameters
-from cifar_utils.reporting.runs import find_notebook
+from cifar_utils.reporting.notebooks import find_notebook, read_parameters
 from cifar_utils.runs.folder import Run
 from cifar_utils.text import slug
 

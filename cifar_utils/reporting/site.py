@@ -18,9 +18,8 @@ from cifar_utils.errors import InputError
 from cifar_utils.files import NOTEBOOK, write_atomically
 from cifar_utils.reporting.export import TEMPLATES, export_page, is_current, page_look, write_links
 from cifar_utils.reporting.fragments import REPORT
-from cifar_utils.reporting.parameters import read_question
+from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.reporting.results import answers
-from cifar_utils.reporting.runs import list_notebooks, relative_link
 from cifar_utils.runs.compare import missed_by_all, paired_test, same_images
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cifar_utils.provenance import usable_cores
 from cifar_utils.reporting.cluster import connected, run_series, shares
-from cifar_utils.reporting.runs import plan_run
+from cifar_utils.reporting.notebooks import plan_run
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=64, unique=True), st.integers(1, 80))

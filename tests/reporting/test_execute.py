@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 
 from cifar_utils.errors import InputError
 from cifar_utils.reporting.execute import execute as execute_run
-from cifar_utils.reporting.runs import plan_run
+from cifar_utils.reporting.notebooks import plan_run
 from cifar_utils.runs.folder import visible
 
 PATH = "from pathlib import Path"

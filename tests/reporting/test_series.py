@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cifar_utils.errors import InputError
-from cifar_utils.reporting.runs import project_folder
+from cifar_utils.reporting.notebooks import project_folder
 from cifar_utils.reporting.series_file import read_series, select
 from cifar_utils.runs.folder import Run
 
