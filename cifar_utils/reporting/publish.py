@@ -45,22 +45,13 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
     for run in runs:
         if run.facts.get("outcome") != "finished" or not (run.folder / NOTEBOOK).exists():
             raise InputError(f"run {run.folder} is not finished; the same command goes on with it")
-        if not anyway and (why := _unknown_commit(run)):
-            raise InputError(f"run {run.folder} {why}; run it at a commit, or add --anyway")
+        made_by = [*(run.record.trained_by or [run.record.environment]), run.record.evaluated_by]
+        for commit in (each.get("git") or UNKNOWN for each in made_by if each):
+            if not anyway and (commit == UNKNOWN or commit.endswith("+changes")):
+                way_out = "run it at a commit, or add --anyway"
+                raise InputError(f"the commit of run {run.folder} is {commit}; {way_out}")
     for run in runs:
         yield _copy(run, published / run.name)
-
-
-def _unknown_commit(run: Run) -> str:
-    """Why the code of a run is unknown; empty if its commits are known."""
-    record = run.record
-    made_by = [*(record.trained_by or [record.environment]), record.evaluated_by]
-    for commit in [each.get("git") or UNKNOWN for each in made_by if each]:
-        if commit == UNKNOWN:
-            return "does not tell its commit"
-        if commit.endswith("+changes"):
-            return f"was made by {commit[:8]} and changes that were not committed"
-    return ""
 
 
 def _copy(run: Run, target: Path) -> Path:
