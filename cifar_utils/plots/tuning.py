@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from cifar_utils.plots.figure import (
     BLUE,
@@ -113,12 +113,8 @@ def _height(value: float, low: float, high: float, log: bool) -> float:
 
 def _ticks(low: float, high: float, log: bool) -> list[float]:
     """The bounds, and round values between them, not close to either."""
-    if log:
-        powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-        between = [10.0**power for power in powers]
-    else:
-        between = MaxNLocator(5).tick_values(low, high)
-    inner = [value for value in between if low < value < high]
+    locator = LogLocator() if log else MaxNLocator(5)
+    inner = [value for value in locator.tick_values(low, high) if low < value < high]
     return [low, *(v for v in inner if 0.06 < _height(v, low, high, log) < 0.94), high]
 
 
@@ -136,8 +132,6 @@ def plot_best_so_far(trials: Sequence[Trial], defaults: float = math.nan) -> Cap
     axes = figure.add_subplot()
     axes.plot(numbers, accuracies, "o", color=BLUE, markersize=6, label="trial")
     axes.step(numbers, best, where="post", color=VERMILION, label="best so far")
-    if len(trials) == 1:
-        axes.plot(numbers, best, "_", color=VERMILION, markersize=20)
     if not math.isnan(defaults):
         axes.axhline(defaults, color="#333333", lw=1.2, ls=":", label="the defaults")
     diverged = np.flatnonzero(np.isnan(accuracies))
