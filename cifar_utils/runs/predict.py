@@ -59,11 +59,9 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
 
 def _pictures(path: Path) -> list[Path]:
     """The picture, or the pictures in a folder without hidden ones, by name."""
-    if path.is_dir():
-        found = sorted(file for file in visible(path) if file.suffix.lower() in SUFFIXES)
-        if not found:
-            raise InputError(f"folder {path} holds no pictures ({', '.join(SUFFIXES)})")
-        return found
-    if not path.is_file():
-        raise InputError(f"picture {path} is not there; give a file, or a folder of pictures")
-    return [path]
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in visible(path) if file.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InputError(f"folder {path} holds no pictures ({', '.join(SUFFIXES)})")
+    return found
