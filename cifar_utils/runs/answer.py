@@ -105,15 +105,18 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     alike = [f"{name} ({told})" for name, (_, low, told) in gains.items() if low <= 0]
     steps = {called(trial): steps_to_target(record, trial) for trial in trials}
     fewest = min(filter(None, steps.values()), default=None)
+    name = called(best)
     sentences = [
-        f"Of {len(trials)} trainings of {best['epochs']} epochs each, one seed, the best on "
-        f"{images:,} validation images is {called(best)} with {percent(best['val_accuracy'])}."
+        f"{name[0].upper()}{name[1:]} classifies {percent(best['val_accuracy'])} of {images:,} "
+        f"validation images correctly, the most of {len(trials)} trainings of {best['epochs']} "
+        "epochs each (one seed)."
     ]
+    points = "In points, with the 95% interval, it"
     if better:
-        points = "points of accuracy (95% interval in parentheses)"
-        sentences.append(f"It is ahead, in {points}, of {listed(_few(better))}.")
+        sentences.append(f"{points} is ahead of {listed(_few(better))}.")
+        points = "It"
     if alike:
-        sentences.append(f"These images can't tell it from {listed(_few(alike))}.")
+        sentences.append(f"{points} can't be told from {listed(_few(alike))}.")
     if diverged := [called(trial) for trial in record.trials if _diverged(trial)]:
         sentences.append(f"Not compared, because the loss diverged: {listed(_few(diverged))}.")
     sentences.append("Another seed may give another order.")

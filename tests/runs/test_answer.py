@@ -61,8 +61,9 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
 ):
     trials = [("first", 0.5, 2), ("best", 0.89, 2), ("second", second, 2), ("longer", 0.95, 9)]
     told = answer(record(trials=trials, validation=images))
-    assert f"3 trainings of 2 epochs each, one seed, the best on {images:,} validation" in told
-    better, _, alike = told.partition("can't tell it from")
+    assert f"“best” classifies 89.0% of {images:,} validation images correctly" in told
+    assert "the most of 3 trainings of 2 epochs each (one seed)" in told
+    better, _, alike = told.partition("can't be told from")
     assert "“second”" in (better if tells else alike)
     assert "“first” by 39.0 (+" in better
 
@@ -72,7 +73,7 @@ def test_trainings_that_diverged_are_not_compared(record):
     several = record(trials=trials)
     several.trials[1]["diverged"] = True
     told = answer(several)
-    assert "Of 2 trainings of 9 epochs each" in told
+    assert "2 trainings of 9 epochs each" in told
     assert "because the loss diverged: “at once” and “soon”." in told
     del several.trials[2]
     assert "trainings" not in answer(several), "the one that is left has none beside it"
@@ -105,7 +106,7 @@ def test_a_comparison_ends_with_the_test_of_its_network(record):
 def test_of_many_trainings_a_few_are_told_and_first_what_the_others_are_set_against(record):
     trials = [("defaults", 0.5, 2), *((str(k), k / 10, 2) for k in range(1, 9))]
     told = answer(record(trials=trials, validation=5000))
-    assert "is trial 8 (width 8) with 80.0%" in told
+    assert told.startswith("Trial 8 (width 8) classifies 80.0%")
     assert "of “defaults” by 30.0 (+28.2 to +31.8), trial 7 (width 8) by 10.0" in told
     assert "and 5 others." in told
 
