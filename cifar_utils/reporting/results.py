@@ -125,9 +125,8 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configurati
     for group in groups:
         record = group.record
         with suppress(LookupError, TypeError):  # a record without all test figures
-            seen = len(record.history) * record.dataset["train"]
-            validation = _validation(group.runs[0]) or 0.0
-            rank = len(record.trials) > 1, len(group.runs), seen, validation
+            images, validation = record.dataset["train"], _validation(group.runs[0]) or 0.0
+            rank = len(record.trials) > 1, len(group.runs), images, validation
             key = record.notebook, group.board["dataset"][0]
             if key not in best or rank > best[key][0]:
                 best[key] = rank, group, group.answer.partition("\n\n")[0]

@@ -139,20 +139,26 @@ def test_a_notebook_s_answer_is_that_of_the_most_seeds_for_each_dataset(
     assert len(page.select(".answers dd a")) == 4
 
 
-def test_a_comparison_answers_first_then_the_longest_then_the_best_by_validation(add_run, tmp_path):
+def test_a_comparison_answers_first_then_the_most_images_then_the_best_by_validation(
+    add_run, tmp_path
+):
+    def change(folder, **changed):
+        record = json.loads((folder / "record.json").read_text())
+        changed["dataset"] = record["dataset"] | changed["dataset"]
+        (folder / "record.json").write_text(json.dumps(record | changed))
+
     add_run("good", top1=0.5, validation=(0.3, 0.6), parameters={"rate": 1})
     add_run("lucky", top1=0.9, validation=(0.3, 0.5), parameters={"rate": 2})
     page, _ = read(tmp_path)
     assert [link.get_text() for link in page.select(".answers dd a")] == ["good"]
-    add_run("longer", top1=0.4, validation=(0.3, 0.4, 0.5), parameters={"rate": 3})
+    folder = add_run("more", top1=0.4, validation=(0.3, 0.4), parameters={"rate": 3})
+    change(folder, dataset={"train": 1000})
     page, _ = read(tmp_path)
-    assert [link.get_text() for link in page.select(".answers dd a")] == ["longer"]
+    assert [link.get_text() for link in page.select(".answers dd a")] == ["more"]
     folder = add_run("compared", top1=0.3, parameters={"rate": 4})
-    record = json.loads((folder / "record.json").read_text())
     trial = {"values": {}, "val_accuracy": 0.5, "best_epoch": 2, "epochs": 2, "parameters": 15636}
     trials = [trial | {"name": name} for name in ("a", "b")]
-    record |= {"trials": trials, "dataset": record["dataset"] | {"validation": 100}}
-    (folder / "record.json").write_text(json.dumps(record))
+    change(folder, trials=trials, dataset={"validation": 100})
     page, _ = read(tmp_path)
     assert [link.get_text() for link in page.select(".answers dd a")] == ["compared"]
 
