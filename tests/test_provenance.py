@@ -69,7 +69,7 @@ def copy(tmp_path_factory):
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
-        ("models/vgg.py", "layers.MaxPooling2D(2)(x)", "layers.AveragePooling2D(2)(x)", ["vgg19"]),
+        ("models/vgg.py", "layers.MaxPooling2D(2,", "layers.AveragePooling2D(2,", ["vgg19"]),
         ("models/blocks.py", "momentum=0.9", "momentum=0.8", ["vgg19"]),
         ("training/schedules.py", "rising = math.floor(", "rising = math.ceil(", ["cosine"]),
         ("training/batches.py", "random.permutation(", "random.choice(", ["fit"]),
