@@ -132,6 +132,8 @@ def plot_best_so_far(trials: Sequence[Trial], defaults: float = math.nan) -> Cap
     axes = figure.add_subplot()
     axes.plot(numbers, accuracies, "o", color=BLUE, markersize=6, label="trial")
     axes.step(numbers, best, where="post", color=VERMILION, label="best so far")
+    if len(trials) == 1:  # a line of one point is not visible
+        axes.plot(numbers, best, "_", color=VERMILION, markersize=20)
     if not math.isnan(defaults):
         axes.axhline(defaults, color="#333333", lw=1.2, ls=":", label="the defaults")
     diverged = np.flatnonzero(np.isnan(accuracies))
