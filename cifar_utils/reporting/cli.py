@@ -33,7 +33,7 @@ from cifar_utils.reporting.terminal import (
     short_path,
     write_text,
 )
-from cifar_utils.runs.folder import Run, RunningError, Status, find_runs
+from cifar_utils.runs.folder import Run, RunningError, Status, find_runs, load_run
 from cifar_utils.text import compact
 
 INTERRUPTED = 130  # as in a shell
@@ -295,7 +295,6 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> N
       cifar-reports leaderboard reports/quick --dataset digits
       cifar-reports leaderboard --csv runs.csv
     """  # noqa: D301
-    from cifar_utils.runs.folder import find_runs
     from cifar_utils.runs.leaderboard import in_words, tabulate
 
     folder = folder or project_folder() / "reports" / "published"
@@ -348,8 +347,6 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -
       cifar-reports predict reports/02_resnet-cifar10-resnet20-s0 cat.jpg
       cifar-reports predict reports/mine holiday/ --top 1 --csv holiday.csv
     """  # noqa: D301
-    from cifar_utils.runs.folder import load_run
-
     found = load_run(run).predict(*pictures, top=top)
     if csv:
         write_text(csv, found.to_csv(index=False), "predictions")
