@@ -244,7 +244,7 @@ def shrink(size: PositiveInt = 16, epochs: PositiveInt = 2) -> Augmentation:
 
     A step then takes less time (progressive resizing: Howard, fast.ai, DAWNBench, 2018). With
     ``"shrink(16, 2), shrink(24, 4)"``, images have 16 pixels in two epochs and 24 in the next two.
-    The network must take images of any size: its last pooling is global. Validation images keep
-    their size, so validation accuracy is low as long as training images are smaller.
+    The network must take images of any size: its last pooling leaves one place. Validation images
+    keep their size, so validation accuracy is low as long as training images are smaller.
     """
     return Shrink(size, epochs)
