@@ -15,9 +15,9 @@ def answer(record: RunRecord) -> str:
     """A run's answer to its notebook's question, in plain text; the first paragraph stands alone.
 
     For one training, it gives the network's accuracy and the best one that others report on test
-    images. For several, it names the best on the validation images, and the others from which these
-    images can tell it; a second paragraph has steps, training accuracy and test accuracy. For a
-    test accuracy near chance, it says only that.
+    images. For several, it names the best on the validation images, and its gain over the first one
+    and over the worst; a second paragraph has the others, steps, training accuracy and test
+    accuracy. For a test accuracy near chance, it says only that.
     """
     test = record.scores["test"]
     if near_chance(record):
@@ -94,33 +94,22 @@ def _fine_tuned(record: RunRecord) -> str:
 def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     images = record.dataset["validation"]
     best, *others = sorted(trials, key=lambda trial: -trial["val_accuracy"])
+    worst = others[-1]
     others.sort(key=lambda trial: trial is not trials[0])  # what the others are set against
-    gains = {
-        called(other): _gain(best["val_accuracy"], other["val_accuracy"], images)
-        for other in others
-    }
-    better = [
-        f"{name} by {gain:.1f} ({told})" for name, (gain, low, told) in gains.items() if low > 0
-    ]
-    alike = [f"{name} ({told})" for name, (_, low, told) in gains.items() if low <= 0]
-    steps = {called(trial): steps_to_target(record, trial) for trial in trials}
-    fewest = min(filter(None, steps.values()), default=None)
+    shown = [trial for trial in others if trial in (others[0], worst)]
     name = called(best)
     sentences = [
         f"{name[0].upper()}{name[1:]} classifies {percent(best['val_accuracy'])} of {images:,} "
         f"validation images correctly, the most of {len(trials)} trainings of {best['epochs']} "
-        "epochs each (one seed)."
+        "epochs each (one seed).",
+        *_ahead("it", best, shown, images),
     ]
-    points = "In points, with the 95% interval, it"
-    if better:
-        sentences.append(f"{points} is ahead of {listed(_few(better))}.")
-        points = "It"
-    if alike:
-        sentences.append(f"{points} can't be told from {listed(_few(alike))}.")
     if diverged := [called(trial) for trial in record.trials if _diverged(trial)]:
         sentences.append(f"Not compared, because the loss diverged: {listed(_few(diverged))}.")
     sentences.append("Another seed may give another order.")
-    more = []
+    more = _ahead("the best", best, [trial for trial in others if trial not in shown], images)
+    steps = {called(trial): steps_to_target(record, trial) for trial in trials}
+    fewest = min(filter(None, steps.values()), default=None)
     if fewest:
         first = listed([name for name, count in steps.items() if count == fewest])
         target = percent(record.parameters["target_accuracy"], 0)
@@ -139,6 +128,24 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     told = f"95% interval {interval(test['top1_interval'])}"
     more.append(f"Tested: {classified(record, network, percent(test['top1']), told)}")
     return f"{' '.join(sentences)}\n\n{' '.join(more)}"
+
+
+def _ahead(subject: str, best: dict[str, Any], others: list, images: int) -> list[str]:
+    """From which trials the validation images can tell the best one, and from which they can't."""
+    better, alike = [], []
+    for trial in others:
+        gain, low, told = _gain(best["val_accuracy"], trial["val_accuracy"], images)
+        if low > 0:
+            better.append(f"{called(trial)} by {gain:.1f} ({told})")
+        else:
+            alike.append(f"{called(trial)} ({told})")
+    clauses = [
+        f"{said} {listed(_few(names))}"
+        for said, names in (("is ahead of", better), ("can't be told from", alike))
+        if names
+    ]
+    told = f"In points, with the 95% interval, {subject} {', and '.join(clauses)}."
+    return [told] if clauses else []
 
 
 def steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:

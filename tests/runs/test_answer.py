@@ -63,9 +63,11 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     told = answer(record(trials=trials, validation=images))
     assert f"“best” classifies 89.0% of {images:,} validation images correctly" in told
     assert "the most of 3 trainings of 2 epochs each (one seed)" in told
-    better, _, alike = told.partition("can't be told from")
-    assert "“second”" in (better if tells else alike)
-    assert "“first” by 39.0 (+" in better
+    lead, more = told.split("\n\n")
+    assert "it is ahead of “first” by 39.0 (+" in lead
+    assert "“second”" not in lead
+    assert ("the best is ahead of “second” by 9.0 (+" in more) == tells
+    assert ("the best can't be told from “second” (-" in more) != tells
 
 
 def test_trainings_that_diverged_are_not_compared(record):
@@ -103,12 +105,14 @@ def test_a_comparison_ends_with_the_test_of_its_network(record):
     assert told.rpartition("Tested: ")[2].startswith("resnet20 classifies 90.0% of 10,000 test")
 
 
-def test_of_many_trainings_a_few_are_told_and_first_what_the_others_are_set_against(record):
+def test_the_best_of_many_is_set_first_against_the_first_and_the_worst(record):
     trials = [("defaults", 0.5, 2), *((str(k), k / 10, 2) for k in range(1, 9))]
     told = answer(record(trials=trials, validation=5000))
     assert told.startswith("Trial 8 (width 8) classifies 80.0%")
-    assert "of “defaults” by 30.0 (+28.2 to +31.8), trial 7 (width 8) by 10.0" in told
-    assert "and 5 others." in told
+    lead, more = told.split("\n\n")
+    assert "“defaults” by 30.0 (+28.2 to +31.8) and trial 1 (width 8) by 70.0" in lead
+    assert "of trial 7 (width 8) by 10.0" in more
+    assert "and 3 others." in more
 
 
 def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_percent(record):
