@@ -28,7 +28,8 @@ from cifar_utils.provenance import own_commit
 from cifar_utils.reporting.fragments import Outline, clean, markdown_html, note
 from cifar_utils.reporting.notebooks import project_folder, relative_link
 from cifar_utils.runs.answer import answer, near_chance
-from cifar_utils.runs.folder import find_runs
+from cifar_utils.runs.folder import Run, find_runs
+from cifar_utils.runs.leaderboard import read_notes
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import introduction
 from cifar_utils.text import compact, duration, interval, percent
@@ -61,7 +62,7 @@ def export_page(notebook: Path, page: Path) -> Path:
 
 
 def page_digest(notebook: Path) -> str:
-    """Hash of everything in a notebook's page: the notebook, its record, the template, this code.
+    """Hash of all that is in a notebook's page: notebook, record, notes, template, this code.
 
     A page holds its hash, by which an outdated page is recognized.
     """
@@ -71,6 +72,7 @@ def page_digest(notebook: Path) -> str:
     words = [Path(runs.__file__).parent / name for name in ("answer.py", "reported/results.yaml")]
     files = [*looks, *code, *words, notebook, notebook.with_name("record.json")]
     content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
+    content += "".join(_notes(notebook)).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -115,13 +117,14 @@ def _render(notebook: Path, record: RunRecord | None) -> str:
         "name": outline.name or notebook.stem,
         "contents": outline.entries,
         "cells": nb.cells,
-        "reports": [(name, introduction(name)) for name in outline.reports or []],
+        "reports": [(name, introduction(name)) for name in outline.reports],
         "date": _date(run.get("end_time")),
         "failed": _mark_failed(nb),
         "parameters": parameters,
         "changed": sum(value != row.default for row, value in parameters),
         "look": page_look(),
         "digest": page_digest(notebook),
+        "notes": _notes(notebook),
         "made": ", commit ".join(filter(None, [f"cifar-reports {__version__}", own_commit()])),
     }
     with suppress(Exception):  # no record, or a bad one, whose scores may not be numbers
@@ -130,6 +133,13 @@ def _render(notebook: Path, record: RunRecord | None) -> str:
             page["warning"] = answer(record)
             page["twin"] = _twin(record, notebook.parent)
     return TEMPLATES.get_template("page.html.j2").render(page)
+
+
+def _notes(notebook: Path) -> list[str]:
+    """The notes on a notebook's run, from ``notes.yaml`` beside the run's folder."""
+    with suppress(InputError):
+        return list(read_notes(notebook.parent.parent, [Run(notebook.parent)]).values())
+    return []
 
 
 def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from cifar_utils.errors import InputError
-from cifar_utils.reporting.export import export_page
+from cifar_utils.reporting.export import export_page, is_current
 from cifar_utils.runs.record import RunRecord
 
 FETCHING = re.compile(
@@ -94,6 +94,21 @@ def render(tmp_path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("notebooks")
+
+
+def test_a_page_has_the_notes_on_its_run_and_is_made_again_for_new_ones(tmp_path):
+    folder = tmp_path / "one-s0"
+    folder.mkdir()
+    notes, notebook = tmp_path / "notes.yaml", folder / "notebook.ipynb"
+    notes.write_text("one-*: It was <b>chosen</b> late.\nother: Of another run.\n")
+    words = exported(folder).header.get_text()
+    assert "It was <b>chosen</b> late." in words
+    assert "another run" not in words
+    assert is_current(folder / "page.html", notebook)
+    notes.write_text("one-*: It was chosen early.\n")
+    assert not is_current(folder / "page.html", notebook)
+    notes.write_text("no notes")
+    assert "early" not in exported(folder).header.get_text()
 
 
 def test_the_page_of_a_run(render):
