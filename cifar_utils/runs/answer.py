@@ -99,15 +99,15 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     shown = [trial for trial in others if trial in (others[0], worst)]
     name = called(best)
     sentences = [
-        f"{name[0].upper()}{name[1:]} classifies {percent(best['val_accuracy'])} of {images:,} "
-        f"validation images correctly, the most of {len(trials)} trainings of {best['epochs']} "
-        "epochs each (one seed).",
-        *_ahead("it", best, shown, images),
+        f"{name[0].upper()}{name[1:]} is the best of {len(trials)} trainings of {best['epochs']} "
+        f"epochs each (one seed): it classifies {percent(best['val_accuracy'])} of {images:,} "
+        "validation images correctly.",
+        *_better("It", best, shown, images),
     ]
     if diverged := [called(trial) for trial in record.trials if _diverged(trial)]:
         sentences.append(f"Not compared, because the loss diverged: {listed(_few(diverged))}.")
     sentences.append("Another seed may give another order.")
-    more = _ahead("the best", best, [trial for trial in others if trial not in shown], images)
+    more = _better("The best", best, [trial for trial in others if trial not in shown], images)
     steps = {called(trial): steps_to_target(record, trial) for trial in trials}
     fewest = min(filter(None, steps.values()), default=None)
     if fewest:
@@ -130,22 +130,19 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     return f"{' '.join(sentences)}\n\n{' '.join(more)}"
 
 
-def _ahead(subject: str, best: dict[str, Any], others: list, images: int) -> list[str]:
+def _better(subject: str, best: dict[str, Any], others: list, images: int) -> list[str]:
     """From which trials the validation images can tell the best one, and from which they can't."""
     better, alike = [], []
     for trial in others:
         gain, low, told = _gain(best["val_accuracy"], trial["val_accuracy"], images)
         if low > 0:
-            better.append(f"{called(trial)} by {gain:.1f} ({told})")
+            better.append(f"{called(trial)} by {gain:.1f} points (95% interval {told})")
         else:
-            alike.append(f"{called(trial)} ({told})")
-    clauses = [
-        f"{said} {listed(_few(names))}"
-        for said, names in (("is ahead of", better), ("can't be told from", alike))
-        if names
-    ]
-    told = f"In points, with the 95% interval, {subject} {', and '.join(clauses)}."
-    return [told] if clauses else []
+            alike.append(f"{called(trial)} ({told} points)")
+    sentences = [f"{subject} is better than {listed(_few(better))}."] if better else []
+    if alike:
+        sentences.append(f"Its difference from {listed(_few(alike))} may be chance.")
+    return sentences
 
 
 def steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:

@@ -61,13 +61,13 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
 ):
     trials = [("first", 0.5, 2), ("best", 0.89, 2), ("second", second, 2), ("longer", 0.95, 9)]
     told = answer(record(trials=trials, validation=images))
-    assert f"“best” classifies 89.0% of {images:,} validation images correctly" in told
-    assert "the most of 3 trainings of 2 epochs each (one seed)" in told
     lead, more = told.split("\n\n")
-    assert "it is ahead of “first” by 39.0 (+" in lead
+    assert "“best” is the best of 3 trainings of 2 epochs each (one seed)" in lead
+    assert f"it classifies 89.0% of {images:,} validation images correctly" in lead
+    assert "It is better than “first” by 39.0 points (95% interval +" in lead
     assert "“second”" not in lead
-    assert ("the best is ahead of “second” by 9.0 (+" in more) == tells
-    assert ("the best can't be told from “second” (-" in more) != tells
+    assert ("The best is better than “second” by 9.0 points" in more) == tells
+    assert ("Its difference from “second” (-" in more) != tells
 
 
 def test_trainings_that_diverged_are_not_compared(record):
@@ -108,10 +108,10 @@ def test_a_comparison_ends_with_the_test_of_its_network(record):
 def test_the_best_of_many_is_set_first_against_the_first_and_the_worst(record):
     trials = [("defaults", 0.5, 2), *((str(k), k / 10, 2) for k in range(1, 9))]
     told = answer(record(trials=trials, validation=5000))
-    assert told.startswith("Trial 8 (width 8) classifies 80.0%")
+    assert told.startswith("Trial 8 (width 8) is the best of 9 trainings")
     lead, more = told.split("\n\n")
-    assert "“defaults” by 30.0 (+28.2 to +31.8) and trial 1 (width 8) by 70.0" in lead
-    assert "of trial 7 (width 8) by 10.0" in more
+    assert "“defaults” by 30.0 points (95% interval +28.2 to +31.8) and trial 1 (width" in lead
+    assert "than trial 7 (width 8) by 10.0 points" in more
     assert "and 3 others." in more
 
 
