@@ -12,6 +12,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
 const SVG = "http://www.w3.org/2000/svg";
 const draw = (name, attributes = {}, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
 const look = (place) => `c${place % 6} d${Math.floor(place / 6) % 4}`;
 
@@ -87,7 +88,8 @@ function tableFolds(rows, configurations) {
   filters.hidden = false;
 }
 
-// Ticked rows are drawn and compared below the table. At first these are a row and its first variant.
+// Ticked rows are drawn and compared below the table. At first these are a variant and the row before
+// it, if possible two with a paired test.
 function rowsChoose(rows, configurations, tests) {
   const section = document.getElementById("chosen");
   const place = section.querySelector("div");
@@ -120,8 +122,10 @@ function rowsChoose(rows, configurations, tests) {
   };
   boxes.forEach((box, i) => box.addEventListener("change", () => choose(i, box.checked)));
   clear.addEventListener("click", () => { boxes[chosen[0]].focus(); chosen = []; show(); });
-  const varied = Math.max(0, rows.findIndex((row) => row.className === "variant") - 1);
-  chosen = rows.length > 1 ? [varied, varied + 1] : [0];
+  const tested = (i) => configurations[i].runs.some((run) => configurations[i - 1].runs.some((other) => tests[run.place]?.[other.place]));
+  const variants = [...rows.keys()].filter((i) => rows[i].className === "variant");
+  const second = variants.find(tested) ?? variants[0] ?? 1;
+  chosen = rows.length > 1 ? [second - 1, second] : [0];
   section.hidden = false;
   show();
 }
@@ -138,11 +142,11 @@ function curves(some) {
       look: look(i),
       lines: one.runs.map((run) => run[kind].map((y, epoch) => ({ x: epoch + 1, y, name: y === null ? "" : `${run.name}, epoch ${epoch + 1}: ${percent(y, 2)}` }))),
     }));
-    const best = some.map((one) => [one.name, Math.max(...one.runs.flatMap((run) => run[kind]))]);
+    const best = some.map((one) => [one.name, mean(one.runs.map((run) => Math.max(...run[kind])))]);
     const told = best.filter(([, value]) => value > 0).map(([name, value]) => `${name} ${percent(value)}`);
     const longest = Math.max(...some.flatMap((one) => one.runs.map((run) => run[kind].length)));
     const epochs = steps(0, longest).filter((tick) => Number.isInteger(tick) && tick <= longest);
-    return longest && chart(`${kind} accuracy`, `By epoch. Best of each: ${told.join(", ")}.`, series,
+    return longest && chart(`${kind} accuracy`, `By epoch. Best epoch, mean over seeds: ${told.join(", ")}.`, series,
       { name: "epoch", low: 0, high: longest, ticks: epochs.map((tick) => [tick, tick]) });
   });
   return make("div", { class: "charts" }, ...panels.filter(Boolean));
@@ -187,7 +191,7 @@ function drawCosts(section, configurations) {
     const kinds = [...new Set(here.map((one) => one.kind))];
     const panels = costs.map(([key, name, ticks]) => {
       const shown = here.filter((one) => one[key] > 0).sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
-      if (!shown.length || (key === "images" && shown[0][key] === shown.at(-1)[key])) return null;
+      if (shown.length < 2 || (key === "images" && shown[0][key] === shown.at(-1)[key])) return null;
       const point = (one) => ({ x: one[key], y: one.top1[0], low: one.top1[1], high: one.top1[2], name: `${one.name}: ${one.accuracy}, ${one.cost[key]}` });
       const best = shown.filter((one, i) => shown.slice(0, i).every((cheaper) => cheaper.top1[0] < one.top1[0]));
       const series = kinds.map((kind, i) => ({ look: look(i), points: shown.filter((one) => one.kind === kind).map(point) }));
@@ -198,7 +202,7 @@ function drawCosts(section, configurations) {
     }).filter(Boolean);
     if (panels.length) section.append(make("h3", {}, dataset), legend(kinds), make("div", { class: "charts" }, ...panels));
   });
-  section.append(make("p", { class: "note" }, "Bars are 95% intervals: of one run over its test images, of several seeds of their mean. The two kinds can't be compared. Each time is of the run's own machine. For a run on the grey line, no cheaper run is better."));
+  section.append(make("p", { class: "note" }, "Bars are 95% intervals: of one run over its test images, of several seeds of their mean. The two kinds can't be compared. Each time is of the run's own machine. The grey line joins the runs that no cheaper run beats."));
   section.hidden = !section.querySelector("svg");
 }
 
@@ -227,8 +231,9 @@ function chart(title, told, series, x) {
   shares.forEach((share) => svg.append(
     draw("line", { class: "grid", x1: left, x2: right, y1: up(share), y2: up(share) }),
     draw("text", { x: left - 6, y: up(share) + 4, "text-anchor": "end" }, `${Number((100 * share).toFixed(2))}%`)));
-  const every = Math.ceil(x.ticks.length / 7);
-  x.ticks.filter((_, i) => i % every === 0).forEach(([value, text]) => svg.append(draw("text", { x: across(value), y: bottom + 18, "text-anchor": "middle" }, text)));
+  let last = -Infinity; // of the labels below the axis; a label takes up to 45 units
+  x.ticks.filter(([value]) => across(value) - last >= 45 && ((last = across(value)), true))
+    .forEach(([value, text]) => svg.append(draw("text", { x: across(value), y: bottom + 18, "text-anchor": "middle" }, text)));
   series.forEach(({ look, lines = [], points = [] }) => {
     const group = svg.appendChild(draw("g", { class: look }));
     lines.forEach((line) => {
