@@ -45,7 +45,8 @@ unless a note says so.
   Of several seeds Student's, of their mean.
 - **reported**: the best that others report on the same images of a network of this name and, where
   they give it, this size. Its options and settings may differ.
-- **training**: the time of the tested network alone, without a run's other trainings.
+- **training**: the time of the tested network's epochs alone, without a run's other trainings, and
+  without the features that a frozen base computes before (`features` in the record's `seconds`).
 - **processor, precision, commit**: of training.
 """
 COMPARISONS = """\
@@ -55,13 +56,14 @@ Networks of one kind and one notebook, on the same images, for as many epochs, b
 validation images after the epoch that was kept. A difference is the mean over pairs of runs with
 the same seed, commit, precision and machine. Its 95% interval is Student's, by the standard
 deviation pooled over the table, not corrected for the number of rows. All rows share the runs of
-the reference, so they may all be off alike. A row with fewer than two pairs has no difference.
+the reference, so an error in it moves all differences alike. A row with fewer than two pairs has
+no difference.
 """
 TRIALS = """\
 ## Trials within a run
 
 Networks that one run trained and compared on the same validation images, one seed each, after the
-best of their epochs, with Wilson's 95% intervals. They do not hold what another seed would change.
+best of their epochs, with Wilson's 95% intervals. They do not cover the difference between seeds.
 """
 
 

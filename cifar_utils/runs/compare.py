@@ -200,9 +200,9 @@ def missed_by_all(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by ``image``, its number in the test split, from 0. ``label`` is the class.
-        ``said`` has the predicted classes as (class, number of runs), most frequent first.
-        ``probability`` is the mean over the runs.
+        Indexed by ``image``, its number in these test images, from 0; another copy may have another
+        order. ``label`` is the class. ``said`` has the predicted classes as (class, number of runs),
+        most frequent first. ``probability`` is the mean over the runs.
 
     """
     predicted = [run.predicted for run in runs]
