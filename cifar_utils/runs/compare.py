@@ -201,8 +201,8 @@ def missed_by_all(runs: Sequence[Run]) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by ``image``, its number in these test images, from 0; another copy may have another
-        order. ``label`` is the class. ``said`` has the predicted classes as (class, number of runs),
-        most frequent first. ``probability`` is the mean over the runs.
+        order. ``label`` is the class. ``said`` has the predicted classes as (class, number of
+        runs), most frequent first. ``probability`` is the mean over the runs.
 
     """
     predicted = [run.predicted for run in runs]
