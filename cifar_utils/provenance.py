@@ -8,16 +8,17 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cifar_utils.choices import source_file
 
-PACKAGE = "cifar_utils"
-# The other parts of the package show a run and don't change its result.
-COMPUTING = ("augmentation", "backend", "data", "models", "training", "tuning")
+# The parts of the package that a run's result depends on. A dataset has its own fingerprint.
+COMPUTING = tuple(
+    f"cifar_utils.{part}" for part in ("augmentation", "backend", "models", "training", "tuning")
+)
 
 
 def describe_environment(precision: str) -> dict[str, Any]:
@@ -81,77 +82,30 @@ def _environment(stretch: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in stretch.items() if key not in ("first", "last")}
 
 
-def code_of(functions: Iterable[Callable]) -> dict[str, str]:
-    """A fingerprint of the code that each function of this package runs, by the function's name.
+def code_in_use() -> dict[str, str]:
+    """A fingerprint of each module in :data:`COMPUTING` that this process has imported, by name.
 
-    It covers the function and all definitions that it reaches by name in the modules that compute
-    (:data:`COMPUTING`), without comments and docstrings. A function that a run names in text, such
-    as its schedule, is not reached: pass it, too. Functions of other packages are left out.
+    Networks, augmentations, optimizers and schedules are imported when they are used, so modules of
+    other networks are left out.
     """
-    names = {f"{function.__module__}.{function.__qualname__}" for function in functions}
-    return {name: _fingerprint(name) for name in sorted(names) if name.partition(".")[0] == PACKAGE}
+    return {name: _fingerprint(name) for name in sorted(sys.modules) if name.startswith(COMPUTING)}
 
 
 def changed_code(recorded: Mapping[str, str]) -> list[str]:
-    """The names in a result of :func:`code_of` whose code has changed or is gone."""
+    """The names in a result of :func:`code_in_use` whose code has changed or is gone."""
     return [name for name, digest in recorded.items() if _fingerprint(name) != digest]
 
 
-def _fingerprint(name: str) -> str:
-    module, _, definition = name.rpartition(".")
-    reached: dict[tuple[str, str], str] = {}
-    _reach(module, definition, reached)
-    text = "\n".join(f"{'.'.join(place)}: {code}" for place, code in sorted(reached.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _reach(module: str, name: str, reached: dict[tuple[str, str], str]) -> None:
-    """Add the code of a definition, and of all definitions that it names, to ``reached``."""
-    part = module.partition(".")[2].partition(".")[0]
-    if (module, name) in reached or part not in COMPUTING:
-        return
-    definitions, imported = _read_module(module)
-    if name in imported:
-        _reach(*imported[name], reached)
-    elif source_file(f"{module}.{name}"):  # a module: "from cifar_utils.models import fast"
-        for each in _read_module(f"{module}.{name}")[0]:
-            _reach(f"{module}.{name}", each, reached)
-    elif name in definitions:
-        code, used = definitions[name]
-        reached[module, name] = code
-        for each in used:
-            _reach(module, each, reached)
-
-
-Definitions = dict[str, tuple[str, set[str]]]  # by name: code, and the names that it uses
-Imports = dict[str, tuple[str, str]]  # by name: the module that it is imported from, its name there
-
-
 @cache  # the process keeps the code that it read first
-def _read_module(name: str) -> tuple[Definitions, Imports]:
-    """A module's definitions without their docstrings, and its imports from this package."""
-    file = source_file(name)
+def _fingerprint(module: str) -> str:
+    """A digest of a module's code without its comments and docstrings."""
+    file = source_file(module)
     tree = ast.parse(file.read_text("utf-8") if file else "")
-    imported = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(PACKAGE):
-            imported |= {each.asname or each.name: (node.module, each.name) for each in node.names}
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+        documented = isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
+        if documented and ast.get_docstring(node):
             node.body[0] = ast.Pass()
-    definitions: Definitions = {}
-    for node in tree.body:
-        code = ast.unparse(node)
-        used = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            defined = [node.name]
-        else:
-            targets = getattr(node, "targets", [getattr(node, "target", None)])
-            below = [each for target in filter(None, targets) for each in ast.walk(target)]
-            defined = [each.id for each in below if isinstance(each, ast.Name)]
-        for name in defined:  # there may be several assignments: a table that grows
-            before = definitions.get(name, ("", set()))
-            definitions[name] = f"{before[0]}\n{code}", before[1] | used
-    return definitions, imported
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 def _output(*command: str) -> str | None:

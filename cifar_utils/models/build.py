@@ -14,7 +14,6 @@ from cifar_utils.choices import REGISTRIES, Call, parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, known_name, short
 from cifar_utils.models.fast import accelerate
-from cifar_utils.provenance import code_of
 
 ARCHITECTURES = REGISTRIES["architecture"]
 
@@ -36,9 +35,8 @@ def build_model(
     """A model from uint8 images ``(N, H, W, 3)`` to float32 logits ``(N, classes)``.
 
     Augmentation (in training only) and normalization are layers inside it. ``seed`` determines the
-    initial weights. The model has three more attributes. ``architecture`` is the network's name and
-    options. ``source`` is the text of its function, or empty. ``code`` has fingerprints of the code
-    of this package that the model runs (:func:`~cifar_utils.provenance.code_of`).
+    initial weights. The model has two more attributes. ``architecture`` is the network's name and
+    options. ``source`` is the text of its function, or empty.
 
     Parameters
     ----------
@@ -102,7 +100,6 @@ def build_model(
             layer.whiten(keras.ops.convert_to_numpy(some))
     model.architecture = repr(network)
     model.source = _source(network.function)
-    model.code = code_of([build_model, network.function, *map(type, augment)])
     return model
 
 

@@ -24,7 +24,6 @@ from cifar_utils.errors import InputError, known_name
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import write_atomically
 from cifar_utils.models.fast import accelerate
-from cifar_utils.provenance import code_of
 
 # The variants of an image, each as steps along height and width.
 FLIPS = {
@@ -103,7 +102,6 @@ def build_transfer_model(
         model = keras.Model(images, head(features(images)), name=name)
         model = accelerate(model) if fast else model
     model.pretrained = _described(weights)
-    model.code = model.get_layer("head").code = code_of([build_transfer_model, extract_features])
     return model
 
 

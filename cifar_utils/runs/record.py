@@ -86,7 +86,7 @@ class RunRecord:
     evaluated_by
         The environment that computed the scores and this record.
     code
-        The code that took part in training: :func:`~cifar_utils.provenance.code_of`.
+        The code that took part in training: :func:`~cifar_utils.provenance.code_in_use`.
 
     """
 

@@ -15,7 +15,7 @@ from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Split
 from cifar_utils.errors import InputError, check_bounds
 from cifar_utils.events import display_line, write_event
-from cifar_utils.provenance import code_of, describe_environment
+from cifar_utils.provenance import code_in_use, describe_environment
 from cifar_utils.text import slug
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch, TrainingDiverged
@@ -108,8 +108,7 @@ def fit(
         "model and images": _fingerprint(model, train),
     }  # fmt: skip
     batches = Batches(model, train, batch_size, seed)
-    scheduled = parse_call("schedule", schedule)
-    rate = scheduled(learning_rate, len(batches), epochs)
+    rate = parse_call("schedule", schedule)(learning_rate, len(batches), epochs)
     plateaus = [rate] if isinstance(rate, Plateau) else []
     if plateaus and not len(validation.labels):
         raise InputError(
@@ -143,8 +142,7 @@ def fit(
         done = len(checkpoint.epochs)
         for plateau in plateaus:
             plateau.rows = checkpoint.epochs
-        optimizing = parse_call("optimizer", optimizer)
-        code = getattr(model, "code", {}) | code_of([fit, scheduled.function, optimizing.function])
+        code = code_in_use()  # now, because a file may change while the model trains
 
         def history(rows: list[dict]) -> History:
             best = best_epoch(rows) if rows else 0

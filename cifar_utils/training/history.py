@@ -80,7 +80,7 @@ class History:
     trained_by
         The environment of each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`.
     code
-        The code that took part: :func:`~cifar_utils.provenance.code_of`.
+        The code that took part: :func:`~cifar_utils.provenance.code_in_use`.
 
     """
 

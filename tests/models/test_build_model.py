@@ -180,7 +180,6 @@ def test_a_network_may_be_any_function(digits):
     model = build_model(tiny, digits)
     assert (model.name, model.architecture) == ("tiny", "tiny")
     assert model.source == inspect.getsource(tiny)
-    assert not any("tiny" in name for name in model.code)
     assert build_model("resnet20", digits).source == inspect.getsource(ARCHITECTURES["resnet20"])
     made = {"keras": keras}
     exec("def net(x, classes): return keras.layers.Dense(classes)(x[:, 0, 0])", made)
