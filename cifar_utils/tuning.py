@@ -99,8 +99,8 @@ def parse_space(text: str) -> dict[str, Range]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One training with its own values; a record's ``trials`` are these, as dicts.
+class Outcome:
+    """What came of one trial of a search; a record's ``trials`` are these, as dicts.
 
     Attributes
     ----------
@@ -155,12 +155,12 @@ class Search:
 
     """
 
-    trials: list[Trial]
+    trials: list[Outcome]
     model: keras.Model
     history: History
 
     @property
-    def best(self) -> Trial:
+    def best(self) -> Outcome:
         """The trial of the highest validation accuracy; with equal accuracy, of the lowest loss."""
         return max(self.trials, key=lambda trial: trial.rank)
 
@@ -284,7 +284,7 @@ def tune(
         if not (folder / DONE).exists():
             oracle = _oracle(tuner, ranges, trials, epochs, seed)
             _Tuner(oracle, ranges, train, epochs, output, scratch).search_all()
-        found = [Trial(**row) for row in _read(folder / DONE)]
+        found = [Outcome(**row) for row in _read(folder / DONE)]
         best = max(found, key=lambda trial: trial.rank)
         if best.val_accuracy is None:
             raise TrainingDiverged(
@@ -383,7 +383,7 @@ class _Tuner(kt.Tuner):
         self.best = max(self.best, accuracy)
         return {OBJECTIVE: accuracy}
 
-    def outcome(self, drawn) -> Trial:
+    def outcome(self, drawn) -> Outcome:
         """The outcome of keras-tuner's trial, which is trained unless a file has it."""
         own, number = drawn.hyperparameters.values, int(drawn.trial_id) + 1
         values = {name: row.value(own[name]) for name, row in self.ranges.items()}
@@ -407,7 +407,7 @@ class _Tuner(kt.Tuner):
             scores |= {"epochs": len(rows), "seconds": seconds}
             write_atomically(file, json.dumps(scores))
         continues = str(int(before) + 1) if before else None
-        return Trial(name=str(number), continues=continues, values=values, **_read(file))
+        return Outcome(name=str(number), continues=continues, values=values, **_read(file))
 
     def search_all(self) -> None:
         """Search; remove the checkpoints of all trials but the best, and list the trials."""

@@ -15,7 +15,7 @@ from cifar_utils.data import load_dataset
 from cifar_utils.errors import InputError
 from cifar_utils.models import ARCHITECTURES
 from cifar_utils.training import History, TrainingDiverged, fit
-from cifar_utils.tuning import TUNERS, Search, Trial, parse_space, tune
+from cifar_utils.tuning import TUNERS, Outcome, Search, parse_space, tune
 
 SPACE = "learning_rate(0.001, 0.1), weight_decay(0.0001, 0.01), dropout(0, 0.5), width(8, 32, 8)"
 # A Gaussian process takes seconds a trial in four dimensions.
@@ -339,7 +339,7 @@ def trial(name="1", **change):
         "name": name, "continues": None, "values": {"width": 8, "learning_rate": 0.0123},
         "val_accuracy": 0.5, "val_loss": 1.0, "epochs": 3, "seconds": 61.0,
     }  # fmt: skip
-    return Trial(**facts | change)
+    return Outcome(**facts | change)
 
 
 def test_a_search_prints_as_a_table():

@@ -26,12 +26,12 @@ from cifar_utils.plots.figure import (
 from cifar_utils.text import percent
 
 if TYPE_CHECKING:
-    from cifar_utils.tuning import Range, Trial
+    from cifar_utils.tuning import Outcome, Range
 
 
 @matplotlib.rc_context(STYLE)
 def plot_parallel_coordinates(
-    trials: Sequence[Trial], space: Mapping[str, Range]
+    trials: Sequence[Outcome], space: Mapping[str, Range]
 ) -> CaptionedFigure:
     """A line for each training of a search, through its values, coloured by its accuracy.
 
@@ -119,7 +119,7 @@ def _ticks(low: float, high: float, log: bool) -> list[float]:
 
 
 @matplotlib.rc_context(STYLE)
-def plot_best_so_far(trials: Sequence[Trial], defaults: float = math.nan) -> CaptionedFigure:
+def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> CaptionedFigure:
     """Validation accuracy by trial, and the best accuracy so far.
 
     ``defaults`` is the accuracy without a search, drawn as a dotted line.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cifar_utils.evaluation import Scores
     from cifar_utils.events import Phases
     from cifar_utils.training import History, Trial
+    from cifar_utils.tuning import Outcome
 
 SCHEMA = 1
 UNKNOWN = "unknown"  # stands for facts on training that a record does not have
@@ -74,8 +75,8 @@ class RunRecord:
         The epoch whose weights were scored.
     trials
         The trials of a run that trained several models, from :class:`cifar_utils.training.Trial` or
-        :class:`cifar_utils.tuning.Trial`. Model, history and scores are the best trial's. The phase
-        ``train`` has its seconds, ``search`` those of all others.
+        :class:`cifar_utils.tuning.Outcome`. Model, history and scores are the best trial's. The
+        phase ``train`` has its seconds, ``search`` those of all others.
     stopped
         Why training ended early; empty where it had all of its epochs.
     environment
@@ -195,7 +196,7 @@ def record_run(
     history: History,
     scores: Scores,
     phases: Phases,
-    trials: Sequence[Trial] = (),
+    trials: Sequence[Trial | Outcome] = (),
 ) -> RunRecord:
     """Make the record of a run that has its scores; write it if the run has a folder.
 

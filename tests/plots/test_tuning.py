@@ -4,14 +4,14 @@ import matplotlib.text
 import pytest
 
 from cifar_utils.plots import plot_best_so_far, plot_parallel_coordinates
-from cifar_utils.tuning import Trial, parse_space
+from cifar_utils.tuning import Outcome, parse_space
 
 SPACE = "learning_rate(0.001, 0.5), weight_decay(0.0001, 0.01), dropout(0, 0.4), width(8, 32, 8)"
 
 
 def trials_of(count):
     return [
-        Trial(
+        Outcome(
             name=str(number),
             continues=None,
             values={
@@ -30,7 +30,7 @@ def trials_of(count):
 
 
 def changed(trial, **change):
-    return Trial(**vars(trial) | change)
+    return Outcome(**vars(trial) | change)
 
 
 @pytest.fixture
