@@ -390,11 +390,13 @@ class _Tuner(kt.Tuner):
         until, before = own.get("tuner/epochs", self.epochs), own.get("tuner/trial_id")
         file = self.folder / f"{slug(_words(values))}-{until}.json"
         if not file.exists():
-            best = {"best": self.best} if self.best else {}
             facts = {"trial": number, "trials": self.oracle.max_trials, "epoch": 0, "epochs": until}
-            write_event(self.output, "trial", **facts, **best)
-            so_far = [f"best so far {percent(accuracy)}" for accuracy in best.values()]
-            self.line(", ".join([f"trial {number} of {self.oracle.max_trials}", *so_far]))
+            told = f"trial {number} of {self.oracle.max_trials}"
+            if self.best:
+                facts["best"] = self.best
+                told += f", best so far {percent(self.best)}"
+            write_event(self.output, "trial", **facts)
+            self.line(told)
             try:
                 # Values name a training, so one that Hyperband continues finds its checkpoint.
                 rows = self.train(values, until)[1].epochs[:until]
