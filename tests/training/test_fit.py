@@ -5,7 +5,6 @@ import pytest
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
-from cifar_utils.errors import InputError
 from cifar_utils.models import build_model
 from cifar_utils.training import TrainingDiverged, fit
 from cifar_utils.training.fit import crossentropy
@@ -86,11 +85,10 @@ def test_training_stops_at_a_target(build, digits, tmp_path):
         ({"schedule": "plateau(0.5)"}, "goes by the validation loss, and there are no"),
     ],
 )
-def test_to_stop_or_to_slow_down_takes_validation_images(model, digits, change, words):
+def test_to_stop_or_to_slow_down_takes_validation_images(model, digits, refused, change, words):
     none = Split(digits.validation.images[:0], digits.validation.labels[:0])
-    with pytest.raises(InputError, match=words) as error:
+    with refused(words):
         fit(model, digits.train, none, **SETTINGS | change)
-    assert "\n" not in str(error.value)
 
 
 def smoothed(labels, logits, share):
@@ -100,13 +98,11 @@ def smoothed(labels, logits, share):
     return np.mean(np.log(np.exp(logits).sum(1)) - (labels * logits).sum(1))
 
 
-def test_a_share_of_each_label_goes_to_all_classes_alike(model, digits):
+def test_a_share_of_each_label_goes_to_all_classes_alike():
     logits, labels = np.random.default_rng(0).normal(size=(6, 10)), np.arange(6)
     loss = crossentropy(0.5)(keras.ops.convert_to_tensor(labels), np.float32(logits))
     found = keras.ops.convert_to_numpy(loss).mean()
     assert found == pytest.approx(smoothed(labels, logits, 0.5), rel=1e-5)
-    with pytest.raises(InputError, match=r"label_smoothing is 1\.0; it must be"):
-        fit(model, digits.train, digits.validation, **SETTINGS, label_smoothing=1.0)
 
 
 def test_smoothed_labels_teach_too_and_the_loss_of_validation_has_them(build, digits):
@@ -182,23 +178,23 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_word(build, digits, tmp_pat
         ({"batch_size": -1}, "batch_size is -1"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"epochs": 3, "until": 4}, "until is 4; it must be at least 1, at most 3"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0; it must be"),
         ({"target_accuracy": 94}, "target_accuracy is 94; it must be above 0, at most 1"),
         ({"patience": 0}, "patience is 0"),
     ],
 )
-def test_bad_arguments_are_one_line_and_leave_nothing(model, digits, tmp_path, change, words):
-    with pytest.raises(InputError) as error:
+def test_bad_arguments_are_one_line_and_leave_nothing(
+    model, digits, refused, tmp_path, change, words
+):
+    with refused(words):
         fit(model, digits.train, digits.validation, **SETTINGS | change, output=tmp_path)
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(model, digits, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(model, digits, refused, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"output .*file can't be written \(") as error:
+    with refused(f"output {tmp_path}/file can't be written ("):
         fit(model, digits.train, digits.validation, **SETTINGS, output=tmp_path / "file")
-    assert "\n" not in str(error.value)
 
 
 def test_training_begins_with_small_images_and_goes_on_with_whole_ones(digits):

@@ -6,7 +6,6 @@ import pytest
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
-from cifar_utils.errors import InputError
 from cifar_utils.plots import plot_gradient_norms, plot_learning_rate_range
 from cifar_utils.training import LearningRateRange, gradient_norms, learning_rate_range
 from cifar_utils.training.probes import smooth
@@ -84,11 +83,9 @@ def test_a_suggestion_that_means_nothing_says_so():
         ({"optimizer": "sdg"}, "did you mean 'sgd'?"),
     ],
 )
-def test_bad_ranges_are_one_line(model, digits, change, words):
-    with pytest.raises(InputError) as error:
+def test_bad_ranges_are_one_line(model, digits, refused, change, words):
+    with refused(words):
         learning_rate_range(model, digits.train, **{"batch_size": 30} | change)
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_the_range_is_drawn_with_its_suggestion(found):
