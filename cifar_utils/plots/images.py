@@ -66,11 +66,9 @@ def plot_whitening(model: keras.Model) -> CaptionedFigure:
 
     For a model without this layer, they are those of its first convolution.
     """
-    from cifar_utils.models.airbench import PatchWhitening
-
     layer = next(layer for layer in model.layers if getattr(layer, "kernel", None) is not None)
     filters = np.moveaxis(np.asarray(layer.kernel), -1, 0)
-    whitens = isinstance(layer, PatchWhitening)
+    whitens = hasattr(layer, "whiten")
     filters = filters[: len(filters) // 2] if whitens else filters  # the others are their negatives
     strengths = np.sqrt((filters**2).sum(axis=(1, 2, 3)))
     rows = -(-len(filters) // 6)
