@@ -26,12 +26,13 @@ WAY_OUT = "delete {} to start from the beginning, or choose another folder"
 def check_same(folder: Path, what: str, kept: Mapping, asked: Mapping) -> None:
     """Raise an InputError where a folder holds ``what`` with other settings than those asked for.
 
-    Settings that an earlier version did not keep are not compared.
+    A setting that is missing counts as None.
     """
-    for name, value in asked.items():
-        if kept.get(name, value) != value:
+    for name in {**asked, **kept}:
+        there, wanted = kept.get(name), asked.get(name)
+        if there != wanted:
             raise InputError(
-                f"{folder} holds {what} with {name} {kept[name]!r}, not {value!r}; "
+                f"{folder} holds {what} with {name} {there!r}, not {wanted!r}; "
                 f"{WAY_OUT.format(folder)}"
             )
 
@@ -111,7 +112,7 @@ class Checkpoint(keras.callbacks.Callback):
         with self._read():
             kept = json.loads(state.read_text())
             settings, self.epochs = dict(kept["settings"]), list(kept["epochs"])
-            self.trained_by = list(kept.get("trained_by", []))
+            self.trained_by = list(kept["trained_by"])
         check_same(self.folder, "a run", settings, self.settings)
         self.load(len(self.epochs))
         if differing := self.trained_by and changes(self.trained_by[-1], self.environment):

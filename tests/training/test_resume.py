@@ -182,7 +182,8 @@ def test_a_damaged_checkpoint_is_one_line(train, refused, tmp_path):
         "null",
         "{}",
         '{"settings": {}}',
-        '{"settings": 1, "epochs": 2}',
+        '{"settings": {}, "epochs": []}',
+        '{"settings": 1, "epochs": 2, "trained_by": []}',
     ):
         kept.write_text(content)
         damaged()
