@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import matplotlib.text
 import pytest
@@ -27,10 +28,6 @@ def trials_of(count):
         )
         for number in range(count)
     ]
-
-
-def changed(trial, **change):
-    return Outcome(**vars(trial) | change)
 
 
 @pytest.fixture
@@ -77,7 +74,7 @@ def test_the_best_values_are_told(space):
 
 def test_a_trial_that_another_one_continues_is_drawn_once(space):
     first, second, third = trials_of(3)
-    further = changed(second, name="3", continues="1", epochs=9, val_accuracy=0.9)
+    further = replace(second, name="3", continues="1", epochs=9, val_accuracy=0.9)
     figure = plot_parallel_coordinates([first, second, third, further], space)
     assert "of 3 sets of values" in figure.alt
     assert {"epochs", "9"} <= set(texts(figure))
@@ -86,7 +83,7 @@ def test_a_trial_that_another_one_continues_is_drawn_once(space):
 
 def test_trials_that_diverged_are_shown_as_such(space):
     first, second, third = trials_of(3)
-    lost = [changed(trial, val_accuracy=None, val_loss=None) for trial in (first, second)]
+    lost = [replace(trial, val_accuracy=None, val_loss=None) for trial in (first, second)]
     figure = plot_parallel_coordinates([*lost, third], space)
     assert "Dotted: 2 whose loss diverged" in figure.caption
     so_far = plot_best_so_far([*lost, third])
