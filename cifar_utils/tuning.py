@@ -82,9 +82,6 @@ def width(low: PositiveInt, high: Annotated[int, "above {low}"], step: PositiveI
     return Range("width", low, high, step=step)
 
 
-RANGES = REGISTRIES["space"]
-
-
 def parse_space(text: str) -> dict[str, Range]:
     """Read ranges, by name, from a text such as ``"learning_rate(0.01, 1), dropout(0, 0.5)"``.
 
@@ -94,7 +91,8 @@ def parse_space(text: str) -> dict[str, Range]:
     calls = parse_calls("space", text)
     names = [call.name for call in calls]
     if not names or len(set(names)) < len(names):
-        raise InputError(f"space is {text!r}; it takes one or more of {', '.join(RANGES)}, once")
+        known = ", ".join(REGISTRIES["space"])
+        raise InputError(f"space is {text!r}; it takes one or more of {known}, once")
     return {call.name: call() for call in calls}
 
 

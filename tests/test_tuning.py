@@ -11,8 +11,8 @@ import pytest
 from keras import layers, ops
 
 from cifar_utils import tuning
+from cifar_utils.choices import REGISTRIES
 from cifar_utils.data import load_dataset
-from cifar_utils.models import ARCHITECTURES
 from cifar_utils.training import History, TrainingDiverged, fit
 from cifar_utils.tuning import TUNERS, Outcome, Search, parse_space, tune
 
@@ -53,7 +53,7 @@ def data():
 @pytest.fixture
 def search(monkeypatch, data):
     """Tune the tiny network, or another one."""
-    monkeypatch.setitem(ARCHITECTURES, "tiny", tiny)
+    monkeypatch.setitem(REGISTRIES["architecture"], "tiny", tiny)
 
     def search(space=SPACE, **change):
         return tune(data, space, **SETTINGS | change)

@@ -7,9 +7,7 @@ list.
 """
 
 from cifar_utils.backend import keras  # first, so that Keras is imported without messages
-from cifar_utils.choices import REGISTRIES, parse_calls
-
-AUGMENTATIONS = REGISTRIES["augmentation"]
+from cifar_utils.choices import parse_calls
 
 
 def augmentation_layers(text: str | None) -> list[keras.Layer]:

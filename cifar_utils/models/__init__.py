@@ -1,8 +1,7 @@
 """Networks by name, and :func:`build_model`, which makes a model of one."""
 
 from cifar_utils import later
-from cifar_utils.augmentation import AUGMENTATIONS
-from cifar_utils.models.build import ARCHITECTURES, build_model, network_source
+from cifar_utils.models.build import build_model, network_source
 from cifar_utils.models.fast import accelerate, to_plain
 from cifar_utils.models.summary import ModelSummary, summarize
 

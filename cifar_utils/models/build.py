@@ -10,12 +10,10 @@ import numpy as np
 
 from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import dtype_policy, keras, set_random_seed
-from cifar_utils.choices import REGISTRIES, Call, parse_call
+from cifar_utils.choices import Call, parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, known_name, short
 from cifar_utils.models.fast import accelerate
-
-ARCHITECTURES = REGISTRIES["architecture"]
 
 NORMALIZATIONS = ("channels", "pixels", "half")
 
@@ -41,11 +39,11 @@ def build_model(
     Parameters
     ----------
     architecture
-        A name in :data:`ARCHITECTURES`, with or without options: ``"cifarnet(residual=False)"``. Or
-        your own function ``(x, classes) -> logits``, which gets normalized images as a Keras tensor
-        ``(N, H, W, 3)``.
+        A name in :data:`~cifar_utils.choices.REGISTRIES`, with or without options:
+        ``"cifarnet(residual=False)"``. Or your own function ``(x, classes) -> logits``, which gets
+        normalized images as a Keras tensor ``(N, H, W, 3)``.
     augmentation
-        Names in :data:`AUGMENTATIONS`: ``"crop(padding=4), flip"``; ``None`` for none.
+        Names in the same: ``"crop(padding=4), flip"``; ``None`` for none.
     normalization
         ``"channels"``: each channel by its mean and standard deviation over the training images.
         ``"pixels"``: all channels by one mean and deviation over all pixels of the training images

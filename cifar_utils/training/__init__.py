@@ -2,13 +2,10 @@
 
 from cifar_utils import later
 from cifar_utils.backend import keras  # the first import of Keras, a quiet one
-from cifar_utils.choices import REGISTRIES
 from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 from cifar_utils.training.optimizers import make_optimizer
-
-OPTIMIZERS, SCHEDULES = REGISTRIES["optimizer"], REGISTRIES["schedule"]
 
 __getattr__ = later(
     __name__,

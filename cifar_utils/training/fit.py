@@ -60,7 +60,7 @@ def fit(
     optimizer, learning_rate, weight_decay
         See :func:`~cifar_utils.training.make_optimizer`.
     schedule
-        A name in :data:`~cifar_utils.training.SCHEDULES`, with or without options:
+        A name in :data:`~cifar_utils.choices.REGISTRIES`, with or without options:
         ``"step(every=10)"``.
     label_smoothing
         The share of each label that goes to all classes alike (Szegedy et al., arXiv:1512.00567).

@@ -10,10 +10,12 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_utils.augmentation import AUGMENTATIONS, augmentation_layers
+from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import keras
+from cifar_utils.choices import REGISTRIES
 from cifar_utils.models import build_model
 
+AUGMENTATIONS = REGISTRIES["augmentation"]
 OF_BATCHES = {"alternating_flip"}
 OF_EPOCHS = {"shrink"}
 OF_IMAGES = sorted(AUGMENTATIONS.keys() - OF_BATCHES - OF_EPOCHS)

@@ -8,9 +8,11 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
 from cifar_utils.backend import keras
+from cifar_utils.choices import REGISTRIES
 from cifar_utils.data import Split
-from cifar_utils.models import ARCHITECTURES, build_model, network_source
+from cifar_utils.models import build_model, network_source
 from cifar_utils.models.blocks import conv_bn_relu
+from cifar_utils.models.resnet import resnet20
 from cifar_utils.training import fit
 
 LARGE = ("fan", "vgg19", "resnet18", "resnet50", "resnet56", "resnet110")
@@ -20,7 +22,7 @@ def same_weights(a, b):
     return all(map(np.array_equal, a.get_weights(), b.get_weights()))
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in LARGE])
+@pytest.mark.parametrize("name", [name for name in REGISTRIES["architecture"] if name not in LARGE])
 def test_raw_images_give_float32_logits(built, digits, name):
     model = built(name)
     assert model.name == name
@@ -173,7 +175,7 @@ def test_a_network_may_be_any_function(digits):
     model = build_model(tiny, digits)
     assert (model.name, model.architecture) == ("tiny", "tiny")
     assert model.source == inspect.getsource(tiny)
-    assert build_model("resnet20", digits).source == inspect.getsource(ARCHITECTURES["resnet20"])
+    assert build_model("resnet20", digits).source == inspect.getsource(resnet20)
     made = {"keras": keras}
     exec("def net(x, classes): return keras.layers.Dense(classes)(x[:, 0, 0])", made)
     assert build_model(made["net"], digits).source == network_source(made["net"]) == ""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cifar_utils.augmentation import augmentation_layers
-from cifar_utils.models import AUGMENTATIONS
+from cifar_utils.choices import REGISTRIES
 from cifar_utils.plots.augmentation import augmented, plot_augmentations
 
 
@@ -22,10 +22,11 @@ def pictures(figure):
 
 @pytest.mark.filterwarnings("error")
 def test_each_augmentation_is_a_row_that_begins_with_the_original(digits):
-    figure = plot_augmentations(digits, *AUGMENTATIONS)
+    names = [*REGISTRIES["augmentation"]]
+    figure = plot_augmentations(digits, *names)
     rows = pictures(figure)
-    assert len(rows) == len(AUGMENTATIONS)
-    for name, row in zip(AUGMENTATIONS, rows, strict=True):
+    assert len(rows) == len(names)
+    for name, row in zip(names, rows, strict=True):
         assert len(row) == 6
         np.testing.assert_array_equal(row[0], rows[0][0])
         assert name.replace("_", " ") in figure.alt

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from papermill.exceptions import PapermillExecutionError
 
 from cifar_utils.backend import PRECISIONS
-from cifar_utils.choices import check_parameters
+from cifar_utils.choices import REGISTRIES, check_parameters
 from cifar_utils.data import DATASETS
 from cifar_utils.errors import InputError
-from cifar_utils.models import ARCHITECTURES, AUGMENTATIONS
 from cifar_utils.models.transfer import FLIPS
 from cifar_utils.reporting.notebooks import (
     default_folder,
@@ -23,8 +22,7 @@ from cifar_utils.reporting.notebooks import (
     project_folder,
     read_parameters,
 )
-from cifar_utils.training import OPTIMIZERS, SCHEDULES
-from cifar_utils.tuning import RANGES, TUNERS, parse_space
+from cifar_utils.tuning import TUNERS, parse_space
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -117,23 +115,25 @@ def test_a_notebook_asks_for_all_that_is_promised(notebook):
 
 def test_a_notebook_offers_what_the_registries_hold(notebook):
     rows = read_parameters(notebook)
-    registries = {"dataset": (*DATASETS, "folder"), "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-    registries |= {"precision": PRECISIONS, "flips": FLIPS, "tuner": TUNERS}
+    registries = {name: REGISTRIES[name] for name in ("optimizer", "schedule")}
+    registries |= {"dataset": (*DATASETS, "folder"), "precision": PRECISIONS}
+    registries |= {"flips": FLIPS, "tuner": TUNERS}
     for name in registries.keys() & rows.keys():
         assert rows[name].choices == tuple(registries[name]), name
     if "augmentation" in rows and rows["augmentation"].default is not None:
         assert re.search(r"none, or of (.*), in order", rows["augmentation"].meaning)[1] == (
-            ", ".join(sorted(AUGMENTATIONS))
+            ", ".join(sorted(REGISTRIES["augmentation"]))
         )
     if "space" in rows:
-        assert rows["space"].meaning.startswith(f"of {', '.join(RANGES)}, each with its bounds")
-        assert list(parse_space(rows["space"].default)) == list(RANGES)
+        ranges = [*REGISTRIES["space"]]
+        assert rows["space"].meaning.startswith(f"of {', '.join(ranges)}, each with its bounds")
+        assert list(parse_space(rows["space"].default)) == ranges
 
 
 def test_the_notebooks_together_offer_every_architecture():
     rows = [read_parameters(path).get("architecture") for path in NOTEBOOKS]
     offered = [name for row in rows if row for name in row.choices]
-    assert set(offered) == set(ARCHITECTURES)
+    assert set(offered) == set(REGISTRIES["architecture"])
 
 
 @pytest.mark.parametrize("name", ["01_tiny", "1", "tin", "notebooks/01_tiny.ipynb"])

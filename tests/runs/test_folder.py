@@ -11,16 +11,12 @@ from PIL import Image
 from cifar_utils import load_run
 from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import keras
+from cifar_utils.choices import REGISTRIES
 from cifar_utils.data import load_dataset
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import Scores, evaluate
 from cifar_utils.events import read_events
-from cifar_utils.models import (
-    AUGMENTATIONS,
-    build_model,
-    build_transfer_model,
-    summarize,
-)
+from cifar_utils.models import build_model, build_transfer_model, summarize
 from cifar_utils.models.fast import foreign_layers
 from cifar_utils.models.resnet import Options, basic_block
 from cifar_utils.models.transfer import BASES
@@ -79,7 +75,7 @@ def test_keras_loads_a_saved_model_in_a_process_without_this_package(digits, tmp
     for network in (gated, "gn_resnet(width=8, dropout=0.1)", "airbench(width=0.1)", base):
         folder = tmp_path / str(len(expected))
         folder.mkdir()
-        model = built(network, ", ".join(AUGMENTATIONS), precision="mixed_bfloat16")
+        model = built(network, ", ".join(REGISTRIES["augmentation"]), precision="mixed_bfloat16")
         trained = model.get_layer("head") if network is base else model
         trained.compile("adam")
         trained.optimizer.build(trained.trainable_variables)

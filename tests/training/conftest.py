@@ -3,8 +3,9 @@ import inspect
 import pytest
 from keras import layers
 
+from cifar_utils.choices import REGISTRIES
 from cifar_utils.data import load_dataset
-from cifar_utils.models import ARCHITECTURES, build_model
+from cifar_utils.models import build_model
 
 
 def tiny(x, classes: int, dropout: float = 0.2):
@@ -29,5 +30,5 @@ def digits():
 def build(digits):
     """Build the tiny network, or another one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "tiny", tiny)
+        patch.setitem(REGISTRIES["architecture"], "tiny", tiny)
         yield lambda name="tiny", **options: build_model(name, digits, **options)

@@ -24,10 +24,11 @@ SETTINGS = {
 AUGMENTATION = "alternating_flip, crop(2), flip"
 SCRIPT = """\
 import json, sys
+from cifar_utils.choices import REGISTRIES
 from cifar_utils.data import load_dataset
-from cifar_utils.models import ARCHITECTURES, build_model
+from cifar_utils.models import build_model
 from cifar_utils.training import fit
-ARCHITECTURES["tiny"] = tiny
+REGISTRIES["architecture"]["tiny"] = tiny
 augmentation, settings, output = json.loads(sys.argv[1])
 data = load_dataset("digits", train_limit=300, test_limit=50)
 model = build_model("tiny", data, augmentation=augmentation)
