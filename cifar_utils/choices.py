@@ -71,7 +71,7 @@ class Registry(UserDict):
         found = self.data[name]
         if callable(found):
             return found
-        return _read_function(f"cifar_utils.{found}", name, self.given)
+        return _read_function(f"cifar_utils.{found}", name)
 
 
 REGISTRIES = {
@@ -360,14 +360,12 @@ def parse_call(kind: str, text: str) -> Call:
 
 
 @cache
-def _read_function(module: str, name: str, given: int) -> Callable:
+def _read_function(module: str, name: str) -> Callable:
     file = source_file(module)
     namespace = globals() | {"__name__": module}  # with the types of options
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             node.body, node.returns = node.body[:1], None  # the docstring
-            for argument in node.args.args[:given]:
-                argument.annotation = None
             exec(compile(ast.Module([node], []), str(file), "exec"), namespace)
     return namespace[name]
 
