@@ -161,36 +161,26 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
 
     Values that only repeat the trials' names, and costs that all trials share, have no column.
     """
-    rows = {
-        trial.name: {
-            **{key: str(value) for key, value in trial.values.items()},
+    rows = {}
+    for trial in trials:
+        epochs = trial.history.epochs
+        row = {key: str(value) for key, value in trial.values.items()}
+        row |= {
             "parameters": compact(trial.summary.parameters),
             "FLOPs": trial.summary.flops and compact(trial.summary.flops),
             "best validation": _best(trial),
             "at the end": _last(trial),
-            "in training": _trained(trial),
-            **_iterations(trial, target),
-            "time": duration(trial.history.seconds),
+            "in training": percent(epochs[-1]["accuracy"]) if epochs else "—",
         }
-        for trial in trials
-    }
+        if target is not None:
+            steps = trial.history.iterations_to(target)
+            row[f"iterations to {percent(target)}"] = "—" if steps is None else f"{steps:,}"
+        rows[trial.name] = row | {"time": duration(trial.seconds)}
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("—")
     common = [key for key in ("parameters", "FLOPs") if table[key].nunique() == 1 < len(table)]
     return table.drop(
         columns=[*common, *(key for key in table if (table[key] == table.index).all())]
     )
-
-
-def _trained(trial: Trial) -> str:
-    epochs = trial.history.epochs
-    return percent(epochs[-1]["accuracy"]) if epochs else "—"
-
-
-def _iterations(trial: Trial, target: float | None) -> dict[str, str]:
-    if target is None:
-        return {}
-    steps = trial.history.iterations_to(target)
-    return {f"iterations to {percent(target)}": "—" if steps is None else f"{steps:,}"}
 
 
 def describe_trials(trials: Iterable[Trial]) -> str:
