@@ -96,7 +96,7 @@ class History:
         """Why training ended early; empty where it did not."""
         return self.rule.reason(self.epochs)
 
-    def iterations_to(self, target: float | None) -> int | None:
+    def steps_to(self, target: float | None) -> int | None:
         """Steps to a validation accuracy (report A's measure), or ``None`` if it was never reached.
 
         Accuracy is measured after each epoch, so the result may be too high by an epoch's steps.
@@ -135,8 +135,8 @@ class History:
         kind, prefix = ("best validation", "val_") if "val_accuracy" in best else ("training", "")
         why = f"; stopped: {self.stopped}" if self.stopped else ""
         why += "" if prefix else "; no images were held out, so the last epoch's weights are kept"
-        if iterations := self.iterations_to(self.rule.target_accuracy):
-            why += f", {iterations:,} iterations"
+        if steps := self.steps_to(self.rule.target_accuracy):
+            why += f", {steps:,} steps"
         epochs = f"{len(self.epochs)} epoch{'s' * (len(self.epochs) > 1)}"
         return (
             f"{epochs} in {self.seconds:,.0f} s; {kind} accuracy "

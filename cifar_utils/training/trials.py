@@ -173,8 +173,8 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
             "in training": percent(epochs[-1]["accuracy"]) if epochs else "—",
         }
         if target is not None:
-            steps = trial.history.iterations_to(target)
-            row[f"iterations to {percent(target)}"] = "—" if steps is None else f"{steps:,}"
+            steps = trial.history.steps_to(target)
+            row[f"steps to {percent(target)}"] = "—" if steps is None else f"{steps:,}"
         rows[trial.name] = row | {"time": duration(trial.seconds)}
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("—")
     common = [key for key in ("parameters", "FLOPs") if table[key].nunique() == 1 < len(table)]

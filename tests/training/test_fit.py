@@ -70,7 +70,7 @@ def test_training_stops_at_a_target(build, digits, tmp_path):
     )
     accuracies = [row["val_accuracy"] for row in history.epochs]
     assert accuracies[-1] >= 0.5 > max(accuracies[:-1], default=0)
-    assert history.iterations_to(0.5) == 9 * len(accuracies) < 9 * 30
+    assert history.steps_to(0.5) == 9 * len(accuracies) < 9 * 30
     assert history.stopped == f"validation accuracy reached 50.0% in epoch {len(accuracies)}"
     *_, last = (tmp_path / "events.jsonl").read_text().splitlines()
     assert json.loads(last)["seconds_left"] == 0, "no more is to come"

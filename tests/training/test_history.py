@@ -50,13 +50,13 @@ def test_when_training_stops_follows_from_the_epochs_alone(rule, epochs, words):
     assert rule.reason(ROWS[:epochs]) == words
 
 
-def test_iterations_to_a_target_are_those_to_the_end_of_its_epoch():
+def test_steps_to_a_target_are_those_to_the_end_of_its_epoch():
     history = History(ROWS[:2], 2, 150, StoppingRule(0.7))
-    assert history.iterations_to(0.7) == 300
-    assert "stopped: validation accuracy reached 70.0% in epoch 2, 300 iterations" in repr(history)
-    assert history.iterations_to(0.9) is None
-    assert history.iterations_to(None) is None
-    assert History(ROWS, 3, 150).iterations_to(0.9) is None
+    assert history.steps_to(0.7) == 300
+    assert "stopped: validation accuracy reached 70.0% in epoch 2, 300 steps" in repr(history)
+    assert history.steps_to(0.9) is None
+    assert history.steps_to(None) is None
+    assert History(ROWS, 3, 150).steps_to(0.9) is None
     assert "stopped" not in repr(History(ROWS, 3))
 
 

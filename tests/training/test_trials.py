@@ -74,7 +74,7 @@ def test_the_table_says_which_trial_reached_a_target_and_when(trials):
         for trial, accuracy in zip(trials[:2], (0.2, 0.1), strict=True)
     )
     assert "reached 20.0%" in easy.to_dict()["stopped"]
-    assert [*compare_trials([easy, hard], 0.2)["iterations to 20.0%"]] == ["9", "—"]
+    assert [*compare_trials([easy, hard], 0.2)["steps to 20.0%"]] == ["9", "—"]
 
 
 def test_words_say_the_order_and_who_fell_by_the_way(trials):
