@@ -16,8 +16,8 @@ def answer(record: RunRecord) -> str:
 
     For one training, it gives the network's accuracy and the best one that others report on test
     images. For several, it names the best on the validation images, and its gain over the first one
-    and over the worst; a second paragraph has the others, steps, training accuracy and test
-    accuracy. For a test accuracy near chance, it says only that.
+    and over the worst; a second paragraph has the others, training accuracy and test accuracy. For
+    a test accuracy near chance, it says only that.
     """
     test = record.scores["test"]
     if near_chance(record):
@@ -104,18 +104,15 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
         "validation images correctly.",
         *_better("It", best, shown, images),
     ]
+    steps = {called(trial): steps_to_target(record, trial) for trial in trials}
+    if fewest := min(filter(None, steps.values()), default=None):
+        first = listed([name for name, count in steps.items() if count == fewest])
+        target = percent(record.parameters["target_accuracy"], 0)
+        sentences.append(f"The first to reach {target}, after {fewest:,} steps: {first}.")
     if diverged := [called(trial) for trial in record.trials if _diverged(trial)]:
         sentences.append(f"Not compared, because the loss diverged: {listed(_few(diverged))}.")
     sentences.append("Another seed may give another order.")
     more = _better("The best", best, [trial for trial in others if trial not in shown], images)
-    steps = {called(trial): steps_to_target(record, trial) for trial in trials}
-    fewest = min(filter(None, steps.values()), default=None)
-    if fewest:
-        first = listed([name for name, count in steps.items() if count == fewest])
-        target = percent(record.parameters["target_accuracy"], 0)
-        more.append(
-            f"The first to classify {target} of them correctly, after {fewest:,} steps: {first}."
-        )
     trained = [
         f"{called(trial)} {percent(trial['history'][-1]['accuracy'])}"
         for trial in (best, *others)
@@ -126,8 +123,14 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
         more.append(f"Accuracy on training images in the last epoch: {learned}.")
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
-    more.append(f"Tested: {classified(record, network, percent(test['top1']), told)}")
-    return f"{' '.join(sentences)}\n\n{' '.join(more)}"
+    tested = classified(record, network, percent(test["top1"]), told)
+    if len(record.history) > best["epochs"]:
+        given = record.parameters.get("augmentation")
+        by = f" with “{given}”" if given else ""
+        sentences.append(f"Trained for longer{by}: {tested}")
+    else:
+        more.append(f"Tested: {tested}")
+    return f"{' '.join(sentences)}\n\n{' '.join(more)}".strip()
 
 
 def _better(subject: str, best: dict[str, Any], others: list, images: int) -> list[str]:

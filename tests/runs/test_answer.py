@@ -97,12 +97,21 @@ def test_the_fewest_steps_to_a_target_are_told(record):
             {"epoch": epoch, "accuracy": share, "val_accuracy": share}
             for epoch, share in enumerate(shares, 1)
         ]
-    assert "60% of them correctly, after 300 steps: “quick”." in answer(several)
+    assert "The first to reach 60%, after 300 steps: “quick”." in answer(several)
 
 
 def test_a_comparison_ends_with_the_test_of_its_network(record):
     told = answer(record(0.9, trials=[("plain", 0.6, 2), ("residual", 0.8, 2)]))
     assert told.rpartition("Tested: ")[2].startswith("resnet20 classifies 90.0% of 10,000 test")
+
+
+def test_a_longer_training_after_the_comparison_is_told_with_it(record):
+    both = record(0.9, trials=[("none", 0.6, 2), ("flip", 0.8, 2)])
+    both.history[:] = [{"epoch": epoch} for epoch in (1, 2, 3)]
+    both.parameters["augmentation"] = "crop(4), flip"
+    told = "Trained for longer with “crop(4), flip”: resnet20 classifies 90.0% of 10,000 test"
+    assert told in answer(both)
+    assert "Tested" not in answer(both)
 
 
 def test_the_best_of_many_is_set_first_against_the_first_and_the_worst(record):
