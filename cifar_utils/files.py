@@ -11,6 +11,7 @@ RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "re
 PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
 EVENTS = "events.jsonl"
 CHECKPOINTS = ("checkpoint", "features", "tuning")  # to resume from; a finished run needs none
+RUN_FILES = (RECORD, FACTS, NOTEBOOK, PAGE, PREDICTED, PREDICTIONS, MODEL, EVENTS, *CHECKPOINTS)
 PART = ".part"  # in the names of files that are being written; a killed process leaves them
 
 

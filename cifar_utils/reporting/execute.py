@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import CHECKPOINTS, FACTS, NOTEBOOK, PAGE, PART, RECORD
+from cifar_utils.files import CHECKPOINTS, FACTS, NOTEBOOK, PAGE, PART, RECORD, RUN_FILES
 from cifar_utils.reporting.engine import FULL, UNWANTED, Watch, execute_notebook
 from cifar_utils.reporting.export import export_page
-from cifar_utils.runs.folder import BEFORE, Run, RunningError, Status, visible
+from cifar_utils.runs.folder import BEFORE, Run, RunningError, Status
 
 LOCK_SECONDS = 5
 
@@ -144,26 +144,35 @@ def _held(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _restored(folder: Path, afresh: bool) -> Iterator[None]:
-    """Empty a run's folder for a run ``afresh``; restore it if the run ends in bad input."""
+    """Clear a run's files for a run ``afresh``; restore them if the run ends in bad input.
+
+    Other files in the folder stay as they are.
+    """
     aside = folder / BEFORE
     cleared = False
     # In this order, a process that is stopped in between leaves neither a finished run nor one that
     # goes on.
     order = dict.fromkeys(CHECKPOINTS, 0) | {RECORD: 1, FACTS: 3}
+
+    def own() -> list[Path]:
+        paths = [folder / name for name in RUN_FILES]
+        there = [path for path in paths if path.exists() or path.is_symlink()]
+        return sorted(there, key=lambda path: order.get(path.name, 2))
+
     try:
         aside.mkdir()
-        for path in sorted(visible(folder), key=lambda path: order.get(path.name, 2)):
+        for path in own():
             if afresh:
                 path.replace(aside / path.name)
             elif path.name in (FACTS, NOTEBOOK, PAGE):
                 shutil.copy2(path, aside)
-        cleared = not visible(folder)
+        cleared = not own()
         yield
     except (InputError, OSError) as error:
         kept = any((folder / name).exists() for name in CHECKPOINTS)
         hours_may_hang_on_it = isinstance(error, OSError) and kept
         if aside.is_dir() and not hours_may_hang_on_it:
-            for path in visible(folder) if cleared else []:
+            for path in own() if cleared else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             for path in aside.iterdir():
                 path.replace(folder / path.name)
