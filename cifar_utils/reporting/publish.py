@@ -8,8 +8,9 @@ from typing import Any
 
 from cifar_utils.errors import InputError
 from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD
+from cifar_utils.provenance import is_untracked
 from cifar_utils.reporting.export import export_page
-from cifar_utils.reporting.notebooks import written
+from cifar_utils.reporting.notebooks import list_notebooks, written
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.record import UNKNOWN
 
@@ -17,9 +18,10 @@ PUBLISHED = (RECORD, FACTS, NOTEBOOK, PREDICTED)  # and the page, which is expor
 
 
 def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> Iterator[Path]:
-    """Copy finished runs to folders of the same names; a published run of that name is replaced.
+    """Copy finished runs to folders of the same names.
 
-    All runs are checked before the first is copied.
+    A published run of that name, notebook and parameters is replaced. All runs are checked before
+    the first is copied.
 
     Parameters
     ----------
@@ -28,7 +30,7 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
     published
         The folder for the copies.
     anyway
-        Whether to copy runs without a known commit, too.
+        Whether to copy runs without a known commit, or of a notebook that has none, too.
 
     Yields
     ------
@@ -38,13 +40,26 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
     Raises
     ------
     InputError
-        Where a folder holds no finished run, a run lacks its notebook, or its commit is not known.
+        Where a folder holds no finished run, a run lacks its notebook, its commit is not known, or
+        two runs of other parameters have one name.
 
     """
     runs = [load_run(folder) for folder in folders]
-    for run in runs:
-        if run.facts.get("outcome") != "finished" or not (run.folder / NOTEBOOK).exists():
+    for place, run in enumerate(runs):
+        if not run.facts or not (run.folder / NOTEBOOK).exists():
+            missing = NOTEBOOK if run.facts else FACTS
+            raise InputError(f"run {run.folder} has no {missing}; execute it by cifar-reports run")
+        if run.facts.get("outcome") != "finished":
             raise InputError(f"run {run.folder} is not finished; the same command goes on with it")
+        others = [*runs[:place], Run(published / run.name)]
+        for other in (other for other in others if other.name == run.name and other.record):
+            if _identity(other) != _identity(run):
+                way_out = "rename its folder, or delete that run first"
+                raise InputError(f"run {run.folder} is not the run in {other.folder}; {way_out}")
+        source = list_notebooks().get(run.record.notebook)
+        if not anyway and (source is None or is_untracked(source)):
+            way_out = "commit it to notebooks/ and run it again, or add --anyway"
+            raise InputError(f"notebook {run.record.notebook} has no commit; {way_out}")
         made_by = [*(run.record.trained_by or [run.record.environment]), run.record.evaluated_by]
         for commit in (each.get("git") or UNKNOWN for each in made_by if each):
             if not anyway and (commit == UNKNOWN or commit.endswith("+changes")):
@@ -52,6 +67,11 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
                 raise InputError(f"the commit of run {run.folder} is {commit}; {way_out}")
     for run in runs:
         yield _copy(run, published / run.name)
+
+
+def _identity(run: Run) -> tuple[Any, ...]:
+    given = {name: x for name, x in run.record.parameters.items() if name != "output"}
+    return run.record.notebook, run.record.dataset.get("fingerprint"), given
 
 
 def _copy(run: Run, target: Path) -> Path:

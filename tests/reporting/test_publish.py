@@ -1,6 +1,7 @@
 """Runs published: copied whole, as a snapshot of a commit."""
 
 import json
+import subprocess
 
 import nbformat
 import pytest
@@ -12,9 +13,10 @@ from cifar_utils.reporting.results import MARKS
 
 
 @pytest.fixture
-def add(project, write_run, report_cells):
+def add(project, write_run, write_notebook, report_cells):
     """A finished run, made by a commit."""
     (project / "README.md").write_text("\n".join(MARKS))
+    write_notebook()
 
     def add(name="mine", commit="abc123", dataset="digits", path="", top1=0.5, output=None):
         folder = write_run(project / "reports" / name, *report_cells(), dataset=dataset, top1=top1)
@@ -101,6 +103,39 @@ def test_a_run_of_no_known_commit_is_refused(add, project, capsys, commit):
     assert "--anyway" in error
     assert not (project / "reports" / "published").exists()
     assert main(["publish", "--anyway", "reports/bad"]) == 0
+
+
+def test_another_run_of_the_same_name_is_refused(add, project, capsys):
+    add()
+    assert main(["publish", "reports/mine"]) == 0
+    add("elsewhere/mine", dataset="cifar10")
+    for given in (["reports/elsewhere/mine"], ["reports/mine", "reports/elsewhere/mine"]):
+        assert main(["publish", *given]) == 2
+        assert "reports/elsewhere/mine is not the run in" in capsys.readouterr().err
+    record = json.loads((project / "reports" / "published" / "mine" / "record.json").read_text())
+    assert record["dataset"]["name"] == "digits"
+
+
+def test_a_run_whose_notebook_is_in_no_commit_is_refused(add, project, capsys):
+    add()
+    git = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert main(["publish", "reports/mine"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("notebook 01_tiny has no commit; commit it to notebooks/")
+    assert error.count("\n") == 1
+    subprocess.run([*git, "add", "notebooks"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "Add it"], check=True)
+    assert main(["publish", "reports/mine"]) == 0
+    (project / "notebooks" / "01_tiny.ipynb").unlink()
+    assert main(["publish", "reports/mine"]) == 2
+    assert main(["publish", "--anyway", "reports/mine"]) == 0
+
+
+def test_a_run_that_papermill_executed_is_told_from_an_unfinished_one(add, capsys):
+    (add() / "run.json").unlink()
+    assert main(["publish", "reports/mine"]) == 2
+    assert "has no run.json; execute it by cifar-reports run" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_finished_is_refused(add, project, capsys):
