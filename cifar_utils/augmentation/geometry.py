@@ -79,9 +79,12 @@ def _within(place, size: int):
 
 
 def _mirrored(place, size: int):
-    """Mirror places outside ``0 .. size - 1`` into it."""
+    """Mirror places outside ``0 .. size - 1`` into it.
+
+    Smaller images (:func:`shrink`) may end before the mirror image does: then it is their edge.
+    """
     place = ops.abs(place)
-    return ops.where(place >= size, 2 * (size - 1) - place, place)
+    return ops.clip(ops.where(place >= size, 2 * (size - 1) - place, place), 0, size - 1)
 
 
 @keras.saving.register_keras_serializable("cifar_utils")

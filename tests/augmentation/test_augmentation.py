@@ -57,6 +57,14 @@ def test_each_crop_is_a_window_of_the_padded_image_to_the_pixel(padding, mode, s
     assert same.any((1, 2)).all()
 
 
+def test_a_mirroring_crop_of_images_that_shrink_made_too_small_does_not_mix_them():
+    layer = layer_of("crop(5, 'reflect')")
+    images = np.stack([np.full((4, 4, 3), 7.0), np.full((4, 4, 3), 100.0)]).astype("float32")
+    for place in range(11):
+        corner = np.full((2, 1), place)
+        assert (keras.ops.convert_to_numpy(layer.transform(images, corner, corner)) == images).all()
+
+
 def test_every_window_is_drawn_and_each_image_draws_its_own():
     image = noise(1)
     windows = np.unique(augmented(layer_of("crop(1)"), np.repeat(image, 300, axis=0)), axis=0)
