@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -150,6 +151,8 @@ def connected(jobs: int | None, scheduler: str | None, runs: int, left: int) -> 
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is not None:
+        if not re.fullmatch(r"(\w+://)?[^/]+:\d+", scheduler):
+            raise InputError(f"--scheduler is {scheduler!r}; give an address as tcp://host:8786")
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:
@@ -216,7 +219,7 @@ def _execute_all(
         # The workers notice this and end the kernels. Then wait until the folders are free.
         with suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
             client.cancel(list(waiting), force=True)
-        for run in waiting.values():
+        for run in (run for run in waiting.values() if run.folder.is_dir()):
             with suppress(RunningError, OSError), run.locked(RELEASE_SECONDS):
                 pass
 
