@@ -68,7 +68,7 @@ def learning_rate(low: PositiveFloat, high: Annotated[float, "above {low}"]) -> 
 
 
 def weight_decay(low: PositiveFloat, high: Annotated[float, "above {low}"]) -> Range:
-    """See :func:`~cifar_utils.training.make_optimizer`."""
+    """The weight decay, decoupled from the gradient."""
     return Range("weight_decay", low, high, log=True)
 
 

@@ -126,7 +126,7 @@ def read_options(kind: str, name: str) -> tuple[str, list[tuple[str, str, str, s
 
 
 def _plain(text: str) -> str:
-    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`|``(.+?)``", r"\1\2", text)
+    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`")
 
 
 def plan_run(notebook: Path, given: Mapping[str, Any], folder: Path | None = None) -> Run:

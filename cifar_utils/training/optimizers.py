@@ -23,7 +23,9 @@ def muon(
     bias_factor: NonNegativeFloat = 0.22,
     steps: NonNegativeInt = 3,
 ):
-    """Muon for filters, SGD for the rest: :class:`~cifar_utils.training.muon.Muon`.
+    """Orthogonalized momentum for filters, SGD for the rest.
+
+    :class:`~cifar_utils.training.muon.Muon` explains it.
 
     The factors are for each image of a batch, because SGD follows the sum of the images' losses.
     The length of Muon's step does not depend on the gradient's length.
