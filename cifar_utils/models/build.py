@@ -83,7 +83,7 @@ def build_model(
             raise InputError(f"{network!r} can't be built for {size} images: {reason}") from error
         expected = (None, len(dataset.class_names))
         if getattr(x, "shape", None) != expected:
-            found = f"of shape {x.shape}" if hasattr(x, "shape") else repr(x)
+            found = f"a tensor of shape {x.shape}" if hasattr(x, "shape") else repr(x)
             raise InputError(
                 f"{network!r} returns {found}; it must return logits of shape {expected}, a number "
                 "for each image and class"

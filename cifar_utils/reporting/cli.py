@@ -88,8 +88,8 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
 
     The run's folder gets notebook.ipynb (as executed), report.html and record.json. Without
     --output it is reports/<notebook>-<dataset>-<architecture>-s<seed> in the project, and a digest
-    where other parameters are not the notebook's own. A finished run is not repeated. A stopped run
-    goes on from its last checkpoint.
+    where other parameters are not the notebook's own. A finished run is not repeated; if its code
+    or data have changed since, it needs --force. A stopped run goes on from its last checkpoint.
 
     \b
     Examples:
@@ -100,6 +100,9 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
     Exit status: 0 done, or run by another process; 1 failed, 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
     planned = plan_run(find_notebook(notebook), dict(given), output)
+    if not force and (status := planned.status()).word == "stale":
+        way_out = "add --force to replace it, or give --output another folder"
+        raise InputError(f"run {short_path(planned.folder)} is done, but {status.why}; {way_out}")
     from cifar_utils.reporting.execute import execute
     from cifar_utils.reporting.progress import shown_progress
 
@@ -139,10 +142,10 @@ def parameters(notebook: str) -> None:
 
 
 @commands.command()
-@click.argument("kind", type=click.Choice(list(REGISTRIES)))
+@click.argument("kind", metavar="KIND", type=click.Choice(list(REGISTRIES)))
 @click.argument("name", required=False)
 def options(kind: str, name: str | None) -> None:
-    """List the choices of a parameter such as architecture, or the options of one NAME.
+    """List the choices of a KIND such as architecture, or the options of one NAME.
 
     \b
     Examples:
@@ -305,7 +308,9 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> N
         )
     board = tabulate(runs)
     if dataset is not None:
-        board = board[board["dataset"] == known_name("dataset", dataset, set(board["dataset"]))]
+        board = board[
+            board["dataset"] == known_name("dataset", dataset, sorted(set(board["dataset"])))
+        ]
     if csv:
         write_text(csv, board.to_csv(index=False), "leaderboard")
         return
@@ -356,7 +361,7 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -
 
 
 @commands.command()
-@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True))
+@click.argument("folder", required=False, type=click.Path(True, False, path_type=Path))
 @click.option("--yes", is_flag=True, help="Delete them. Without it they are only listed.")
 def clean(folder: Path | None, yes: bool) -> None:
     """Delete the checkpoints of the finished runs below FOLDER.
@@ -369,7 +374,7 @@ def clean(folder: Path | None, yes: bool) -> None:
         if not run.record:
             continue
         with contextlib.suppress(RunningError), run.locked():
-            done = run.facts.get("outcome") == "finished"
+            done = not run.facts or run.facts.get("outcome") == "finished"  # papermill writes none
             for path in (run.folder / name for name in CHECKPOINTS):
                 if done and path.is_dir() and not path.is_symlink():
                     size = sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
@@ -386,9 +391,9 @@ def clean(folder: Path | None, yes: bool) -> None:
 def publish_command(runs: tuple[Path, ...], anyway: bool) -> None:
     """Copy finished runs to reports/published, and rebuild the site, RESULTS.md and README's table.
 
-    A published run keeps record.json, run.json, notebook.ipynb, report.html and predicted.npz.
-    A run is refused if its commit is unknown or its code had uncommitted changes. Without RUN
-    nothing is copied.
+    A published run keeps record.json, run.json, notebook.ipynb, report.html and predicted.npz. It
+    replaces a published run of its name, notebook and parameters. A run is refused if its commit is
+    unknown, or if its notebook or code had uncommitted changes. Without RUN nothing is copied.
     """
     from cifar_utils.reporting.publish import publish
     from cifar_utils.reporting.results import write_results
@@ -433,6 +438,8 @@ def main(arguments: list[str] | None = None) -> int:
         return commands.main(arguments or ["--help"], "cifar-reports", standalone_mode=False) or 0
     except InputError as error:
         click.echo(str(error), err=True)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "cifar-reports"
         click.echo(f"{error.format_message().rstrip('.')}; see {command} --help", err=True)

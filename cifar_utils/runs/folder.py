@@ -249,8 +249,10 @@ class Run:
         if not visible(folder):
             return Status("new", "not run yet")
         if not (folder / FACTS).exists():
-            reason = "holds files but no run; give --output a new folder"
-            return Status("refused", f"output folder {folder} {reason}")
+            another = (folder / RECORD).exists()
+            what = "a run of papermill or JupyterLab" if another else "files but no run"
+            reason = f"output folder {folder} holds {what}; give --output a new folder"
+            return Status("refused", reason)
         try:
             facts = self.facts
         except InputError as error:
@@ -370,7 +372,8 @@ def load_run(path: Path | str) -> Run:
     run = Run(Path(path))
     folder = run.folder
     if not folder.is_dir():
-        raise InputError(f"run {folder} is not there; give a run's folder")
+        what = "a file" if folder.exists() else "not there"
+        raise InputError(f"run {folder} is {what}; give a run's folder")
     if not any((folder / name).exists() for name in (RECORD, FACTS)):
         below = sorted(file.parent.name for file in folder.glob(f"*/{RECORD}"))
         near = f"one of those in it: {', '.join(below[:3])}" if below else "a run's folder"

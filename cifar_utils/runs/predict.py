@@ -35,14 +35,18 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
         Where a picture is missing or can't be read, a folder holds none, or the run has no model.
 
     """
-    names = run.scores.class_names
     size = run.model.input_shape[1]
+    names = run.scores.class_names
 
     def read(path: Path) -> np.ndarray:
         try:
             return read_picture(path, size)
+        except FileNotFoundError as error:
+            raise InputError(f"picture {path} is not there") from error
         except Exception as error:  # a damaged picture may raise nearly anything
             reason = str(error).partition("\n")[0]
+            if "identify" in reason:
+                reason = f"it is none of {', '.join(SUFFIXES)}"
             raise InputError(f"picture {path} can't be read ({reason})") from error
 
     paths = [file for path in pictures for file in _pictures(Path(path))]

@@ -6,12 +6,18 @@ from cifar_utils.runs.folder import Run
 
 @pytest.fixture
 def reports(project, write_run):
-    """A finished, a failed and a stopped run, each with a checkpoint; and one of somebody else."""
-    for name, facts in {"done": {}, "failed": {"outcome": "failed"}, "stopped": {"x": 1}}.items():
+    """Two finished, a failed and a stopped run, each with a checkpoint; and somebody else's."""
+    for name, facts in {
+        "done": {},
+        "by-papermill": {},
+        "failed": {"outcome": "failed"},
+        "stopped": {"x": 1},
+    }.items():
         folder = write_run(project / "reports" / name, **facts)
         (folder / "checkpoint").mkdir()
         (folder / "checkpoint" / "weights.h5").write_bytes(b"x" * 2000)
     (project / "reports" / "done" / "model.keras").write_text("")
+    (project / "reports" / "by-papermill" / "run.json").unlink()
     (project / "reports" / "mine" / "checkpoint").mkdir(parents=True)
     return project / "reports"
 
@@ -28,7 +34,11 @@ def test_only_the_checkpoints_of_finished_runs_are_deleted_and_only_when_told(re
     assert "--yes" in out
     assert files(reports) == before
     assert main(["clean", "reports", "--yes"]) == 0
-    assert before - files(reports) == {"done/checkpoint", "done/checkpoint/weights.h5"}
+    assert before - files(reports) == {
+        f"{name}/{path}"
+        for name in ("done", "by-papermill")
+        for path in ("checkpoint", "checkpoint/weights.h5")
+    }
     assert files(reports) <= before
     capsys.readouterr()
     assert main(["clean", "--yes"]) == 0

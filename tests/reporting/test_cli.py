@@ -55,7 +55,7 @@ def test_what_there_is_to_run_is_told(cli, write_notebook):
     _, out, _ = cli("options", "schedule", "cosine")
     assert out.splitlines()[-1].split(None, 3)[:3] == ["warmup", "float", "0.0"]
     assert "at least 0, below 1" in out
-    assert "warmup is the share of all steps" in out
+    assert "`warmup` is the share of all steps" in out
     _, out, _ = cli("options", "architecture", "resnet20")
     row = next(line for line in out.splitlines() if line.startswith("head_dropout"))
     assert row.split(maxsplit=3)[1:3] == ["float", "0.0"]
@@ -94,8 +94,12 @@ def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
         "report.html", "notebook.html", "index.html",
     }  # fmt: skip
     write_notebook("print('yet another cell')")
-    _, out, _ = cli(*command, "3", "--output", "mine")
-    assert "mine: its notebook has changed; it runs afresh" in out.splitlines()
+    Path("mine/notes.txt").write_text("my own")
+    status, out, err = cli(*command, "3", "--output", "mine")
+    assert (status, out) == (2, "")
+    assert "run mine is done, but its notebook has changed; add --force to replace it" in err
+    assert cli(*command, "3", "--force", "--output", "mine")[0] == 0
+    assert Path("mine/notes.txt").read_text() == "my own"
     afresh = []
     executed = "cifar_utils.reporting.execute.execute"
     monkeypatch.setattr(executed, lambda run, tell, force: afresh.append(force) or Status("done"))
@@ -216,7 +220,9 @@ def test_a_series_ends_in_an_index(
         (["--profile", "full"], "unknown profile 'full'; known: quick"),
         (["--jobs", "0"], "'--jobs'"),
         (["--jobs", "2", "--scheduler", "tcp://a:1"], "leave it or --scheduler out"),
-        (["--scheduler", "nonsense://"], "no scheduler can be reached at 'nonsense://'"),
+        (["--scheduler", "nonsense"], "--scheduler is 'nonsense'; give an address as tcp://"),
+        (["--scheduler", "tcp://"], "--scheduler is 'tcp://'; give an address as tcp://"),
+        (["--scheduler", "nonsense://a:1"], "no scheduler can be reached at 'nonsense://a:1'"),
         (["--scheduler", "tcp://127.0.0.1:9"], "no scheduler can be reached at 'tcp://"),
         (["--output", "s3://KEY:SECRET@bucket"], "--output takes a folder, not an address"),
     ],

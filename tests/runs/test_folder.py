@@ -193,7 +193,7 @@ def test_what_is_no_picture_is_one_line(trained, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.png").write_bytes(b"no picture")
     for name, words in {
-        "none.png": "No such file", "empty": "holds no pictures", "a.png": "can't be read",
+        "none.png": "is not there", "empty": "holds no pictures", "a.png": "it is none of .png",
     }.items():  # fmt: skip
         with pytest.raises(InputError, match=words) as error:
             run.predict(tmp_path / name)
@@ -306,7 +306,7 @@ def test_a_folder_that_is_no_done_run_is_one_line(folder, tmp_path):
         assert "\n" not in str(error.value)
 
     refused(tmp_path / "none", "is not there")
-    refused(folder / "record.json", "is not there")
+    refused(folder / "record.json", "is a file")
     refused(tmp_path, "holds no run; give one of those in it: made$")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "holds no run; give a run's folder")
