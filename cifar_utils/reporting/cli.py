@@ -344,8 +344,8 @@ def compare(runs: tuple[Path, ...]) -> None:
 def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -> None:
     """Classify pictures by the model of a run.
 
-    RUN is the run's folder. PICTURE is a PNG, JPEG, WebP or BMP file of any size, or a folder of
-    such files. The table has the most probable classes of each picture.
+    RUN is the run's folder. PICTURE is a PNG, JPEG, WebP or BMP file of any size up to 178
+    megapixels, or a folder of such files. The table has the most probable classes of each picture.
 
     \b
     Examples:
