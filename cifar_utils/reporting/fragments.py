@@ -159,6 +159,8 @@ def clean(html: str, outline: Outline) -> str:
     for heading in soup.find_all(HEADINGS):
         _enter(heading, outline)
     _introduce(soup, outline.reports)
+    for pre in soup.find_all("pre"):
+        pre["tabindex"] = "0"  # for scrolling by keyboard
     for table in soup.find_all("table"):
         # A table of tables is a layout. Where a cell spans several, columns can't be told.
         if not table.find("table") and not table.select("[colspan], [rowspan]"):
