@@ -11,7 +11,9 @@ RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "re
 PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
 EVENTS = "events.jsonl"
 CHECKPOINTS = ("checkpoint", "features", "tuning")  # to resume from; a finished run needs none
-RUN_FILES = (RECORD, FACTS, NOTEBOOK, PAGE, PREDICTED, PREDICTIONS, MODEL, EVENTS, *CHECKPOINTS)
+# In the order in which they are cleared: a process that is stopped in between leaves neither a
+# finished run nor one that goes on.
+RUN_FILES = (*CHECKPOINTS, RECORD, NOTEBOOK, PAGE, PREDICTED, PREDICTIONS, MODEL, EVENTS, FACTS)
 PART = ".part"  # in the names of files that are being written; a killed process leaves them
 
 

@@ -1,5 +1,6 @@
 """Execute a run, and keep its folder in order."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -150,14 +151,9 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
     """
     aside = folder / BEFORE
     cleared = False
-    # In this order, a process that is stopped in between leaves neither a finished run nor one that
-    # goes on.
-    order = dict.fromkeys(CHECKPOINTS, 0) | {RECORD: 1, FACTS: 3}
 
     def own() -> list[Path]:
-        paths = [folder / name for name in RUN_FILES]
-        there = [path for path in paths if path.exists() or path.is_symlink()]
-        return sorted(there, key=lambda path: order.get(path.name, 2))
+        return [folder / name for name in RUN_FILES if os.path.lexists(folder / name)]
 
     try:
         aside.mkdir()
