@@ -219,7 +219,7 @@ def _execute_all(
         # The workers notice this and end the kernels. Then wait until the folders are free.
         with suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
             client.cancel(list(waiting), force=True)
-        for run in (run for run in waiting.values() if run.folder.is_dir()):
+        for run in waiting.values():
             with suppress(RunningError, OSError), run.locked(RELEASE_SECONDS):
                 pass
 

@@ -307,6 +307,7 @@ class Run:
             Where the folder is missing or can't be written.
 
         """
+        self.folder.stat()  # a lock would make a missing folder
         lock, kernel = (
             FileLock(self.folder / name, timeout=seconds) for name in (LOCK, KERNEL_LOCK)
         )

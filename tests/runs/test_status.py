@@ -149,3 +149,9 @@ def test_a_run_that_is_not_there_says_so(tmp_path):
     for name in ("scores", "model"):
         with pytest.raises(InputError, match=r"none.*; run its notebook again"):
             getattr(run, name)
+
+
+def test_a_missing_folder_is_not_made_by_its_lock(tmp_path):
+    with pytest.raises(FileNotFoundError), Run(tmp_path / "none").locked():
+        pass
+    assert not (tmp_path / "none").exists()
