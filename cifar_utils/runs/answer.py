@@ -125,7 +125,8 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     told = f"95% interval {interval(test['top1_interval'])}"
     tested = classified(record, network, percent(test["top1"]), told)
     if len(record.history) > best["epochs"]:
-        given = record.parameters.get("augmentation")
+        # Older records call it `longer`.
+        given = record.parameters.get("augmentation", record.parameters.get("longer"))
         by = f" with “{given}”" if given else ""
         sentences.append(f"Trained for longer{by}: {tested}")
     else:
