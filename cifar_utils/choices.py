@@ -67,7 +67,7 @@ class Registry(UserDict):
         return found if callable(found) else getattr(import_module(f"cifar_utils.{found}"), name)
 
     def read(self, name: str) -> Callable:
-        """A function's signature and docstring on a stand-in, made without importing Keras."""
+        """A function with this one's signature and docstring, without importing Keras."""
         found = self.data[name]
         if callable(found):
             return found

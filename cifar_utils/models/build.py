@@ -43,7 +43,7 @@ def build_model(
         ``"cifarnet(residual=False)"``. Or your own function ``(x, classes) -> logits``, which gets
         normalized images as a Keras tensor ``(N, H, W, 3)``.
     augmentation
-        Names in the same: ``"crop(padding=4), flip"``; ``None`` for none.
+        Names in its ``"augmentation"``: ``"crop(padding=4), flip"``; ``None`` for none.
     normalization
         ``"channels"``: each channel by its mean and standard deviation over the training images.
         ``"pixels"``: all channels by one mean and deviation over all pixels of the training images

@@ -35,6 +35,8 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
         Where a picture is missing or can't be read, a folder holds none, or the run has no model.
 
     """
+    from PIL import UnidentifiedImageError
+
     size = run.model.input_shape[1]
     names = run.scores.class_names
 
@@ -45,7 +47,7 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
             raise InputError(f"picture {path} is not there") from error
         except Exception as error:  # a damaged picture may raise nearly anything
             reason = str(error).partition("\n")[0]
-            if "identify" in reason:
+            if isinstance(error, UnidentifiedImageError):
                 reason = f"it is none of {', '.join(SUFFIXES)}"
             raise InputError(f"picture {path} can't be read ({reason})") from error
 

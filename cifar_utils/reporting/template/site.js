@@ -232,8 +232,11 @@ function chart(title, told, series, x) {
     draw("line", { class: "grid", x1: left, x2: right, y1: up(share), y2: up(share) }),
     draw("text", { x: left - 6, y: up(share) + 4, "text-anchor": "end" }, `${Number((100 * share).toFixed(2))}%`)));
   let last = -Infinity; // of the labels below the axis; a label takes up to 45 units
-  x.ticks.filter(([value]) => across(value) - last >= 45 && ((last = across(value)), true))
-    .forEach(([value, text]) => svg.append(draw("text", { x: across(value), y: bottom + 18, "text-anchor": "middle" }, text)));
+  for (const [value, text] of x.ticks) {
+    if (across(value) - last < 45) continue;
+    last = across(value);
+    svg.append(draw("text", { x: last, y: bottom + 18, "text-anchor": "middle" }, text));
+  }
   series.forEach(({ look, lines = [], points = [] }) => {
     const group = svg.appendChild(draw("g", { class: look }));
     lines.forEach((line) => {
