@@ -284,11 +284,12 @@ def resnet50v2(x, classes: int):
 
     Notebook 03 can go on from it: ``run.model.get_layer("resnet50v2").save_weights(file)`` writes
     the file that its parameter ``weights`` takes. Train with ``normalization="half"``, the range
-    that ``keras.applications`` gives this network. It needs images of at least 32×32.
+    that ``keras.applications`` gives this network. It takes images of any size.
 
     (He et al., arXiv:1603.05027.)
     """
-    base = keras.applications.ResNet50V2(include_top=False, weights=None, input_shape=x.shape[1:])
+    any_size = (None, None, x.shape[-1])
+    base = keras.applications.ResNet50V2(include_top=False, weights=None, input_shape=any_size)
     return layers.Dense(classes)(layers.GlobalAveragePooling2D()(base(x)))
 
 
