@@ -26,8 +26,8 @@ class ModelSummary:
 
     ``flops`` counts the operations of convolutions and dense layers in the forward pass of one
     image. A multiply-add counts as two. A layer that is used several times counts each time.
-    ``flops`` is None if a layer of another kind has a matrix of weights: its operations can't be
-    counted.
+    ``flops`` is None if a layer's operations can't be counted: it has a matrix of weights and is of
+    another kind, or it is in a model for images of any size.
     """
 
     name: str
@@ -114,4 +114,5 @@ def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> 
     else:
         return math.nan if any(len(weight.shape) > 1 for weight in layer.weights) else 0
     shape = layer.compute_output_shape(taken) if taken else layer.output.shape
-    return math.prod(shape[1:-1]) * weights
+    places = shape[1:-1]  # None in a model that takes images of any size
+    return math.nan if None in places else math.prod(places) * weights

@@ -59,6 +59,13 @@ def test_a_model_with_a_layer_of_unknown_cost_has_no_count():
     assert list(facts.layers["operations"])[1] == 2 * conv(36, 2, 3)
 
 
+def test_a_model_for_images_of_any_size_has_no_count():
+    images = keras.Input((5, 5, 2))
+    base = keras.Sequential([keras.Input((None, None, 2)), keras.layers.Conv2D(3, 3)])
+    facts = summarize(keras.Model(images, keras.layers.GlobalAveragePooling2D()(base(images))))
+    assert (facts.parameters, facts.flops) == (57, None)
+
+
 def test_a_summary_says_it_in_words_and_folds_the_layers(built):
     facts = summarize(built("cifarnet"))
     assert "2,444,672 parameters, 2,441,728 of them trained" in str(facts)
