@@ -157,12 +157,6 @@ def usable_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if on_linux else [*range(os.cpu_count() or 1)]
 
 
-def is_untracked(file: Path) -> bool:
-    """Whether a file in a git repository is in none of its commits."""
-    found = _output("git", "-C", str(file.parent), "status", "--porcelain", "--", file.name)
-    return bool(found) and found.startswith("??")
-
-
 def git_commit(file: Path) -> str | None:
     """The commit of a tracked file's repository, or None; ``+changes`` where files differ from it.
 

@@ -52,8 +52,9 @@ def execute(
     Raises
     ------
     InputError
-        Where the folder holds something else or can't be written, or the notebook itself raised
-        one. The folder is then as it was before this call.
+        Where the folder holds something else, or this run of older code or data; where it can't be
+        written; or where the notebook itself raised one. The folder is then as it was before this
+        call.
     KeyboardInterrupt
         At Ctrl-C. The kernel has ended, all files are complete, and the same call goes on.
 
@@ -69,8 +70,6 @@ def execute(
                 export_page(run.folder / NOTEBOOK, run.page)
                 return status
             tell({"event": "start"})
-            if status.word == "stale" and status.why:
-                tell({"event": "note", "text": f"{status.why}; it runs afresh"})
             with _restored(run.folder, afresh=status.word == "stale"):
                 return _execute(run, series, Watch(run, tell, wanted))
     except RunningError as error:
@@ -95,9 +94,11 @@ def _checked(run: Run, force: bool, series: str, held: bool = False) -> Status:
             if series and run.facts.get("series") == series:
                 return status
         return Status("stale")
+    way_out = "give --output another folder, or --force to replace it"
     if status.word == "other":
-        way_out = "give --output another folder, or --force to replace it"
         raise InputError(f"output folder {run.folder} holds another run ({status.why}); {way_out}")
+    if status.word == "stale":
+        raise InputError(f"run {run.folder} is done, but {status.why}; {way_out}")
     return status
 
 

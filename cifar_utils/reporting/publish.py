@@ -8,7 +8,7 @@ from typing import Any
 
 from cifar_utils.errors import InputError
 from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD
-from cifar_utils.provenance import is_untracked
+from cifar_utils.provenance import git_commit
 from cifar_utils.reporting.export import export_page
 from cifar_utils.reporting.notebooks import list_notebooks, written
 from cifar_utils.runs.folder import Run, load_run
@@ -57,7 +57,7 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
                 way_out = "rename its folder, or delete that run first"
                 raise InputError(f"run {run.folder} is not the run in {other.folder}; {way_out}")
         source = list_notebooks().get(run.record.notebook)
-        if not anyway and (source is None or is_untracked(source)):
+        if not anyway and (source is None or git_commit(source) is None):
             way_out = "commit it to notebooks/ and run it again, or add --anyway"
             raise InputError(f"notebook {run.record.notebook} has no commit; {way_out}")
         made_by = [*(run.record.trained_by or [run.record.environment]), run.record.evaluated_by]

@@ -97,7 +97,7 @@ def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
     Path("mine/notes.txt").write_text("my own")
     status, out, err = cli(*command, "3", "--output", "mine")
     assert (status, out) == (2, "")
-    assert "run mine is done, but its notebook has changed; add --force to replace it" in err
+    assert "mine is done, but its notebook has changed; give --output another folder, or --f" in err
     assert cli(*command, "3", "--force", "--output", "mine")[0] == 0
     assert Path("mine/notes.txt").read_text() == "my own"
     afresh = []

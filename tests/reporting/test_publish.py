@@ -13,10 +13,22 @@ from cifar_utils.reporting.results import MARKS
 
 
 @pytest.fixture
-def add(project, write_run, write_notebook, report_cells):
-    """A finished run, made by a commit."""
+def git(project):
+    def git(*command):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.org")
+        subprocess.run(["git", "-C", project, *who, *command], check=True, capture_output=True)
+
+    return git
+
+
+@pytest.fixture
+def add(project, git, write_run, write_notebook, report_cells):
+    """A finished run, made by a commit of the project."""
     (project / "README.md").write_text("\n".join(MARKS))
     write_notebook()
+    git("init")
+    git("add", "notebooks")
+    git("commit", "-m", "Add it")
 
     def add(name="mine", commit="abc123", dataset="digits", path="", top1=0.5, output=None):
         folder = write_run(project / "reports" / name, *report_cells(), dataset=dataset, top1=top1)
@@ -116,16 +128,14 @@ def test_another_run_of_the_same_name_is_refused(add, project, capsys):
     assert record["dataset"]["name"] == "digits"
 
 
-def test_a_run_whose_notebook_is_in_no_commit_is_refused(add, project, capsys):
+def test_a_run_whose_notebook_is_in_no_commit_is_refused(add, git, project, capsys):
     add()
-    git = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b.org"]
-    subprocess.run([*git, "init", "-q"], check=True)
+    git("rm", "--cached", "-r", "notebooks")
     assert main(["publish", "reports/mine"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("notebook 01_tiny has no commit; commit it to notebooks/")
     assert error.count("\n") == 1
-    subprocess.run([*git, "add", "notebooks"], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "Add it"], check=True)
+    git("add", "notebooks")
     assert main(["publish", "reports/mine"]) == 0
     (project / "notebooks" / "01_tiny.ipynb").unlink()
     assert main(["publish", "reports/mine"]) == 2
