@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_ind
 
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.leaderboard import (
+    Configuration,
     configurations,
     in_words,
     settings,
@@ -118,7 +119,7 @@ class Comparison:
     tests
         Each later run against the first, if both were tested on the same images.
     notes
-        Missing tests, with the reason, and means over seeds, in words.
+        Missing tests, with the reason; means over seeds; and how many things differ, in words.
 
     """
 
@@ -179,7 +180,10 @@ def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
         except InputError as error:
             notes.append(f"no paired test of {name} against {names[0]}: {error}")
     notes += _over_seeds(dict(zip(runs, names, strict=True)))
-    return Comparison(_table(names, runs), tuple(tests), tuple(notes))
+    table = _table(names, runs)
+    if (count := table.columns.get_loc("top1")) > 1:
+        notes.append(f"They differ in {count} things, so no single one explains the result.")
+    return Comparison(table, tuple(tests), tuple(notes))
 
 
 def same_images(runs: Iterable[Run]) -> list[list[Run]]:
@@ -239,7 +243,8 @@ def _made_by(run: Run) -> dict[str, Any]:
 def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
     index = pd.Index(names, name="run")
     given = pd.DataFrame([_made_by(run) for run in runs], index, dtype=object)
-    differing = given.loc[:, given.map(repr).nunique() > 1]
+    # None is the default of a parameter that older notebooks do not have.
+    differing = given.loc[:, given.where(given.notna(), None).map(repr).nunique() > 1]
     return pd.concat([differing, tabulate(runs).set_index(index)[FIGURES]], axis=1)
 
 
@@ -254,12 +259,36 @@ def paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest:
     return PairedTest(name, against, *(int(count.sum()) for count in counts))
 
 
+def compare_means(group: Configuration, other: Configuration) -> str:
+    """The difference of two configurations' mean top-1, in words; empty below two seeds of each.
+
+    Its interval is by Welch's t-test (Biometrika 34, 28-35, 1947), over the seeds.
+    """
+    shares, others = (each.board["top1"].dropna() for each in (group, other))
+    if min(len(shares), len(others)) < 2:
+        return ""
+    interval = ttest_ind(shares, others, equal_var=False).confidence_interval(0.95)
+    gain, low, high = (
+        f"{100 * share:+.2f}" for share in (shares.mean() - others.mean(), *interval)
+    )
+    return (
+        f"{group.name} (n = {len(shares)}) against {other.name} (n = {len(others)}), means of "
+        f"seeds: top-1 {gain} points (95% interval {low} to {high}, by Welch's t-test)"
+    )
+
+
 def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
-    """Mean and standard deviation of runs that differ in no parameter but the seed."""
-    for group in configurations([*names]):
+    """Means over runs that differ in no parameter but the seed, each against the first run's."""
+    groups = configurations([*names])
+    for group in groups:
         shares = group.board["top1"].dropna().tolist()
         if len(shares) > 1:
             yield (
                 f"{', '.join(names[run] for run in group.runs)} differ in no parameter but the "
                 f"seed: top-1 {spread(shares)} (mean ± standard deviation in points)"
             )
+    first = next(iter(names))
+    (reference,) = (group for group in groups if first in group.runs)
+    yield from filter(
+        None, (compare_means(group, reference) for group in groups if group is not reference)
+    )

@@ -140,9 +140,29 @@ def test_without_the_same_images_the_test_is_said_to_be_missing(make, other, wor
 def test_seeds_are_averaged_where_nothing_else_differs(make):
     runs = [make(f"s{seed}", range(150 + 10 * seed), seed=seed) for seed in range(3)]
     comparison = compare_runs([*runs, make("other", epochs=5)])
-    (note,) = comparison.notes
+    note, _ = comparison.notes
     told = "s0, s1, s2 differ in no parameter but the seed: top-1 80.00% ± 5.00, n = 3"
     assert note.startswith(told)
+
+
+def test_means_of_seeds_are_compared_by_welch_s_test(make):
+    runs = [make(f"a{seed}", range(150 + seed), seed=seed) for seed in (0, 2, 4)]
+    runs += [make(f"b{seed}", range(140 + seed), seed=seed, epochs=9) for seed in (0, 4)]
+    (told,) = (note for note in compare_runs(runs).notes if "Welch" in note)
+    assert "(n = 2) against" in told
+    assert "top-1 -5.00 points (95% interval" in told
+    assert not any("Welch" in note for note in compare_runs(runs[:4]).notes)
+
+
+def test_a_default_that_an_older_notebook_lacks_is_no_difference(make):
+    both = compare_runs([make("old"), make("new", patience=None)])
+    assert both.table.columns[0] == "top1"
+    assert both.notes == ()
+
+
+def test_more_than_one_difference_is_said(make):
+    both = compare_runs([make("one"), make("two", epochs=3, schedule="cosine")])
+    assert both.notes[-1] == "They differ in 2 things, so no single one explains the result."
 
 
 def test_a_comparison_is_shown_as_text_and_as_html(make):
