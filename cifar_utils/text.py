@@ -6,14 +6,19 @@ from typing import Any
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    """A fraction: ``percent(0.867)`` is ``"86.7%"``."""
-    return f"{100 * fraction:.{digits}f}%"
+    """A fraction, whose halves round up: ``percent(0.8665)`` is ``"86.7%"``."""
+    return f"{100 * fraction + 1e-9:.{digits}f}%"  # 100 * 0.8665 is a little below 86.65
+
+
+def as_given(fraction: float) -> str:
+    """A fraction that others report; whole percents have no decimals: ``"70%"``, ``"86.75%"``."""
+    return percent(fraction, 2).replace(".00%", "%")
 
 
 def interval(bounds: Sequence[float]) -> str:
     """The bounds of a fraction, in percent: ``"86.0 to 87.3%"``."""
     low, high = bounds
-    return f"{100 * low:.1f} to {percent(high)}"
+    return f"{percent(low)[:-1]} to {percent(high)}"
 
 
 def near_guessing(accuracy: float, chance: float) -> bool:

@@ -1,6 +1,18 @@
 import pytest
 
-from cifar_utils.text import compact
+from cifar_utils.text import as_given, compact, percent
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.8865, "88.7%"), (0.9035, "90.4%"), (0.88649, "88.6%"), (1.0, "100.0%")]
+)
+def test_halves_of_a_percentage_round_up(share, words):
+    assert percent(share) == words
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.7, "70%"), (0.867, "86.70%"), (0.9401, "94.01%")])
+def test_reported_percentages_have_no_decimals_that_nobody_gave(share, words):
+    assert as_given(share) == words
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 from cifar_utils.evaluation import TARGET, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
-from cifar_utils.text import interval, listed, near_guessing, percent
+from cifar_utils.text import as_given, interval, listed, near_guessing, percent
 
 
 def answer(record: RunRecord) -> str:
@@ -16,15 +16,18 @@ def answer(record: RunRecord) -> str:
 
     For one training, it gives the network's accuracy and the best one that others report on test
     images. For several, it names the best on the validation images, and its gain over the first one
-    and over the worst; a second paragraph has the others, training accuracy and test accuracy. For
-    a test accuracy near chance, it says only that.
+    and over the worst, and accuracy on training images; a second paragraph has the others and test
+    accuracy. For a test accuracy near chance, it says only that.
     """
     test = record.scores["test"]
     if near_chance(record):
+        way_out = "More images or more epochs may help."
+        if record.model.get("weights") == "random":
+            way_out = "Its base has random weights: set `weights` to `imagenet`."
         return (
             f"This run is too small to tell. It classifies {percent(test['top1'])} of "
             f"{test['n']:,} test images correctly; guessing comes to {percent(_chance(test))}. "
-            "More images or more epochs may help."
+            f"{way_out}"
         )
     trials = [trial for trial in record.trials if not _diverged(trial)]
     alike = [trial for trial in trials if trial["epochs"] == trials[0]["epochs"]]
@@ -45,28 +48,30 @@ def _trained(record: RunRecord) -> str:
     test, data, network = record.scores["test"], record.dataset, record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}, one seed"
     sentences = [classified(record, network, percent(test["top1"]), told)]
-    best, by = best_reported(network, data["name"], record.model.get("parameters"))
+    best, by = best_reported(record)
     if best is not None:
-        sentences.append(reported_sentence(network, f"{percent(best, 2)} ({by})"))
+        sentences.append(reported_sentence(network, f"{as_given(best)} ({by})"))
     if record.parameters.get("fine_tune_layers") and data["validation"]:
         sentences.append(_fine_tuned(record))
     open_k = any("accuracy" in row for row in reported_results(network, data["name"]))
     reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
     if open_k and reached and reached[0] > 1:
-        sentences.append(f"Counted by top-k, {percent(TARGET, 0)} is reached at k = {reached[0]}.")
+        target = percent(TARGET, 0)
+        sentences.append(f"Its top-k accuracy is at least {target} from k = {reached[0]} on.")
     return " ".join(sentences)
 
 
 def classified(record: RunRecord, network: str, share: str, told: str) -> str:
     """A sentence with a share of the test images, in words, and what is ``told`` of it."""
-    test, data = record.scores["test"], record.dataset
-    epochs, unsure = len(record.history), record.parameters.get("unsure", 0)
-    views = 6 if unsure else record.parameters.get("views", 1)  # older runs have `views`
-    whose = f"the {unsure:.0%} that are least certain by one" if 0 < unsure < 1 else "each"
+    test, data, epochs = record.scores["test"], record.dataset, len(record.history)
+    views, unsure = record.views
+    whose = f"the {unsure:.0%} that are least certain by one" if unsure < 1 else "each"
     seen = f", by {views} views of {whose}" if views > 1 else ""
+    of = f"{record.best_epoch} of " if record.best_epoch < epochs else ""
     return (
         f"{network} classifies {share} of {test['n']:,} test images of {data['name']} correctly"
-        f"{seen}, after {epochs} epoch{'s' * (epochs != 1)} of {data['train']:,} images ({told})."
+        f"{seen}, after {of}{epochs} epoch{'s' * (epochs != 1)} of {data['train']:,} images "
+        f"({told})."
     )
 
 
@@ -96,7 +101,8 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     best, *others = sorted(trials, key=lambda trial: -trial["val_accuracy"])
     worst = others[-1]
     others.sort(key=lambda trial: trial is not trials[0])  # what the others are set against
-    shown = [trial for trial in others if trial in (others[0], worst)]
+    searched = best["name"].isdigit()
+    shown = [trial for trial in others if trial is others[0] or (trial is worst and not searched)]
     name = called(best)
     sentences = [
         f"{name[0].upper()}{name[1:]} is the best of {len(trials)} trainings of {best['epochs']} "
@@ -104,23 +110,24 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
         "validation images correctly.",
         *_better("It", best, shown, images),
     ]
-    steps = {called(trial): steps_to_target(record, trial) for trial in trials}
-    if fewest := min(filter(None, steps.values()), default=None):
-        first = listed([name for name, count in steps.items() if count == fewest])
-        target = percent(record.parameters["target_accuracy"], 0)
-        sentences.append(f"The first to reach {target}, after {fewest:,} steps: {first}.")
-    if diverged := [called(trial) for trial in record.trials if _diverged(trial)]:
-        sentences.append(f"Not compared, because the loss diverged: {listed(_few(diverged))}.")
-    sentences.append("Another seed may give another order.")
-    more = _better("The best", best, [trial for trial in others if trial not in shown], images)
+    if searched:
+        sentences.append("The search chose it by these images, so its gain may be less on others.")
     trained = [
-        f"{called(trial)} {percent(trial['history'][-1]['accuracy'])}"
+        f"{percent(trial['history'][-1]['accuracy'])} by {called(trial)}"
         for trial in (best, *others)
         if trial.get("history")  # a search keeps none
     ]
     if len(trained) > 1:
         learned = listed(_few(trained))
-        more.append(f"Accuracy on training images in the last epoch: {learned}.")
+        sentences.append(f"Training accuracy in the last epoch is {learned}.")
+    steps = {called(trial): steps_to_target(record, trial) for trial in trials}
+    if fewest := min(filter(None, steps.values()), default=None):
+        first = listed([name for name, count in steps.items() if count == fewest])
+        target = percent(record.parameters["target_accuracy"], 0)
+        sentences.append(f"{target} is first reached by {first}, after {fewest:,} steps.")
+    if diverged := [called(trial) for trial in record.trials if _diverged(trial)]:
+        sentences.append(f"Not compared, because the loss diverged: {listed(_few(diverged))}.")
+    more = _better("The best", best, [trial for trial in others if trial not in shown], images)
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
     tested = classified(record, network, percent(test["top1"]), told)
@@ -128,7 +135,7 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
         # Older records call it `longer`.
         given = record.parameters.get("augmentation", record.parameters.get("longer"))
         by = f" with “{given}”" if given else ""
-        sentences.append(f"Trained for longer{by}: {tested}")
+        sentences.append(f"Trained for longer{by}, {tested}")
     else:
         more.append(f"Tested: {tested}")
     return f"{' '.join(sentences)}\n\n{' '.join(more)}".strip()

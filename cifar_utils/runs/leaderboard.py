@@ -23,7 +23,7 @@ from cifar_utils.runs.answer import answer, classified, reported_sentence
 from cifar_utils.runs.folder import Run
 from cifar_utils.runs.record import UNKNOWN, RunRecord
 from cifar_utils.runs.reported import best_reported
-from cifar_utils.text import compact, duration, interval, percent
+from cifar_utils.text import as_given, compact, duration, interval, percent
 
 SHARES = ["top1", "top1_low", "top1_high", "top5", "reported"]
 COUNTS = ["parameters", "flops", "epochs", "train_images", "seed"]
@@ -41,7 +41,7 @@ FORMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # a column's title and v
     "top1": ("top-1", percent),
     "interval": ("95% interval", interval),
     "top5": ("top-5", percent),
-    "reported": ("reported", percent),
+    "reported": ("reported", as_given),
     "loss": ("loss", "{:.3f}".format),
     "parameters": ("parameters", compact),
     "flops": ("FLOPs", compact),
@@ -127,7 +127,7 @@ class Configuration:
     def reported(self) -> str:
         """The top-1 that others report of the network, with their name; empty without one."""
         value, by = self.mean("reported"), self.board["reported_by"][0]
-        return "" if value is None else f"{percent(value, 2)} ({by})"
+        return "" if value is None else f"{as_given(value)} ({by})"
 
     @property
     def answer(self) -> str:
@@ -175,10 +175,10 @@ def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
 
     Columns: ``run``, ``notebook``, ``dataset``, ``architecture``, ``top1`` with ``top1_low`` and
     ``top1_high`` (its 95% interval), ``top5``, ``loss``, ``reported`` (the top-1 reported of that
-    architecture and dataset), ``reported_by`` (its author and images), ``parameters``, ``flops``
-    (an image, forward), ``epochs``, ``train_images``, ``train_seconds``, ``total_seconds``,
-    ``processor``, ``precision`` and ``commit`` (of training; "unknown" without a record of it),
-    ``date``, ``seed``. Accuracies are fractions. Missing values are NaN.
+    network and dataset), ``reported_by`` (its author and images), ``parameters``, ``flops`` (for a
+    test image, all of its views included), ``epochs``, ``train_images``, ``train_seconds``,
+    ``total_seconds``, ``processor``, ``precision`` and ``commit`` (of training; "unknown" without a
+    record of it), ``date``, ``seed``. Accuracies are fractions. Missing values are NaN.
     """
     board = pd.DataFrame([_row(run) for run in runs])
     for column in [*SHARES, *COUNTS, "loss", "train_seconds", "total_seconds"]:
@@ -286,7 +286,7 @@ def _row(run: Run) -> dict[str, Any]:
     low, high = test.get("top1_interval") or (None, None)
     dataset, architecture = record.dataset.get("name", ""), model.get("architecture", "")
     parameters = model.get("parameters")
-    reported, reported_by = best_reported(str(architecture), dataset, parameters)
+    reported, reported_by = best_reported(record)
     stretches = trained_by(record) or [{}]
     processors = [", ".join(s.get("accelerators") or []) or s.get("processor") for s in stretches]
     return {
@@ -302,7 +302,7 @@ def _row(run: Run) -> dict[str, Any]:
         "reported": reported,
         "reported_by": reported_by,
         "parameters": parameters,
-        "flops": model.get("flops"),
+        "flops": record.test_flops,
         "epochs": len(record.history),
         "train_images": record.dataset.get("train"),
         "train_seconds": seconds.get("train"),

@@ -108,6 +108,24 @@ class RunRecord:
     evaluated_by: dict[str, Any] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def views(self) -> tuple[int, float]:
+        """The views of a test image, and the share of the test images that had more than one.
+
+        See :func:`~cifar_utils.evaluation.evaluate_views`.
+        """
+        if share := self.parameters.get("unsure"):
+            return 6, share
+        count = self.parameters.get("views") or 1  # runs before `unsure`
+        return count, float(count > 1)
+
+    @property
+    def test_flops(self) -> float | None:
+        """The operations for a test image, all of its views included; the mean of the images."""
+        count, share = self.views
+        flops = self.model.get("flops")
+        return flops and flops * (1 + (count - 1) * share)
+
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(RunRecord).items():
             value, kind = _plain(getattr(self, name)), get_origin(kind) or kind

@@ -45,12 +45,31 @@ def test_views_of_an_image_are_told(record, given, told):
     assert f"correctly{told} after" in answer(seen)
 
 
+def test_an_epoch_that_was_kept_before_the_last_is_told(record):
+    early = record()
+    early.history[:] = [{"epoch": epoch} for epoch in (1, 2, 3)]
+    assert "after 1 of 3 epochs of 45,000 images" in answer(early)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "told"),
+    [(1_973_945, None, True), (90_957, None, False), (1_973_945, 900, False)],
+)
+def test_what_is_reported_of_another_size_or_of_more_images_is_not_told(record, size, limit, told):
+    one = record(0.90, architecture="airbench(width=0.21)")
+    one.model["parameters"], one.parameters["train_limit"] = size, limit
+    assert ("Reported of airbench: 94.01%" in answer(one)) == told
+
+
 def test_near_chance_nothing_is_claimed(record):
     told = answer(record(0.25, trials=[("one", 0.9, 2), ("other", 0.5, 2)]))
     assert "too small to tell" in told
     assert "20.0%" in told
     assert "too small to tell" in answer(record(0.60, per_class=dict.fromkeys("ab")))
     assert "70.0% of 10,000" in answer(record(0.70, per_class=dict.fromkeys("ab")))
+    blind = record(0.25)
+    blind.model["weights"] = "random"
+    assert "set `weights` to `imagenet`" in answer(blind)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +104,7 @@ def test_how_well_each_learned_its_training_images_is_told(record):
     both = record(trials=[("plain", 0.6, 2), ("residual", 0.8, 2)])
     for trial, share in zip(both.trials, (0.55, 0.79), strict=True):
         trial["history"] = [{"accuracy": 0.1}, {"accuracy": share}]
-    assert "in the last epoch: “residual” 79.0% and “plain” 55.0%." in answer(both)
+    assert "79.0% by “residual” and 55.0% by “plain”." in answer(both).split("\n\n")[0]
 
 
 def test_the_fewest_steps_to_a_target_are_told(record):
@@ -97,7 +116,7 @@ def test_the_fewest_steps_to_a_target_are_told(record):
             {"epoch": epoch, "accuracy": share, "val_accuracy": share}
             for epoch, share in enumerate(shares, 1)
         ]
-    assert "The first to reach 60%, after 300 steps: “quick”." in answer(several)
+    assert "60% is first reached by “quick”, after 300 steps." in answer(several)
 
 
 def test_a_comparison_ends_with_the_test_of_its_network(record):
@@ -109,24 +128,32 @@ def test_a_longer_training_after_the_comparison_is_told_with_it(record):
     both = record(0.9, trials=[("none", 0.6, 2), ("flip", 0.8, 2)])
     both.history[:] = [{"epoch": epoch} for epoch in (1, 2, 3)]
     both.parameters["augmentation"] = "crop(4), flip"
-    told = "Trained for longer with “crop(4), flip”: resnet20 classifies 90.0% of 10,000 test"
+    told = "Trained for longer with “crop(4), flip”, resnet20 classifies 90.0% of 10,000 test"
     assert told in answer(both)
     assert "Tested" not in answer(both)
 
 
 def test_the_best_of_many_is_set_first_against_the_first_and_the_worst(record):
+    trials = [(name, share, 2) for name, share in (("a", 0.5), ("b", 0.8), ("c", 0.6), ("d", 0.4))]
+    lead = answer(record(trials=trials, validation=5000)).split("\n\n")[0]
+    assert "It is better than “a” by 30.0 points (95% interval +28.2 to +31.8) and “d” by" in lead
+    assert "“c”" not in lead
+
+
+def test_the_best_of_a_search_is_set_first_against_the_defaults(record):
     trials = [("defaults", 0.5, 2), *((str(k), k / 10, 2) for k in range(1, 9))]
     told = answer(record(trials=trials, validation=5000))
     assert told.startswith("Trial 8 (width 8) is the best of 9 trainings")
     lead, more = told.split("\n\n")
-    assert "“defaults” by 30.0 points (95% interval +28.2 to +31.8) and trial 1 (width" in lead
+    assert "better than “defaults” by 30.0 points (95% interval +28.2 to +31.8)." in lead
+    assert "The search chose it by these images" in lead
     assert "than trial 7 (width 8) by 10.0 points" in more
-    assert "and 3 others." in more
+    assert "and 4 others." in more
 
 
 def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_percent(record):
     top_k = [0.3, 0.5, 0.7, 0.8, 0.85, 0.95, 1.0]
-    assert "94% is reached at k = 6" in answer(record(architecture="report_a(32)", top_k=top_k))
+    assert "at least 94% from k = 6 on" in answer(record(architecture="report_a(32)", top_k=top_k))
 
 
 @pytest.mark.parametrize(

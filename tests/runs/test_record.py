@@ -177,3 +177,15 @@ def test_facts_say_why_a_run_stopped(make_record):
     stopped = make_record(history=rows, stopped="validation accuracy reached 90.0% in epoch 1")
     told = "best: 1; stopped: validation accuracy reached 90.0% in epoch 1"
     assert ("epochs", "1", told) in record_facts(stopped)
+
+
+@pytest.mark.parametrize(
+    ("given", "views", "flops"),
+    [({}, (1, 0.0), 100), ({"views": 6}, (6, 1.0), 600), ({"unsure": 0.4}, (6, 0.4), 300)],
+)
+def test_the_operations_for_a_test_image_are_those_of_all_its_views(
+    make_record, given, views, flops
+):
+    record = make_record(parameters=given, model={"flops": 100})
+    assert (record.views, record.test_flops) == (views, pytest.approx(flops))
+    assert make_record(model={}).test_flops is None

@@ -112,7 +112,7 @@ def test_reported_stands_beside_measured(compared):
 def test_splits_other_than_test_and_unclear_metrics_are_named(compared):
     table = compared("gn_resnet(width=32)", "cifar10")
     row = table.loc["report A: flip all images, width 32, report_a (validation)"]
-    assert (row["top-1"], row["accuracy, top-k unclear"], row["steps"]) == ("—", "96.00%", "1,623")
+    assert (row["top-1"], row["accuracy, top-k unclear"], row["steps"]) == ("—", "96%", "1,623")
     assert "report A: flip all images, report_a (split unclear)" in table.index
 
 

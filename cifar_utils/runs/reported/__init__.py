@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from cifar_utils.text import duration, interval, percent
+from cifar_utils.text import as_given, duration, interval, percent
 
 if TYPE_CHECKING:
     from cifar_utils.runs.record import RunRecord
@@ -56,23 +56,23 @@ def reported_results(architecture: str, dataset: str) -> list[dict[str, Any]]:
     ]
 
 
-def best_reported(
-    architecture: str, dataset: str, parameters: int | None = None
-) -> tuple[float | None, str]:
-    """The best top-1 reported of a network, if possible on test images, and its reporter.
+def best_reported(record: RunRecord) -> tuple[float | None, str]:
+    """The best top-1 reported of a run's network, if possible on test images, and its reporter.
 
-    A network is known by its name. With its number of ``parameters``, networks of that name count
-    only if their size is not given, or within a tenth of it. Without any, it is ``(None, "")``.
-    Training images do not count.
+    A network is known by its name. If its number of parameters is reported, it must be within a
+    tenth of the run's. Accuracy on training images does not count. It is ``(None, "")`` where
+    nothing is left, and for a run with ``train_limit``, because others train on all images.
     """
+    size, data = record.model.get("parameters"), record.dataset.get("name", "")
     rows = [
         row
-        for row in reported_results(architecture, dataset)
+        for row in reported_results(str(record.model.get("architecture")), data)
         if "top1" in row
         and row["split"] != "train"
-        and not (parameters and abs(row.get("parameters", parameters) / parameters - 1) > 0.1)
+        and "train_images" not in row
+        and not (size and abs(row.get("parameters", size) / size - 1) > 0.1)
     ]
-    if not rows:
+    if not rows or record.parameters.get("train_limit"):
         return None, ""
     best = max(rows, key=lambda row: (row["split"] == "test", row["top1"]))
     splits = {"test": "", "unclear": ", split unclear"}
@@ -138,8 +138,9 @@ def _cells(figures: dict[str, Any]) -> dict[str, str]:
 
     def share(key: str) -> str:
         bounds = figures.get(f"{key}_interval")
-        aside = f" ({interval(bounds)})" if bounds else ""
-        return words(key, lambda value: percent(value, 2) + aside)
+        if bounds:  # measured
+            return words(key, lambda value: f"{percent(value, 2)} ({interval(bounds)})")
+        return words(key, as_given)
 
     return {
         "top-1": share("top1"),
