@@ -129,9 +129,9 @@ def _render(notebook: Path, record: RunRecord | None) -> str:
     }
     with suppress(Exception):  # no record, or a bad one, whose scores may not be numbers
         page |= {"facts": record_facts(record), "record": record}
-        if near_chance(record):
-            page["warning"] = answer(record)
-            page["twin"] = _twin(record, notebook.parent)
+        page["answer"] = answer(record).partition("\n\n")[0]
+        page["near_chance"] = near_chance(record)
+        page["twin"] = near_chance(record) and _twin(record, notebook.parent)
     return TEMPLATES.get_template("page.html.j2").render(page)
 
 
@@ -152,8 +152,10 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
             facts.append((label, percent(scores[key]), interval(scores[f"{key}_interval"])))
     if model.get("parameters"):
         facts.append(("parameters", compact(model["parameters"]), ""))
-    if model.get("flops"):
-        facts.append(("FLOPs an image", compact(model["flops"]), ""))
+    if record.test_flops:
+        count, share = record.views
+        detail = f"{count} views of {share:.0%}" if count > 1 else ""
+        facts.append(("FLOPs a test image", compact(record.test_flops), detail))
     if record.history:
         chosen = "val_accuracy" in record.history[-1]
         detail = f"best: {record.best_epoch}" if chosen else ""

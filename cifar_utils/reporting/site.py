@@ -3,9 +3,9 @@
 import base64
 import io
 import itertools
-import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from cifar_utils.reporting.export import TEMPLATES, export_page, is_current, pag
 from cifar_utils.reporting.fragments import REPORT
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.reporting.results import answers
-from cifar_utils.runs.compare import missed_by_all, paired_test, same_images
+from cifar_utils.runs.compare import compare_means, missed_by_all, paired_test, same_images
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     Configuration,
@@ -31,7 +31,7 @@ from cifar_utils.runs.leaderboard import (
     spread,
 )
 from cifar_utils.runs.reported import introduction
-from cifar_utils.text import compact, duration, interval, percent
+from cifar_utils.text import as_given, compact, duration, interval, percent
 
 MOST_MISSED = 60  # images to list, those with the most doubtful labels
 DATA = ("dataset", "test_limit", "image_size")  # parameters that determine the test images
@@ -44,7 +44,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     with its ablations folded below it. For each dataset, the best accuracy comes first. Failed and
     unfinished runs come last, with the reason. A page is exported again if its notebook, its record
     or the template has changed; nothing is executed. Test images are drawn if their data are on
-    this machine and the folder is not in a git repository.
+    this machine.
 
     Parameters
     ----------
@@ -69,7 +69,6 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     listed = [group for family in together for group in family]
     tested = same_images(run for group in listed for run in group.runs)
     places = {run: place for place, run in enumerate(run for alike in tested for run in alike)}
-    draws = not _kept_by_git(folder)
 
     def link(run: Run, text: str = "") -> Markup:
         html = Markup('<a href="{}">{}</a>') if run.folder in links else Markup("{1}")
@@ -84,7 +83,9 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         link=link,
         questions={name: read_question(file) for name, file in list_notebooks().items()},
         aside=_aside,
+        lead=_lead,
         share=partial(percent, digits=2),
+        reported=as_given,
         compact=compact,
         duration=duration,
         count=len(done),
@@ -92,15 +93,22 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         reports=[(letter, introduction(letter)) for letter in reports],
         families=together,
         notes=read_notes(folder, done),
-        missed=[_missed(alike, draws) for alike in tested if len(alike) > 1],
+        missed=[_missed(alike) for alike in tested if len(alike) > 1],
         undone=[run for run in runs if not run.record],
         data={
-            "configurations": [_embedded(group, places) for group in listed],
+            "configurations": [_embedded(group, listed, places) for group in listed],
             "tests": _paired_tests(tested, places),
         },
     )
     write_atomically(folder / "index.html", index)
     return folder / "index.html"
+
+
+def _lead(group: Configuration) -> str:
+    """The first paragraph of a configuration's answer, if its record has what that takes."""
+    with suppress(LookupError, TypeError):
+        return group.answer.partition("\n\n")[0]
+    return ""
 
 
 def _aside(group: Configuration) -> str:
@@ -109,13 +117,16 @@ def _aside(group: Configuration) -> str:
     return told or (interval(group.interval) if group.interval else "")
 
 
-def _embedded(group: Configuration, places: dict[Run, int]) -> dict[str, Any]:
-    """A configuration for the page's script."""
+def _embedded(
+    group: Configuration, groups: Sequence[Configuration], places: dict[Run, int]
+) -> dict[str, Any]:
+    """A configuration for the page's script, with its difference from each of ``groups``."""
     low, high = group.interval or (None, None)
     seconds, flops = group.mean("train_seconds"), group.mean("flops")
     images = group.record.dataset.get("train")
     settings = {"notebook": group.record.notebook}
-    settings |= {name: str(value) for name, value in group.settings.items()}
+    # None is the default of a parameter that older notebooks do not have.
+    settings |= {name: str(value) for name, value in group.settings.items() if value is not None}
     settings |= {"processor": group.each("processor"), "computed in": group.each("precision")}
     settings |= {"commit": short_commits(group.each("commit"))}
     return {
@@ -133,6 +144,13 @@ def _embedded(group: Configuration, places: dict[Run, int]) -> dict[str, Any]:
             "images": images and f"{images:,} images",
         },
         "settings": settings,
+        "means": {
+            other.name: told
+            for other in groups
+            if other.record.dataset.get("name") == group.record.dataset.get("name")
+            and other is not group
+            and (told := compare_means(group, other))
+        },
         "runs": [
             {
                 "name": run.name,
@@ -165,10 +183,10 @@ def _paired_tests(tested: list[list[Run]], places: dict[Run, int]) -> dict[int, 
 # The test images that all runs get wrong.
 
 
-def _missed(runs: Sequence[Run], draws: bool) -> dict[str, Any]:
+def _missed(runs: Sequence[Run]) -> dict[str, Any]:
     table = missed_by_all(runs)
     shown = table.iloc[:MOST_MISSED]
-    pictures = _pictures(runs[0], shown.index) if draws and len(shown) else {}
+    pictures = _pictures(runs[0], shown.index) if len(shown) else {}
     return {
         "dataset": runs[0].record.dataset.get("name", ""),
         "runs": runs,
@@ -195,17 +213,6 @@ def _pictures(run: Run, numbers: Iterable[int]) -> dict[int, str]:
         Image.fromarray(test.images[number]).save(file, "WEBP", quality=90)
         pictures[number] = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
     return pictures
-
-
-def _kept_by_git(folder: Path) -> bool:
-    """Whether git would keep a folder; datasets' images must not be in a repository."""
-    try:
-        asked = subprocess.run(
-            ["git", "-C", folder, "check-ignore", "--quiet", "."], capture_output=True, check=False
-        )
-    except OSError:  # git is not installed
-        return False
-    return asked.returncode == 1  # 0: ignored, 128: no repository
 
 
 # The runs' pages.

@@ -129,7 +129,7 @@ def test_the_page_of_a_run(render):
         "test top-1": "86.7% 86.0 to 87.3%",
         "test top-5": "99.0% 98.0 to 99.5%",
         "parameters": "2.44 M",
-        "FLOPs an image": "1.03 G",
+        "FLOPs a test image": "1.03 G",
         "epochs": "2 best: 2",
         "time": "1 h 52 min",
     }
@@ -286,7 +286,7 @@ def test_a_record_beside_the_notebook_is_read_where_it_says_something(render, tm
     assert "86.7%" in str(render(code(), record=record()))
     assert "86.7%" not in str(render(code(), record=record(scores={"test": "86.7%"})))
     facts = render(code(), record=record(scores={})).select_one(".facts").get_text(" ", strip=True)
-    assert facts == "parameters 2.44 M FLOPs an image 1.03 G epochs 2 best: 2 time 1 h 52 min"
+    assert facts == "parameters 2.44 M FLOPs a test image 1.03 G epochs 2 best: 2 time 1 h 52 min"
     (tmp_path / "record.json").write_text("{")
     assert not render(code()).select(".facts")
 

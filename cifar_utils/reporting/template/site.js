@@ -168,11 +168,11 @@ function comparison(some, tests) {
   const apart = things.length > 1
     ? `They differ in ${things.length} things, so no single one explains the result.`
     : `They differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
-  const told = some.slice(1).flatMap((one) => one.runs.flatMap((run) =>
-    some[0].runs.map((other) => tests[run.place]?.[other.place]).filter(Boolean)));
+  const told = some.slice(1).flatMap((one) => [one.means[some[0].name], ...one.runs.flatMap((run) =>
+    some[0].runs.map((other) => tests[run.place]?.[other.place]))]).filter(Boolean);
   const note = told.length
-    ? "These are differences between trained networks, one seed each. Another seed may change them; p-values are not corrected for the number of tests."
-    : `No paired test with ${some[0].name}: no other of them has predicted classes for the same seed and test images.`;
+    ? "McNemar's tests are of two trained networks, one seed each. Another seed may change them; p-values and intervals are not corrected for the number of tests."
+    : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds of each.`;
   return [
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table), make("p", {}, apart),
     make("ul", {}, ...told.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
@@ -182,7 +182,7 @@ function comparison(some, tests) {
 function drawCosts(section, configurations) {
   const costs = [
     ["seconds", "training time", Object.entries({ s: 1, min: 60, h: 3600 }).flatMap(([unit, size]) => [1, 2, 5, 10, 20].map((k) => [k * size, `${k} ${unit}`]))],
-    ["flops", "FLOPs an image", [..."kMGT"].flatMap((unit, i) => [1, 2, 5, 10, 20, 50, 100, 200, 500].map((k) => [k * 1000 ** (i + 1), `${k} ${unit}`]))],
+    ["flops", "FLOPs a test image", [..."kMGT"].flatMap((unit, i) => [1, 2, 5, 10, 20, 50, 100, 200, 500].map((k) => [k * 1000 ** (i + 1), `${k} ${unit}`]))],
     ["images", "labelled training images", [2, 3, 4, 5].flatMap((power) => [1, 2, 5].map((k) => [k * 10 ** power, (k * 10 ** power).toLocaleString("en")]))],
   ];
   const names = [...new Set(configurations.map((one) => one.dataset))];
