@@ -34,7 +34,7 @@ def build_model(
 
     Augmentation (in training only) and normalization are layers inside it. ``seed`` determines the
     initial weights. The model has two more attributes. ``architecture`` is the network's name and
-    options. ``source`` is the text of its function, or empty.
+    options. ``source`` is :func:`network_source`'s text.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def build_model(
             some = normalize(dataset.train.images[:WHITENING_IMAGES])
             layer.whiten(keras.ops.convert_to_numpy(some))
     model.architecture = repr(network)
-    model.source = _source(network.function)
+    model.source = network_source(architecture)
     return model
 
 
