@@ -186,6 +186,8 @@ def parse_parameters(source: str, where: str = "the parameters cell") -> dict[st
         bounds = allowed if BOUND.search(allowed) else ""
         if " | " in allowed:
             choices = tuple(allowed.split(" | "))
+            if choices[-1] == "…":  # the others are in the registry
+                choices = tuple(REGISTRIES.get(name.removesuffix("s"), choices))
         elif not bounds:
             meaning = comment
         found[name] = Parameter(

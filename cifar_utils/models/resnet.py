@@ -181,7 +181,11 @@ def sparse_gate(y, threshold: float):
 
 
 def preact(
-    x, classes: int, activation: str = "relu", dropout: Rate = 0.1, l2: NonNegativeFloat = 1e-6
+    x,
+    classes: int,
+    activation: Literal["relu", "elu"] = "relu",
+    dropout: Rate = 0.1,
+    l2: NonNegativeFloat = 1e-6,
 ):
     """Pre-activation ResNet of twelve units (report D); 1,574,218 parameters for 10 classes.
 
