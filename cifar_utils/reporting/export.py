@@ -23,13 +23,13 @@ from nbformat import NotebookNode
 from cifar_utils import __version__, runs
 from cifar_utils.choices import Parameter, parse_parameters
 from cifar_utils.errors import InputError
-from cifar_utils.files import write_atomically
+from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.provenance import own_commit
 from cifar_utils.reporting.fragments import Outline, clean, markdown_html, note
 from cifar_utils.reporting.notebooks import project_folder, relative_link
 from cifar_utils.runs.answer import answer, near_chance
 from cifar_utils.runs.folder import Run, find_runs
-from cifar_utils.runs.leaderboard import read_notes
+from cifar_utils.runs.leaderboard import configurations, read_notes
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import introduction
 from cifar_utils.text import compact, duration, interval, percent
@@ -52,7 +52,7 @@ def export_page(notebook: Path, page: Path) -> Path:
 
     """
     try:
-        record = read_record(notebook.with_name("record.json"))
+        record = read_record(notebook.with_name(RECORD))
     except InputError:  # missing or broken: the page shows only the cells
         record = None
     # UTF-8 can't encode the halves of characters in broken output: they become �.
@@ -70,7 +70,7 @@ def page_digest(notebook: Path) -> str:
     looks = [TEMPLATE / name for name in names]
     code = map(Path(__file__).with_name, ("export.py", "fragments.py"))
     words = [Path(runs.__file__).parent / name for name in ("answer.py", "reported/results.yaml")]
-    files = [*looks, *code, *words, notebook, notebook.with_name("record.json")]
+    files = [*looks, *code, *words, notebook, notebook.with_name(RECORD)]
     content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
     content += "".join(_notes(notebook)).encode()
     return hashlib.sha256(content).hexdigest()[:16]
@@ -169,9 +169,11 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
 
 
 def _twin(record: RunRecord, folder: Path) -> tuple[str, str, str] | None:
-    """The best published run of the same notebook: its name, dataset and relative path."""
-    for run in find_runs(project_folder() / "reports" / "published"):
-        same = run.record and run.record.notebook == record.notebook
+    """The best published configuration's first run: its name, dataset and relative path."""
+    published = find_runs(project_folder() / "reports" / "published")
+    for group in configurations([run for run in published if run.record]):
+        run = group.runs[0]
+        same = run.record.notebook == record.notebook
         if same and run.page.exists() and not near_chance(run.record):
             return run.name, run.record.dataset["name"], relative_link(run.page, folder)
     return None

@@ -30,9 +30,9 @@ SCRIPTED = ("script", "form")
 DROPPED = (*SCRIPTED, "link", "base", "meta")
 CONTROLS = ("button", "input", "select", "textarea")  # which need a script
 FETCHING = ("iframe", "object", "embed", "video", "audio", "img")
-ADDRESSES = ("src", "srcset", "poster", "background", "data", "xlink:href", "ping")
+ADDRESSES = ("src", "srcset", "poster", "background", "data", "xlink:href", "ping", "formaction")
 ELSEWHERE = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.IGNORECASE)
-HARMLESS = re.compile(r"(?!\s*(javascript|vbscript|data):)", re.IGNORECASE)
+HARMLESS = re.compile(r"\s*(https?:|mailto:|[^:]*([/?#]|$))", re.IGNORECASE)  # or relative
 NUMBER = re.compile(
     r"[-+−]?\d[\d,.]*(e[-+]?\d+)?\s?[%kMGT]?(\s*\([^()]*\))?|(\d[\d.]* (h|min|s) ?)+"
 )

@@ -14,7 +14,7 @@ from scipy.stats import t
 
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
-from cifar_utils.files import write_atomically
+from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.runs.answer import called, steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
@@ -295,4 +295,4 @@ def _links(group: Configuration, root: Path) -> str:
 
 
 def _page(run: Run, root: Path) -> str:
-    return relative_link(run.page if run.page.exists() else run.folder / "record.json", root)
+    return relative_link(run.page if run.page.exists() else run.folder / RECORD, root)
