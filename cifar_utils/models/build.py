@@ -179,7 +179,7 @@ def normalization_layer(kind: str, images: np.ndarray) -> keras.Layer:
         counts = np.broadcast_to(counts.mean(axis=0), counts.shape)
     values = np.arange(256)
     mean = counts @ values / len(channels)
-    variance = counts @ values**2 / len(channels) - mean**2
-    return keras.layers.Normalization(
-        mean=mean.tolist(), variance=np.maximum(variance, 1).tolist(), dtype="float32"
-    )
+    deviation = np.sqrt(np.maximum(counts @ values**2 / len(channels) - mean**2, 1))
+    # Normalization would compute the same, but can't be exported to ONNX.
+    scale, offset = (1 / deviation).tolist(), (-mean / deviation).tolist()
+    return keras.layers.Rescaling(scale, offset, dtype="float32")

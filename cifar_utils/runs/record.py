@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cifar_utils.tuning import Outcome
 
 SCHEMA = 1
+PLAIN = "; model.keras computes in float32, so a few predictions differ"
 UNKNOWN = "unknown"  # stands for facts on training that a record does not have
 
 
@@ -48,7 +49,7 @@ def _told(by: Mapping[str, Any]) -> dict[str, str]:
     return {
         "processor": f"{by.get('processor')}, {cores} core{'s' * (cores != 1)}",
         "accelerators": ", ".join(by.get("accelerators") or []),
-        "precision": str(by.get("precision")),
+        "precision": f"{by.get('precision')}{PLAIN * (by.get('precision') == 'mixed_bfloat16')}",
         "software": f"Keras {by.get('keras')} on {by.get('backend')} {by.get('backend_version')}, "
         f"Python {by.get('python')}, {by.get('platform')}",
         "commit": by.get("git") or "",
@@ -301,8 +302,11 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
 
     ``keras.models.load_model(path)`` loads it in any process, without this package. The model takes
     uint8 images, computes float32 logits in float32, has no augmentation and is not compiled
-    (:func:`~cifar_utils.models.to_plain`). The file has four bytes a parameter: 1 MB for ResNet-20,
-    105 MB for ResNet50V2, including its frozen base, and 350 MB for the fan.
+    (:func:`~cifar_utils.models.to_plain`). Keras refuses images without a batch axis, but neither
+    floats, which are taken as bytes (of images from 0 to 1 it makes black ones), nor one channel,
+    which counts for all three. An export to ONNX needs a call before. The file has four bytes a
+    parameter: 1 MB for ResNet-20, 105 MB for ResNet50V2, including its frozen base, and 350 MB for
+    the fan.
 
     A note below the cell and an event tell of layers that Keras can load only with their own code.
     If a layer has no ``get_config``, nothing is written, and the result is ``None``.

@@ -87,7 +87,7 @@ def test_a_highway_starts_by_carrying_most_through(digits):
 def test_preact_is_report_d_s_layer_by_layer(built):
     layers = keras.layers
     activated = [layers.BatchNormalization, layers.Activation]
-    expected = [layers.InputLayer, layers.Normalization, layers.Conv2D]
+    expected = [layers.InputLayer, layers.Rescaling, layers.Conv2D]
     for unit in range(12):
         if unit in (4, 8):
             expected += [layers.Conv2D, *activated, layers.Conv2D]

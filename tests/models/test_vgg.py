@@ -20,7 +20,7 @@ def test_a_factor_thins_each_convolution(built, digits, name):
 
 def test_fan_is_report_b_s_layer_by_layer(built):
     layers = keras.layers
-    expected = [layers.InputLayer, layers.Normalization]
+    expected = [layers.InputLayer, layers.Rescaling]
     for place in range(7):
         expected += [layers.Conv2D, layers.BatchNormalization, layers.ReLU]
         expected += [layers.Dropout] * (place < 6)
