@@ -68,11 +68,11 @@ def choose_precision(precision: str = "auto") -> str:
     """
     if known_name("precision", precision, PRECISIONS) != "auto":
         return precision
-    capabilities = _gpu_capabilities()
+    capabilities = gpu_capabilities()
     if capabilities:
         fast = all(capability >= 8 for capability in capabilities)
     else:
-        fast = keras.backend.backend() == "tensorflow" and _processor_has_bfloat16()
+        fast = keras.backend.backend() == "tensorflow" and processor_has_bfloat16()
     return "mixed_bfloat16" if fast else "float32"
 
 
@@ -87,7 +87,7 @@ def dtype_policy(precision: str):
         keras.config.set_dtype_policy(before)
 
 
-def _gpu_capabilities() -> list[float]:
+def gpu_capabilities() -> list[float]:
     """The compute capability of each NVIDIA GPU that the backend sees."""
     backend = keras.backend.backend()
     if backend == "torch":
@@ -107,7 +107,8 @@ def _gpu_capabilities() -> list[float]:
     return [float(detail.get("compute_capability", (0,))[0]) for detail in details]
 
 
-def _processor_has_bfloat16() -> bool:
+def processor_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16; False outside of Linux, where it is not known."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:  # not Linux

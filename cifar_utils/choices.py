@@ -308,7 +308,7 @@ def parse_calls(kind: str, text: str) -> list[Call]:
         signature = inspect.signature(target)
         options = dict(list(signature.parameters.items())[registry.given :])
         for name in kwargs:
-            known_name(f"option of {kind} {function.id!r}", name, options)
+            known_name("", name, options, label=f"option of {kind} {function.id}")
         try:
             if len(kwargs) < len(getattr(node, "keywords", [])):
                 raise TypeError("an option is given twice")

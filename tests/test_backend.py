@@ -24,8 +24,8 @@ def test_auto_is_bfloat16_where_the_hardware_computes_in_it(
     monkeypatch, library, gpus, processor, expected
 ):
     monkeypatch.setattr(keras.backend, "backend", lambda: library)
-    monkeypatch.setattr(backend, "_gpu_capabilities", lambda: gpus)
-    monkeypatch.setattr(backend, "_processor_has_bfloat16", lambda: processor)
+    monkeypatch.setattr(backend, "gpu_capabilities", lambda: gpus)
+    monkeypatch.setattr(backend, "processor_has_bfloat16", lambda: processor)
     assert choose_precision() == choose_precision("auto") == expected
     assert choose_precision("float32") == "float32"
     assert choose_precision("mixed_bfloat16") == "mixed_bfloat16"

@@ -212,7 +212,7 @@ def test_the_caller_s_own_arguments_come_first_and_are_no_options(monkeypatch):
     registry["step"] = lambda rate, steps, every=10: (rate, steps, every)
     monkeypatch.setitem(REGISTRIES, "pace", registry)
     assert parse_call("pace", "step(3)")(0.1, 7) == (0.1, 7, 3)
-    assert "unknown option of pace 'step' 'steps'" in refused(parse_call, "pace", "step(steps=3)")
+    assert "option of pace step is 'steps'" in refused(parse_call, "pace", "step(steps=3)")
 
 
 @pytest.mark.parametrize(

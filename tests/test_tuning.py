@@ -308,7 +308,7 @@ def test_another_search_s_folder_is_refused_and_left_alone(search, played, refus
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"space": "width(8)"}, "missing a required argument: 'high'"),
         ({"architecture": "tinny"}, "did you mean 'tiny'?"),
-        ({"architecture": "resnet20"}, "unknown option of architecture 'resnet20' 'width'"),
+        ({"architecture": "resnet20"}, "option of architecture resnet20 is 'width'"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_one_line(search, refused, tmp_path, change, words):

@@ -28,7 +28,9 @@ PASSED_OVER = {
 def wrong(where: Path | str, reason: str) -> InputError:
     """The error for a file that does not have the right content."""
     reason = textwrap.shorten(reason, 150, placeholder=" ...")  # one line, whatever the file holds
-    return InputError(f"{where} is not what it should be: {reason}; replace it with a whole copy")
+    return InputError(
+        f"{where} is damaged or another file: {reason}; replace it with a complete copy"
+    )
 
 
 def first_line(text: bytes) -> str:

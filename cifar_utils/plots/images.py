@@ -136,6 +136,6 @@ def plot_mistakes(scores: Scores, split: Split, count: int = 12) -> CaptionedFig
     alt = (
         f"{len(shown)} images that were classified wrongly with probabilities of {first} down to "
         f"{last}; the first is of class {truth}, taken for {said}. {len(wrong):,} of "
-        f"{scores.n:,} images ({percent(len(wrong) / scores.n)}) are mistaken."
+        f"{scores.n:,} images ({percent(len(wrong) / scores.n)}) are misclassified."
     )
     return CaptionedFigure(figure, caption, alt)

@@ -57,7 +57,7 @@ def plot_per_class(scores: Scores, reported: dict[str, float] | None = None) -> 
     axes.set_ylim(places[-1] + 0.6, -0.6)
     axes.set_xlim(0, 1)
     share_axis(axes.xaxis)
-    axes.set_xlabel("share of the class's test images classified rightly")
+    axes.set_xlabel("share of the class's test images classified correctly")
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     add_legend(figure, axes)
@@ -139,7 +139,7 @@ def plot_confusion(scores: Scores, pairs: int = 15) -> CaptionedFigure:
         f"{classes[row]} taken for {classes[column]} ({wrong[row, column]:,} of {totals[row, 0]:,})"
         for row, column in worst[:3]
     ]
-    finding = f"Most frequent confusions: {listed(found)}." if found else "No image is mistaken."
+    finding = f"Most frequent confusions: {listed(found)}." if found else "There is no mistake."
     caption = (
         "A row is a true class, a column what it was taken for; colour is the share of the row, on "
         f"a square-root scale; a perfect classifier fills the diagonal alone. {finding}"
@@ -164,12 +164,12 @@ def plot_calibration(scores: Scores) -> CaptionedFigure:
     bounds = [wilson_interval(row.hits, row.n) for row in full.itertuples()]
     figure = Figure(figsize=(WIDTH, 6.5))
     above, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
-    above.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1.5, label="as sure as right")
+    above.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1.5, label="confidence equals accuracy")
     above.errorbar(
         full["confidence"], accuracy, yerr=np.abs(np.transpose(bounds) - accuracy.to_numpy()),
         fmt="o", color=BLUE, ms=6, lw=1.3, capsize=3, label="images of similar confidence",
     )  # fmt: skip
-    above.set(ylabel="share classified rightly", xlim=(0, 1), ylim=(-0.02, 1.02))
+    above.set(ylabel="share classified correctly", xlim=(0, 1), ylim=(-0.02, 1.02))
     below.bar(bins["low"], bins["n"] / scores.n, width, align="edge", color=BLUE, ec="white")
     below.set(xlabel="confidence: probability of the predicted class", ylabel="share of images")
     for axis in (above.xaxis, above.yaxis, below.yaxis):
@@ -179,20 +179,20 @@ def plot_calibration(scores: Scores) -> CaptionedFigure:
 
     sure = float(scores.probabilities.max(axis=1).mean())
     error, gap = percent(scores.calibration_error), sure - scores.top1
-    manner = "as sure as it is right"
+    manner = "well calibrated"
     if abs(gap) >= 0.0005:
-        manner = "surer than it is right" if gap > 0 else "less sure than it is right"
+        manner = "overconfident" if gap > 0 else "underconfident"
     finding = (
-        f"On average the model is {percent(sure)} sure and right of {percent(scores.top1)} of "
-        f"{scores.n:,} images"
+        f"The model's mean confidence is {percent(sure)}, and its accuracy {percent(scores.top1)} "
+        f"of {scores.n:,} images"
     )
     caption = (
-        f"Expected calibration error {error}, over {len(bins)} bins of confidence. Points on the "
-        "dashed line are as often right as they are sure, below it too sure; bars are 95% "
-        "intervals. Below: where the images are."
+        f"Expected calibration error {error}, over {len(bins)} bins of confidence. On the dashed "
+        "line, confidence equals accuracy; below it the model is overconfident. Bars are 95% "
+        "intervals. The lower panel shows how many images have that confidence."
     )
     alt = (
-        f"Accuracy by confidence in {len(full)} bins that hold images. {finding}: {manner}. The "
-        f"expected calibration error is {error}."
+        f"Accuracy by confidence in {len(full)} bins that hold images. {finding}: it is {manner}. "
+        f"The expected calibration error is {error}."
     )
     return CaptionedFigure(figure, caption, alt)

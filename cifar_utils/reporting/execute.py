@@ -167,8 +167,8 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
         yield
     except (InputError, OSError) as error:
         kept = any((folder / name).exists() for name in CHECKPOINTS)
-        hours_may_hang_on_it = isinstance(error, OSError) and kept
-        if aside.is_dir() and not hours_may_hang_on_it:
+        can_go_on = isinstance(error, OSError) and kept  # when the disk has room again
+        if aside.is_dir() and not can_go_on:
             for path in own() if cleared else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             for path in aside.iterdir():

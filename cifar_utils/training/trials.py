@@ -196,10 +196,10 @@ def describe_trials(trials: Iterable[Trial]) -> str:
         if trial.diverged:
             sentences.append(f"In “{trial.name}”, {trial.diverged}.")
         elif near_guessing(trial.accuracy, chance):
-            sentences.append(f"“{trial.name}” never left chance, {percent(chance)}.")
+            sentences.append(f"“{trial.name}” did not do better than guessing, {percent(chance)}.")
         elif trial.history.epochs[-1]["val_accuracy"] < trial.accuracy / 2:
             sentences.append(f"“{trial.name}” collapsed: from {_best(trial)} to {_last(trial)}.")
-    return " ".join([*sentences, "One seed each: another one moves these figures, too."])
+    return " ".join([*sentences, "One seed each: another seed gives other figures."])
 
 
 def _best(trial: Trial) -> str:

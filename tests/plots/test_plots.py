@@ -205,7 +205,7 @@ def test_confident_mistakes_come_first():
     figure = plot_mistakes(scores, dataset_of(2, n=3).test)
     titles = [axes.get_title() for axes in figure.figure.axes if axes.get_title()]
     assert titles == ["dog\n→ cat 90.0%", "cat\n→ dog 70.0%"]
-    assert "2 of 3 images (66.7%) are mistaken" in figure.alt
+    assert "2 of 3 images (66.7%) are misclassified" in figure.alt
 
 
 def test_no_mistakes_is_said():
@@ -216,18 +216,18 @@ def test_no_mistakes_is_said():
     figure = plot_mistakes(perfect, dataset.test)
     assert figure.alt == "No mistakes among 300 images."
     assert figure.png().startswith(PNG)
-    assert "No image is mistaken" in plot_confusion(perfect).caption
+    assert "There is no mistake" in plot_confusion(perfect).caption
 
 
 def test_calibration_says_how_sure_and_how_right():
     rows = np.array([[0.9, 0.1]] * 4, np.float32)
     figure = plot_calibration(Scores(("a", "b"), np.array([0, 0, 0, 1]), rows))
     assert "Expected calibration error 15.0%" in figure.caption
-    assert "90.0% sure and right of 75.0% of 4 images: surer than it is right" in figure.alt
+    assert "confidence is 90.0%, and its accuracy 75.0% of 4 images: it is over" in figure.alt
     points = figure.figure.axes[0].containers[0]
     np.testing.assert_allclose(points.lines[0].get_xydata(), [[0.9, 0.75]], rtol=1e-6)
     modest = plot_calibration(Scores(("a", "b"), np.zeros(4, int), rows))
-    assert "less sure than it is right" in modest.alt
+    assert "underconfident" in modest.alt
 
 
 def test_whitening_filters_are_shown_from_the_most_common_pattern_on():

@@ -86,12 +86,12 @@ def test_words_say_the_order_and_who_fell_by_the_way(trials):
     fallen = replace(trials[0], history=History(rows, 1))
     assert "“slow” collapsed: from 80.0% (epoch 1) to 10.0%." in describe_trials([fallen])
     still = replace(trials[0], history=History(rows[1:], 1))
-    assert "“slow” never left chance, 10.0%." in describe_trials([still])
+    assert "“slow” did not do better than guessing, 10.0%." in describe_trials([still])
     of_two = [replace(trials[0], history=History(rows[:1], 1), model=two_classes)]
     rows[0]["val_accuracy"] = 0.7
     assert "chance" not in describe_trials(of_two)
     rows[0]["val_accuracy"] = 0.55
-    assert "“slow” never left chance, 50.0%." in describe_trials(of_two)
+    assert "“slow” did not do better than guessing, 50.0%." in describe_trials(of_two)
 
 
 def test_trials_killed_between_two_of_them_go_on(build, digits, tmp_path):
