@@ -37,7 +37,7 @@ FEW = {
         "trial_epochs": 1,
     },
     "05_depth_and_width": {"width": 0.25},
-    "06_training_collapse": {"range_steps": 3, "width": 0.25},
+    "06_training_collapse": {"width": 0.25},
     "07_tuning": {"trials": 2, "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)"},
     "08_speed_record": {"architecture": "airbench(width=0.25)", "unsure": 1.0},
 }

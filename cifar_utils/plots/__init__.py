@@ -9,7 +9,7 @@ from cifar_utils.plots.scores import plot_calibration, plot_confusion, plot_per_
 __getattr__ = later(
     __name__,
     {
-        "probes": "plot_gradient_norms plot_learning_rate_range",
+        "probes": "plot_gradient_norms",
         "tuning": "plot_best_so_far plot_parallel_coordinates",
     },
 )

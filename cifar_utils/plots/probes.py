@@ -1,4 +1,4 @@
-"""Figures of single steps: losses by learning rate, gradients by depth."""
+"""A figure of gradients by depth."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from cifar_utils.plots.figure import (
-    BLUE,
-    GREY,
     MARKERS,
     STYLE,
-    VERMILION,
     WIDTH,
     CaptionedFigure,
     add_legend,
@@ -24,37 +21,6 @@ from cifar_utils.plots.figure import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from cifar_utils.training.probes import LearningRateRange
-
-
-@matplotlib.rc_context(STYLE)
-def plot_learning_rate_range(found: LearningRateRange) -> CaptionedFigure:
-    """The loss by learning rate of :func:`~cifar_utils.training.learning_rate_range`."""
-    rates, smoothed, peak = found.rates, found.smoothed, found.suggested
-    figure = Figure(figsize=(WIDTH, 4.2))
-    axes = figure.add_subplot()
-    axes.plot(rates, found.losses, color=GREY, lw=1, alpha=0.7, label="of each batch")
-    axes.plot(rates, smoothed, color=BLUE, label="moving average")
-    axes.plot(rates[found.lowest], smoothed[found.lowest], "o", color=BLUE, ms=8, label="lowest")
-    axes.axvline(peak, color=VERMILION, ls="--", lw=1.5, label=f"suggested: {peak:.2g}")
-    low, high = smoothed.min(), smoothed[0]
-    axes.set_ylim(low - 0.3 * (high - low) - 0.1, high + 0.6 * (high - low) + 0.2)
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats)")
-    add_legend(figure, axes)
-    lowest = rates[found.lowest]
-    caption = (
-        f"The learning rate rises with every step. Suggested is {peak:.2g}, a tenth of the "
-        f"{lowest:.2g} at which the moving average of the loss is lowest."
-    )
-    caption += f" But {found.caution}." if found.caution else ""
-    alt = (
-        f"Loss over {len(rates)} steps, whose learning rate rises from {rates[0]:.2g} to "
-        f"{rates[-1]:.2g}. Its moving average starts at {high:.3f}, is lowest, {low:.3f}, "
-        f"at a rate of {lowest:.2g}, and ends at {smoothed[-1]:.3f}"
-        f"{', where it blew up' if found.blew_up else ''}. Suggested is a peak of {peak:.2g}."
-    )
-    return CaptionedFigure(figure, caption, alt)
 
 
 @matplotlib.rc_context(STYLE)

@@ -10,7 +10,7 @@ from cifar_utils.training.optimizers import make_optimizer
 __getattr__ = later(
     __name__,
     {
-        "probes": "LearningRateRange gradient_norms learning_rate_range",
+        "probes": "gradient_norms",
         "trials": "Trial best_trial compare_trials describe_trials run_trials",
     },
 )

@@ -6,9 +6,8 @@ import pytest
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
-from cifar_utils.plots import plot_gradient_norms, plot_learning_rate_range
-from cifar_utils.training import LearningRateRange, gradient_norms, learning_rate_range
-from cifar_utils.training.probes import smooth
+from cifar_utils.plots import plot_gradient_norms
+from cifar_utils.training import gradient_norms
 
 
 def state(model):
@@ -23,79 +22,6 @@ def same(a, b):
 @pytest.fixture(scope="module")
 def model(build):
     return build(augmentation="alternating_flip, crop(2)")
-
-
-@pytest.fixture(scope="module")
-def found(model, digits):
-    return learning_rate_range(
-        model, digits.train, batch_size=30, lowest=1e-3, highest=1e4, steps=45
-    )
-
-
-def test_the_rate_rises_until_the_loss_blows_up(found):
-    assert found.blew_up
-    assert len(found.rates) == len(found.losses) < 45
-    assert found.rates[0] == pytest.approx(1e-3)
-    np.testing.assert_allclose(found.rates[1:] / found.rates[:-1], 10 ** (7 / 44))
-    assert found.losses[0] == pytest.approx(np.log(10), abs=1.5)
-    assert found.smoothed.min() < found.smoothed[0]
-    assert found.suggested == found.rates[found.smoothed.argmin()] / 10
-    assert f"suggested peak learning rate {found.suggested:.2g}, a tenth of" in repr(found)
-    assert "where the loss blew up" in found._repr_html_()
-
-
-def test_a_range_test_is_a_matter_of_its_seed_and_leaves_the_model_as_it_was(digits, build):
-    model = build(augmentation="alternating_flip, crop(2)")
-    model.compile("adam", "mse")
-    before, optimizer = state(model), model.optimizer
-    options = {"batch_size": 30, "lowest": 1e-3, "highest": 1.0, "steps": 4}
-    runs = [
-        learning_rate_range(model, digits.train, seed=seed, **options).losses for seed in (1, 1, 2)
-    ]
-    assert np.array_equal(runs[0], runs[1])
-    assert not np.array_equal(runs[0], runs[2])
-    assert same(state(model), before)
-    assert model.optimizer is optimizer
-
-
-def test_smoothed_losses_start_without_bias():
-    np.testing.assert_allclose(smooth(np.array([2.0, 2.0, 2.0])), 2.0)
-    np.testing.assert_allclose(smooth(np.array([1.0, 2.0])), [1, (0.09 + 0.2) / 0.19])
-
-
-def test_a_suggestion_that_means_nothing_says_so():
-    rates = np.geomspace(1e-3, 1, 4)
-    assert LearningRateRange(rates, np.array([2.0, 1.0, 1.0, 30.0]), True).caution == ""
-    rising = LearningRateRange(rates, np.array([1.0, 2.0, 3.0, 4.0]), False)
-    assert "take a lower lowest rate" in repr(rising)
-    falling = LearningRateRange(rates, np.array([4.0, 3.0, 2.0, 1.0]), False)
-    assert "take a higher highest" in plot_learning_rate_range(falling).caption
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"lowest": 0.0}, "lowest is 0.0; it must be above 0"),
-        ({"lowest": 20.0}, "highest is 10.0; it must be above 20.0"),
-        ({"steps": 1}, "steps is 1; it must be at least 2"),
-        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
-        ({"batch_size": 1000}, "batch_size is 1000, and there are 270 images"),
-        ({"optimizer": "sdg"}, "did you mean 'sgd'?"),
-    ],
-)
-def test_bad_ranges_are_one_line(model, digits, refused, change, words):
-    with refused(words):
-        learning_rate_range(model, digits.train, **{"batch_size": 30} | change)
-
-
-def test_the_range_is_drawn_with_its_suggestion(found):
-    figure = plot_learning_rate_range(found)
-    assert figure.png().startswith(b"\x89PNG")
-    assert figure.figure.axes[0].get_xscale() == "log"
-    assert figure.figure.axes[0].get_xlabel() == "learning rate"
-    assert f"Suggested is {found.suggested:.2g}, a tenth of" in figure.caption
-    assert "where it blew up" in figure.alt
-    assert figure.alt.endswith(".")
 
 
 def linear(classes=3):
