@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from cifar_utils.errors import InputError
@@ -83,6 +84,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         link=link,
         questions={name: read_question(file) for name, file in list_notebooks().items()},
         aside=_aside,
+        breakable=_breakable,
         lead=_lead,
         share=partial(percent, digits=2),
         reported=as_given,
@@ -102,6 +104,11 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     )
     write_atomically(folder / "index.html", index)
     return folder / "index.html"
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column breaks after a mark rather than within a word."""
+    return Markup(re.sub(r"([_(,=])", r"\1<wbr>", str(escape(name))))
 
 
 def _lead(group: Configuration) -> str:

@@ -227,7 +227,7 @@ def test_chosen_runs_are_drawn_and_compared(visit, site):
     assert chosen.get_by_text("things, so no single one explains the result").is_visible()
     page.get_by_role("button", name=f"Leave out {LONG}").click()
     assert not page.get_by_label(f"Choose {LONG}").is_checked()
-    assert chosen.get_by_text("No paired test").is_visible()
+    assert chosen.get_by_text("No test against").is_visible()
     page.get_by_role("button", name="Clear").press("Enter")
     assert drawn.count() == 0
 
@@ -246,16 +246,18 @@ def test_accuracy_is_drawn_against_cost(visit, site):
 
 
 def test_accuracy_is_drawn_against_labelled_images_too(visit, write_run, tmp_path):
-    for name, images, top1 in (("few", 100, 0.6), ("many", 50_000, 0.9)):
+    for name, images, top1 in (("few", 100, 0.6), ("fair", 9000, 0.8), ("many", 50_000, 0.9)):
         file = write_run(tmp_path / name, top1=top1) / "record.json"
         record = json.loads(file.read_text())
         record["dataset"]["train"] = images
         file.write_text(json.dumps(record))
     cost = visit(build_index(tmp_path)).locator("#cost")
     drawn = cost.get_by_role("img", name="test accuracy by labelled training images")
-    few, many = drawn.locator("g:not(.frontier) circle").all()
+    few, _, many = drawn.locator("g:not(.frontier) circle").all()
     assert few.text_content() == "few: 60.00%, 100 images"
     assert many.text_content() == "many: 90.00%, 50,000 images"
+    drawn = cost.get_by_role("img", name="test accuracy by training time")
+    assert "Not drawn: 1 below 75.0%." in drawn.get_attribute("aria-label")
 
 
 def test_one_switch_unfolds_all_code(visit, site):

@@ -173,7 +173,7 @@ def test_notes_stand_below_the_runs_that_they_are_of(add_run, tmp_path):
     add_run("one-s0")
     (tmp_path / "notes.yaml").write_text("one-s*: It was <b>chosen</b> late.\n")
     page, _ = read(tmp_path)
-    assert page.select_one(".note").get_text() == "one-s*: It was <b>chosen</b> late."
+    assert page.select_one("details > .note").get_text() == "one-s*: It was <b>chosen</b> late."
 
 
 @pytest.fixture
@@ -193,7 +193,8 @@ def digits(add_run, write_predicted):
 
 def test_what_all_runs_miss_is_listed_and_drawn(digits, tmp_path):
     page, _ = read(tmp_path)
-    assert "Each of 3 runs gets them wrong: r0, r1, r2." in page.get_text()
+    assert "Each of 3 runs gets them wrong." in page.get_text()
+    assert "keep their predictions: r0, r1, r2." in page.get_text()
     first, second = page.select(".missed li")
     five, three = (int(digits[i]) for i in (5, 3))
     assert first.get_text(" ", strip=True) == (

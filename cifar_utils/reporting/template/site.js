@@ -12,8 +12,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
 const SVG = "http://www.w3.org/2000/svg";
 const draw = (name, attributes = {}, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
+const SHOWN = 0.15; // figures of time and arithmetic show accuracies down to 15 points below the best
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
+const percent = (share, digits = 1) => `${(100 * share + 1e-9).toFixed(digits)}%`; // halves round up
 const look = (place) => `c${place % 6} d${Math.floor(place / 6) % 4}`;
 
 // A header sorts by its column: first by larger numbers or earlier letters, then the reverse.
@@ -54,10 +55,12 @@ function byText(x, y) {
 function tableFolds(rows, configurations) {
   const filters = document.querySelector(".filters");
   const [search, dataset] = filters.querySelectorAll("input, select");
-  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const plain = (text) => text.toLowerCase().replace(/[-_]/g, ""); // so that cifar-10 finds cifar10
+  const texts = configurations.map(({ name, dataset: data, kind, settings, runs }) =>
+    plain([name, data, kind, ...runs.map((run) => run.name), ...Object.entries(settings).flat()].join(" ")));
   const [open, folds] = [new Set(), []];
   const apply = () => {
-    const words = search.value.toLowerCase().split(/\s+/);
+    const words = plain(search.value).split(/\s+/);
     let found = 0, all = 0;
     rows.forEach((row, i) => {
       const { runs, dataset: name } = configurations[i];
@@ -188,21 +191,25 @@ function drawCosts(section, configurations) {
   const names = [...new Set(configurations.map((one) => one.dataset))];
   names.forEach((dataset) => {
     const here = configurations.filter((one) => one.dataset === dataset && one.top1[0] !== null);
+    const best = Math.max(...here.map((one) => one.top1[0]));
     const kinds = [...new Set(here.map((one) => one.kind))];
     const panels = costs.map(([key, name, ticks]) => {
-      const shown = here.filter((one) => one[key] > 0).sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
+      const known = here.filter((one) => one[key] > 0);
+      const floor = key === "images" ? 0 : best - SHOWN; // fewer labels are less accurate by nature
+      const shown = known.filter((one) => one.top1[0] >= floor).sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
       if (shown.length < 2 || (key === "images" && shown[0][key] === shown.at(-1)[key])) return null;
       const point = (one) => ({ x: one[key], y: one.top1[0], low: one.top1[1], high: one.top1[2], name: `${one.name}: ${one.accuracy}, ${one.cost[key]}` });
-      const best = shown.filter((one, i) => shown.slice(0, i).every((cheaper) => cheaper.top1[0] < one.top1[0]));
+      const frontier = shown.filter((one, i) => shown.slice(0, i).every((cheaper) => cheaper.top1[0] < one.top1[0]));
       const series = kinds.map((kind, i) => ({ look: look(i), points: shown.filter((one) => one.kind === kind).map(point) }));
       const low = shown[0][key] / 2, high = shown.at(-1)[key] * 2;
-      const told = `The best for their cost, from the cheapest: ${best.map((one) => `${one.name} ${percent(one.top1[0])}`).join(", ")}.`;
-      return chart(`test accuracy by ${name}`, told, [{ look: "frontier", lines: [best.map((one) => ({ x: one[key], y: one.top1[0] }))] }, ...series],
+      const left = known.length > shown.length ? ` Not drawn: ${known.length - shown.length} below ${percent(floor)}.` : "";
+      const told = `The best for their cost, from the cheapest: ${frontier.map((one) => `${one.name} ${percent(one.top1[0])}`).join(", ")}.${left}`;
+      return chart(`test accuracy by ${name}`, told, [{ look: "frontier", lines: [frontier.map((one) => ({ x: one[key], y: one.top1[0] }))] }, ...series],
         { name, log: true, low, high, ticks: ticks.filter(([tick]) => low <= tick && tick <= high) });
     }).filter(Boolean);
     if (panels.length) section.append(make("h3", {}, dataset), legend(kinds), make("div", { class: "charts" }, ...panels));
   });
-  section.append(make("p", { class: "note" }, "Bars are 95% intervals: of one run over its test images, of several seeds of their mean. The two kinds can't be compared. Each time is of the run's own machine. The grey line joins the runs that no cheaper run beats."));
+  section.append(make("p", { class: "note" }, "Bars are 95% intervals: of one run over its test images, of several seeds of their mean. The two kinds can't be compared. Each time is of the run's own machine. The grey line joins the runs that no cheaper run beats, whatever their intervals."));
   section.hidden = !section.querySelector("svg");
 }
 
