@@ -17,6 +17,7 @@ import pytest
 from cifar_utils import load_run
 from cifar_utils.data import load_dataset
 from cifar_utils.evaluation import evaluate_views
+from cifar_utils.models import build_model
 from cifar_utils.runs import folder
 from cifar_utils.runs.record import RunRecord
 
@@ -41,6 +42,7 @@ FEW = {
     "07_tuning": {"trials": 2, "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)"},
     "08_speed_record": {"architecture": "airbench(width=0.25)", "unsure": 1.0},
 }
+SHOWN = [path for path in NOTEBOOKS if "# def my_network" in path.read_text()]
 CHATTER = re.compile(r"oneDNN|absl|cpu_feature|TensorFlow binary|cuda|^WARNING:|^[IWE]\d{4}", re.M)
 
 
@@ -228,3 +230,15 @@ def test_a_notebook_runs_on_another_backend(runs, tmp_path, backend, number):
     assert run.record.dataset == runs[source].record.dataset
     assert math.isfinite(run.record.scores["test"]["loss"])
     assert CHATTER.findall(run.terminal + str(run.streams)) == []
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.stem)
+def test_the_example_of_a_network_of_one_s_own_is_ready_to_run(path, digits):
+    cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    (example,) = (source for source in cells if "# def my_network" in source)
+    namespace = {}
+    exec(cells[0], namespace)
+    exec(re.sub("^# ?", "", example, flags=re.M), namespace)
+    model = build_model(namespace["architecture"], digits)
+    assert (model.name, model.output_shape) == ("my_network", (None, 10))
+    assert len(SHOWN) == 3
