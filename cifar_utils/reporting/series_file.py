@@ -138,7 +138,8 @@ class _Row(BaseModel, extra="forbid", strict=True):
     """A row of the file: one run, or one for each combination of matrix and seeds."""
 
     name: Annotated[str, AfterValidator(_check_name)]
-    notebook: Annotated[str, AfterValidator(lambda name, info: info.context.find(name))]
+    # 2 is its number, as for `run`.
+    notebook: Annotated[Any, AfterValidator(lambda name, info: info.context.find(str(name)))]
     parameters: dict[str, Annotated[Any, AfterValidator(lambda value: [("", value)])]] = {}
     matrix: dict[str, Annotated[Any, AfterValidator(_axis)]] = {}
     seeds: Annotated[
