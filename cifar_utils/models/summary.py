@@ -26,8 +26,8 @@ class ModelSummary:
 
     ``flops`` counts the operations of convolutions and dense layers in the forward pass of one
     image. A multiply-add counts as two. A layer that is used several times counts each time.
-    ``flops`` is None if a layer's operations can't be counted: it has a matrix of weights and is of
-    another kind, or it is in a model for images of any size.
+    ``flops`` is None if a layer of another kind has a matrix of weights: its operations can't be
+    counted.
     """
 
     name: str
@@ -95,11 +95,18 @@ def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, .
     for row in model.get_config()["layers"]:
         layer = named.get(row["config"].get("name"))  # None for the input of a Sequential model
         for node in row.get("inbound_nodes", [{}]):  # absent in a Sequential model: one use each
-            if isinstance(layer, keras.Model):
+            (taken, *_) = node.get("args") or [{}]
+            shape = taken["config"]["shape"] if isinstance(taken, dict) and taken else None
+            if isinstance(layer, keras.Model) and shape and None in layer.input_shape[1:]:
+                # For images of any size: a copy for this size has the shapes.
+                inner = keras.Model(layer.input, layer.output)
+                copy = keras.models.clone_model(inner, input_tensors=keras.Input(shape[1:]))
+                for (own, _), (_, size) in zip(_uses(inner), _uses(copy), strict=True):
+                    yield own, size
+            elif isinstance(layer, keras.Model):
                 yield from _uses(layer)
             elif layer is not None:
-                (taken, *_) = node.get("args") or [{}]
-                yield layer, taken["config"]["shape"] if isinstance(taken, dict) and taken else None
+                yield layer, shape
 
 
 def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> float:
@@ -114,5 +121,4 @@ def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> 
     else:
         return math.nan if any(len(weight.shape) > 1 for weight in layer.weights) else 0
     shape = layer.compute_output_shape(taken) if taken else layer.output.shape
-    places = shape[1:-1]  # None in a model that takes images of any size
-    return math.nan if None in places else math.prod(places) * weights
+    return math.prod(shape[1:-1]) * weights

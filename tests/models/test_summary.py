@@ -1,5 +1,7 @@
 import itertools
 
+import pytest
+
 from cifar_utils.backend import keras
 from cifar_utils.models import summarize
 
@@ -59,11 +61,15 @@ def test_a_model_with_a_layer_of_unknown_cost_has_no_count():
     assert list(facts.layers["operations"])[1] == 2 * conv(36, 2, 3)
 
 
-def test_a_model_for_images_of_any_size_has_no_count():
-    images = keras.Input((5, 5, 2))
-    base = keras.Sequential([keras.Input((None, None, 2)), keras.layers.Conv2D(3, 3)])
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_a_model_for_images_of_any_size_counts_by_the_size_of_its_use(kind):
+    images, any_size = keras.Input((5, 5, 2)), keras.Input((None, None, 2))
+    layer = keras.layers.Conv2D(3, 3)
+    base = keras.Sequential([any_size, layer])
+    if kind == "functional":
+        base = keras.Model(any_size, layer(any_size))
     facts = summarize(keras.Model(images, keras.layers.GlobalAveragePooling2D()(base(images))))
-    assert (facts.parameters, facts.flops) == (57, None)
+    assert (facts.parameters, facts.flops) == (57, 2 * conv(9, 2, 3))
 
 
 def test_a_summary_says_it_in_words_and_folds_the_layers(built):
