@@ -99,8 +99,8 @@ def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, .
             shape = taken["config"]["shape"] if isinstance(taken, dict) and taken else None
             if isinstance(layer, keras.Model) and shape and None in layer.input_shape[1:]:
                 # For images of any size: a copy for this size has the shapes.
-                inner = keras.Model(layer.input, layer.output)
-                copy = keras.models.clone_model(inner, input_tensors=keras.Input(shape[1:]))
+                inner = keras.Model(layer.inputs, layer.outputs)
+                copy = keras.models.clone_model(inner, input_tensors=[keras.Input(shape[1:])])
                 for (own, _), (_, size) in zip(_uses(inner), _uses(copy), strict=True):
                     yield own, size
             elif isinstance(layer, keras.Model):
