@@ -99,10 +99,10 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
 
     Exit status: 0 done, or run by another process; 1 failed, 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
+    planned = plan_run(find_notebook(notebook), dict(given), output)
     from cifar_utils.reporting.execute import execute
     from cifar_utils.reporting.progress import shown_progress
 
-    planned = plan_run(find_notebook(notebook), dict(given), output)
     try:
         with interruptible(), shown_progress(new_console(), [planned.name]) as show:
             status = execute(planned, partial(show, planned.name), force=force)

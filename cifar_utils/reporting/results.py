@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from statistics import mean, variance
 from typing import Any
@@ -125,13 +124,14 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configurati
     """
     best: dict[tuple[str, str], tuple[tuple[Any, ...], Configuration, str]] = {}
     for group in groups:
-        record = group.record
-        with suppress(LookupError, TypeError):  # a record without all test figures
-            images, validation = record.dataset["train"], _validation(group.runs[0]) or 0.0
-            rank = len(record.trials) > 1, len(group.runs), images, validation
-            key = record.notebook, group.board["dataset"][0]
-            if key not in best or rank > best[key][0]:
-                best[key] = rank, group, group.answer.partition("\n\n")[0]
+        record, lead = group.record, group.lead
+        if not lead:  # a record without all test figures
+            continue
+        images, validation = record.dataset["train"], _validation(group.runs[0]) or 0.0
+        rank = len(record.trials) > 1, len(group.runs), images, validation
+        key = record.notebook, group.board["dataset"][0]
+        if key not in best or rank > best[key][0]:
+            best[key] = rank, group, lead
     found: dict[str, list[tuple[Configuration, str]]] = {}
     for (notebook, _), (_, *answer) in sorted(best.items(), key=lambda row: row[0]):
         found.setdefault(notebook, []).append(tuple(answer))

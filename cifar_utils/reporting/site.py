@@ -6,7 +6,6 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,6 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         questions={name: read_question(file) for name, file in list_notebooks().items()},
         aside=_aside,
         breakable=_breakable,
-        lead=_lead,
         share=partial(percent, digits=2),
         reported=as_given,
         compact=compact,
@@ -109,13 +107,6 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
 def _breakable(name: str) -> Markup:
     """A name that a narrow column breaks after a mark rather than within a word."""
     return Markup(re.sub(r"([_(,=])", r"\1<wbr>", str(escape(name))))
-
-
-def _lead(group: Configuration) -> str:
-    """The first paragraph of a configuration's answer, if its record has what that takes."""
-    with suppress(LookupError, TypeError):
-        return group.answer.partition("\n\n")[0]
-    return ""
 
 
 def _aside(group: Configuration) -> str:
@@ -154,9 +145,7 @@ def _embedded(
         "means": {
             other.name: told
             for other in groups
-            if other.record.dataset.get("name") == group.record.dataset.get("name")
-            and other is not group
-            and (told := compare_means(group, other))
+            if other is not group and (told := compare_means(group, other))
         },
         "runs": [
             {

@@ -260,12 +260,14 @@ def paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest:
 
 
 def compare_means(group: Configuration, other: Configuration) -> str:
-    """The difference of two configurations' mean top-1, in words; empty below two seeds of each.
+    """The difference of two configurations' mean top-1 on one dataset, in words.
 
+    It is empty for two datasets, or below two seeds of each.
     Its interval is by Welch's t-test (Biometrika 34, 28-35, 1947), over the seeds.
     """
     shares, others = (each.board["top1"].dropna() for each in (group, other))
-    if min(len(shares), len(others)) < 2:
+    one_dataset = group.board["dataset"][0] == other.board["dataset"][0]
+    if not one_dataset or min(len(shares), len(others)) < 2:
         return ""
     interval = ttest_ind(shares, others, equal_var=False).confidence_interval(0.95)
     gain, low, high = (

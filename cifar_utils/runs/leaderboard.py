@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -146,6 +147,13 @@ class Configuration:
             reported_sentence(self.network, self.reported),
         ]
         return " ".join(filter(None, sentences))
+
+    @property
+    def lead(self) -> str:
+        """The answer's first paragraph; empty where a record lacks what that takes."""
+        with suppress(LookupError, TypeError):
+            return self.answer.partition("\n\n")[0]
+        return ""
 
 
 def settings(record: RunRecord) -> dict[str, Any]:

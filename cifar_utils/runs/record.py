@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from cifar_utils.tuning import Outcome
 
 SCHEMA = 1
-PLAIN = "; model.keras computes in float32, so a few predictions differ"
 UNKNOWN = "unknown"  # stands for facts on training that a record does not have
 
 
@@ -45,11 +44,13 @@ def _told(by: Mapping[str, Any]) -> dict[str, str]:
     """An environment as rows of a table."""
     if by.get("processor") == UNKNOWN:
         return {"trained by": "unknown: the checkpoints of this run did not keep it"}
-    cores = by.get("cores")
+    cores, precision = by.get("cores"), str(by.get("precision"))
+    if precision == "mixed_bfloat16":
+        precision += "; model.keras computes in float32, so a few predictions differ"
     return {
         "processor": f"{by.get('processor')}, {cores} core{'s' * (cores != 1)}",
         "accelerators": ", ".join(by.get("accelerators") or []),
-        "precision": f"{by.get('precision')}{PLAIN * (by.get('precision') == 'mixed_bfloat16')}",
+        "precision": precision,
         "software": f"Keras {by.get('keras')} on {by.get('backend')} {by.get('backend_version')}, "
         f"Python {by.get('python')}, {by.get('platform')}",
         "commit": by.get("git") or "",

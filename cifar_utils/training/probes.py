@@ -56,9 +56,11 @@ def gradient_norms(
     seeds = SeedEpoch(batches, seed)
     seeds.set_model(probe)
     seeds.on_epoch_begin(0)
-    probe.train_on_batch(*batches[0])
-    for variable, value in zip(variables, kept, strict=True):
-        variable.assign(value)
+    try:
+        probe.train_on_batch(*batches[0])
+    finally:
+        for variable, value in zip(variables, kept, strict=True):
+            variable.assign(value)
     rows = [
         {
             "layer": variable.path.rsplit("/")[-2],
