@@ -419,6 +419,18 @@ def test_handlers_and_links_that_run_code_are_taken_out(render):
     assert not page.select("[onclick]")
 
 
+@pytest.mark.parametrize(
+    ("address", "kept"),
+    [
+        *(("https://a.org/b:c", True), ("mailto:a@b.org", True), ("other.html?a:b", True)),
+        *(("java&#10;script:steal()", False), ("data:text/html,a", False), ("tel:1", False)),
+    ],
+)
+def test_a_link_keeps_an_address_of_a_known_scheme_or_a_relative_one(render, address, kept):
+    page = render(code(display({"text/html": f'<a href="{address}">a</a>'})))
+    assert page.select_one(".outputs a").has_attr("href") == kept
+
+
 def test_updates_of_a_progress_bar_are_one_line(render):
     bars = [f"\r{i}0%|{'█' * i}" for i in range(1, 4)]
     stream = {"output_type": "stream", "name": "stderr"}

@@ -46,6 +46,11 @@ def test_a_profile_names_runs(read, write_notebook, project):
     assert two.parameters == {"epochs": 5, "dataset": "digits", "note": "7"}
 
 
+def test_a_notebook_is_named_by_its_number_too(read, write_notebook):
+    notebook = write_notebook()
+    assert [run.notebook for run in read(runs_yaml("{name: one, notebook: 1}"))] == [notebook]
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
