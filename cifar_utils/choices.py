@@ -54,12 +54,16 @@ class Registry(UserDict):
         Number of a function's arguments before its options.
     several
         Whether one text may name several of them.
+    once
+        Whether a text names at least one of them, and none twice.
 
     """
 
-    def __init__(self, modules: Mapping[str, str], given: int = 0, several: bool = False):
+    def __init__(
+        self, modules: Mapping[str, str], given: int = 0, several: bool = False, once: bool = False
+    ):
         """``modules`` maps a module of this package to its names, separated by spaces."""
-        self.given, self.several = given, several
+        self.given, self.several, self.once = given, several, once
         super().__init__((name, module) for module in modules for name in modules[module].split())
 
     def __getitem__(self, name: str) -> Callable:
@@ -99,7 +103,9 @@ REGISTRIES = {
         },
         given=3,
     ),
-    "space": Registry({"tuning": "learning_rate weight_decay dropout width"}, several=True),
+    "space": Registry(
+        {"tuning": "learning_rate weight_decay dropout width"}, several=True, once=True
+    ),
 }
 
 
@@ -211,7 +217,22 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -
     """All of a notebook's parameters: the ``given`` values, checked, and the other defaults."""
     for name in given:
         known_name("parameter", name, known)
-    return {name: row.read(given.get(name, row.default)) for name, row in known.items()}
+    values = {name: row.read(given.get(name, row.default)) for name, row in known.items()}
+    _check_together(values)
+    return values
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    """Raise InputError where a parameter needs validation images and there are none."""
+    if values.get("validation_fraction") != 0:
+        return
+    for name in ("architectures", "target_accuracy", "patience", "schedule"):
+        value = values.get(name)
+        if value is not None and (name != "schedule" or re.match(r"\s*plateau\b", value)):
+            raise InputError(
+                f"{name} is {short(value)}, which goes by validation images, and there are none; "
+                f"set validation_fraction above 0, or another {name}"
+            )
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,14 +255,15 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
     for source in [*typed, *namespace.get("In", [])]:  # the cells run so far, in a notebook
         with contextlib.suppress(InputError):
             known |= parse_parameters(source)
-    values = {name: namespace[name] for name in annotated}
-    return {
+    values = {
         name: getattr(value, "__name__", repr(value))
-        if callable(value)
+        if callable(value := namespace[name])
         else known[name].check(value)
-        for name, value in values.items()
+        for name in annotated
         if name in known
     }
+    _check_together(values)
+    return values
 
 
 @dataclass(frozen=True, repr=False)
@@ -286,7 +308,7 @@ def parse_calls(kind: str, text: str) -> list[Call]:
 
     """
     registry = REGISTRIES[kind]
-    if registry.several and text.strip() == "none":
+    if registry.several and not registry.once and text.strip() == "none":
         return []
     form = "is not of the form 'name' or 'name(option=value)'"
     try:
@@ -328,6 +350,9 @@ def parse_calls(kind: str, text: str) -> list[Call]:
                 values[name] = row.check(value)
         values = {name: value for name, value in values.items() if name in named}
         calls.append(Call(function.id, registry, values))
+    if registry.once and not 0 < len({call.name for call in calls}) == len(calls):
+        known = ", ".join(registry)
+        raise InputError(f"{kind} is {short(text)}; it takes one or more of {known}, each once")
     return calls
 
 

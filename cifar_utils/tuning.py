@@ -18,7 +18,6 @@ from threadpoolctl import threadpool_limits
 
 from cifar_utils.backend import keras  # before keras-tuner imports it, less quietly
 from cifar_utils.choices import (
-    REGISTRIES,
     Call,
     NonNegativeFloat,
     PositiveFloat,
@@ -88,12 +87,7 @@ def parse_space(text: str) -> dict[str, Range]:
     Raises InputError where the text does not parse, a name is unknown or given twice, or a range is
     empty.
     """
-    calls = parse_calls("space", text)
-    names = [call.name for call in calls]
-    if not names or len(set(names)) < len(names):
-        known = ", ".join(REGISTRIES["space"])
-        raise InputError(f"space is {text!r}; it takes one or more of {known}, once")
-    return {call.name: call() for call in calls}
+    return {call.name: call() for call in parse_calls("space", text)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,6 +151,30 @@ def test_a_bad_value_is_one_line_with_the_thing_the_value_and_the_way_out(name, 
     assert words in message
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("architectures", "resnet20"),
+        ("patience", 2),
+        ("schedule", "plateau(factor=0.5)"),
+        ("target_accuracy", 0.9),
+    ],
+)
+def test_what_goes_by_validation_images_is_refused_without_them(name, value):
+    source = (
+        "validation_fraction: float = 0.0  # at least 0, below 1: share held out\n"
+        f"{name}: {type(value).__name__} = None  # what goes by them"
+    )
+    known = parse_parameters(source)
+    words = f"{name} is {value!r}, which goes by validation images, and there are none"
+    assert refused(check_parameters, known, {name: value}).startswith(words)
+    namespace = run_as_cells(source, f"{name} = {value!r}")
+    assert refused(parameters_in, namespace).startswith(words)
+    given = {name: value, "validation_fraction": 0.1}
+    assert check_parameters(known, given) == given
+    assert check_parameters(known, {})[name] is None
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     words = "unknown parameter 'epoch'; did you mean 'epochs'?"
     assert refused(check_parameters, KNOWN, {"epoch": 3}).startswith(words)

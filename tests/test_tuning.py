@@ -375,6 +375,7 @@ def test_values_are_those_that_a_table_shows():
     ("text", "words"),
     [
         ("", "takes one or more of learning_rate, weight_decay, dropout, width"),
+        ("none", "unknown space 'none'; known: learning_rate, weight_decay, dropout, width"),
         ("width(8, 16), width(16, 32)", "once"),
         ("width(8, 8)", "width high is 8; it must be above 8"),
         ("dropout(0, 1)", "dropout high is 1.0; it must be above 0, below 1"),
