@@ -149,7 +149,10 @@ import os, time
 from pathlib import Path
 
 Path(output, f"{os.getppid()}-{os.getpid()}").write_text("")
-time.sleep(2)"""
+for _ in range(2000):  # until a worker has been killed
+    if Path(output).with_name("killed").exists():
+        break
+    time.sleep(0.05)"""
 
 
 def test_a_worker_that_is_killed_costs_no_run(project, write_notebook, cluster, alive):
@@ -163,6 +166,7 @@ def test_a_worker_that_is_killed_costs_no_run(project, write_notebook, cluster, 
             time.sleep(0.05)
         victim.send_signal(signal.SIGKILL)
         killed.extend(begun)
+        (project / "out" / "killed").touch()
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
