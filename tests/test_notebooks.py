@@ -38,8 +38,13 @@ FEW = {
         "trial_epochs": 1,
     },
     "05_depth_and_width": {"width": 0.25},
-    "06_training_collapse": {"width": 0.25},
-    "07_tuning": {"trials": 2, "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)"},
+    "06_training_collapse": {"width": 0.25, "optimizer": "sgd"},
+    "07_tuning": {
+        "architecture": "report_a(16)",
+        "optimizer": "sgd",
+        "trials": 2,
+        "space": "learning_rate(0.001, 0.1), dropout(0.1, 0.4)",
+    },
     "08_speed_record": {"architecture": "airbench(width=0.25)", "unsure": 1.0},
 }
 SHOWN = [path for path in NOTEBOOKS if "# def my_network" in path.read_text()]
