@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cifar_utils.errors import InputError
 from cifar_utils.events import progress_bar
 
 TOGETHER = 32  # pictures that a thread decodes in one go
@@ -22,10 +23,19 @@ def decoded(
 
     Raises
     ------
+    InputError
+        Where the images need more memory than there is.
     Exception
         The exception of the first source at which ``decode`` raises.
     """
-    images = np.empty((len(sources), *image_shape), np.uint8)
+    try:
+        images = np.empty((len(sources), *image_shape), np.uint8)
+    except (MemoryError, ValueError) as error:  # ValueError: the size overflows
+        size = f"{image_shape[0]}×{image_shape[1]} pixels"
+        raise InputError(
+            f"there is no memory for {len(sources):,} images of {size}; choose a smaller "
+            "image_size or fewer images"
+        ) from error
 
     def some(start: int) -> None:
         for i in range(start, min(start + TOGETHER, len(sources))):

@@ -438,7 +438,8 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "cifar-reports"
+        # Click names no command where an option lacks its value.
+        command = error.ctx.command_path if error.ctx else f"cifar-reports {arguments[0]}"
         click.echo(f"{error.format_message().rstrip('.')}; see {command} --help", err=True)
     except OSError as error:
         click.echo(f"{error.filename or 'the system'}: {error.strerror or error}", err=True)

@@ -53,6 +53,8 @@ def test_limits_are_stratified_and_the_test_images_are_those_of_every_seed():
         ({"train_limit": 20}, ["train_limit is 20", "without validation images"]),
         ({"test_limit": 9}, ["test_limit is 9", "without test images"]),
         ({"image_size": 0}, ["image_size is 0"]),
+        ({"image_size": 10**6}, ["no memory for", "1000000×1000000 pixels"]),
+        ({"image_size": 10**9}, ["no memory for", "1000000000×1000000000 pixels"]),
     ],
 )
 def test_bad_input(refused, options, words):

@@ -126,6 +126,7 @@ def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
         (["run", "02"], "unknown notebook '02'"),
         (["run", "01", "-p", "epoch", "3"], "did you mean 'epochs'?"),
         (["run", "01", "-p", "epochs=0"], "epochs is 0"),
+        (["run", "01", "-p", "epochs"], "see cifar-reports run --help"),
         (["run", "01", "-p", "note", "a\udcffb"], "argument 'a\\udcffb' is not UTF-8"),
         (["options", "architectur"], "'architectur' is not one of"),
         (["run", "01", "--output", "s3://bucket"], "a folder, not an address"),
