@@ -9,9 +9,9 @@ a type and a default. Its comment gives the allowed values and the meaning::
     train_limit: int = None  # at least 1: training images to use; None for all
 
 Types may also be written as ``Literal["sgd", "adam"]`` and ``int | None``. A parameter whose
-default is ``None`` may be ``None``. A choice may have options, written as a call:
-``"resnet18(dropout=0.5)"``. It may have a path: ``"folder:/path"``. A parameter with the name of a
-registry in :data:`REGISTRIES` is checked by that registry. With an s at the end of its name, it
+default is ``None`` may be ``None``. The choice ``folder:/path`` stands for ``folder:`` with any
+path. A parameter with the name of a registry in :data:`REGISTRIES` is checked by that registry; its
+value is a call if it has options: ``"resnet18(dropout=0.5)"``. With an s at the end of its name, it
 takes several values, separated by semicolons. A line has one equals sign only: papermill can't read
 a line with two.
 """
@@ -29,7 +29,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from cifar_utils.errors import BOUND, InputError, check_bounds, known_name, short
+from cifar_utils.errors import BOUND, InputError, check_bounds, known_name, need_validation, short
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}
@@ -157,16 +157,30 @@ class Parameter:
             wanted = KINDS[self.type] + (" or None" if self.optional else "")
             raise InputError(f"{self.name} is {short(value)}; it takes {wanted}")
         check_bounds(self.name, value, self.bounds)
-        name = re.split(r"[(:]", str(value))[0].strip()
-        if self.choices:
-            known_name("", name, self.choices, label=self.name)
         kind = self.name.removesuffix("s")
+        name = re.split(r"[(,;]", value)[0].strip() if kind in REGISTRIES else value
+        if self.choices and not any(_is_choice(name, choice) for choice in self.choices):
+            known_name("", name, self.choices, label=self.name)
         # A user's notebook may offer choices that are in no registry.
         if kind in REGISTRIES and (not self.choices or name in REGISTRIES[kind]):
-            parse = parse_calls if REGISTRIES[kind].several else parse_call
-            for text in value.split(";") if self.name != kind else [value]:
-                parse(kind, text)
+            self._check_calls(kind, value.split(";") if self.name != kind else [value])
         return value
+
+    def _check_calls(self, kind: str, texts: list[str]) -> None:
+        parse = parse_calls if REGISTRIES[kind].several else parse_call
+        if len(texts) > 1 and not all(map(str.strip, texts)):
+            raise InputError(f"{self.name} has nothing between two semicolons or after the last")
+        calls = [repr(parse(kind, text)) for text in texts]
+        if twice := next((call for call in calls if calls.count(call) > 1), None):
+            raise InputError(f"{self.name} has {twice.strip('[]')} twice; leave one out")
+
+
+def _is_choice(value: Any, choice: str) -> bool:
+    """Whether a value is a choice, or begins like one with a path and has a path."""
+    start, colon, _ = choice.partition(":")
+    if colon:
+        return value.startswith(start + colon) and value != start + colon
+    return value == (float(choice) if isinstance(value, float) else choice) or str(value) == choice
 
 
 def parse_parameters(source: str, where: str = "the parameters cell") -> dict[str, Parameter]:
@@ -218,21 +232,26 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -
     for name in given:
         known_name("parameter", name, known)
     values = {name: row.read(given.get(name, row.default)) for name, row in known.items()}
-    _check_together(values)
+    check_together(values)
     return values
 
 
-def _check_together(values: Mapping[str, Any]) -> None:
-    """Raise InputError where a parameter needs validation images and there are none."""
-    if values.get("validation_fraction") != 0:
-        return
+def check_together(values: Mapping[str, Any]) -> None:
+    """Raise an InputError where two parameters of a notebook do not fit each other."""
     for name in ("architectures", "target_accuracy", "patience", "schedule"):
         value = values.get(name)
         if value is not None and (name != "schedule" or re.match(r"\s*plateau\b", value)):
-            raise InputError(
-                f"{name} is {short(value)}, which goes by validation images, and there are none; "
-                f"set validation_fraction above 0, or another {name}"
-            )
+            need_validation(f"{name} {short(value)}", values.get("validation_fraction", 1))
+    architecture, registry = values.get("architecture") or "", REGISTRIES["architecture"]
+    others = (values.get("architectures") or "").split(";")
+    if architecture and architecture in map(str.strip, others):
+        raise InputError(f"architectures has {architecture}, which is architecture; leave it out")
+    name = architecture.partition("(")[0].strip()
+    if values.get("space") and name in registry:
+        options = [*inspect.signature(registry.read(name)).parameters][registry.given :]
+        for call in parse_calls("space", values["space"]):
+            if call.name not in values:  # what is no parameter is the network's own
+                known_name("", call.name, options, label=f"space for {name}")
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,14 +266,19 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
         Where a value is not allowed.
 
     """
-    annotated = namespace.get("__annotations__") or namespace["__annotate__"](1)
-    typed = [
+    annotated = namespace.get("__annotations__", {})
+    lines = [
         f"{name}: {inspect.formatannotation(annotated[name])} = None  #-" for name in annotated
     ]
+    for cell in namespace.get("In", []):  # the cells run so far, in a notebook
+        own = cell.splitlines()
+        with contextlib.suppress(*LITERAL_ERRORS):  # a cell with a mistake
+            nodes = [node for node in ast.parse(cell).body if isinstance(node, ast.AnnAssign)]
+            lines += ["\n".join(own[node.lineno - 1 : node.end_lineno]) for node in nodes]
     known: dict[str, Parameter] = {}
-    for source in [*typed, *namespace.get("In", [])]:  # the cells run so far, in a notebook
-        with contextlib.suppress(InputError):
-            known |= parse_parameters(source)
+    for line in lines:
+        with contextlib.suppress(InputError):  # it is annotated, and no parameter
+            known |= parse_parameters(line)
     values = {
         name: getattr(value, "__name__", repr(value))
         if callable(value := namespace[name])
@@ -262,7 +286,7 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
         for name in annotated
         if name in known
     }
-    _check_together(values)
+    check_together(values)
     return values
 
 
@@ -308,7 +332,8 @@ def parse_calls(kind: str, text: str) -> list[Call]:
 
     """
     registry = REGISTRIES[kind]
-    if registry.several and not registry.once and text.strip() == "none":
+    offered = [*registry, *(["none"] if registry.several and not registry.once else [])]
+    if str(text).strip() == "none" in offered:
         return []
     form = "is not of the form 'name' or 'name(option=value)'"
     try:
@@ -321,12 +346,17 @@ def parse_calls(kind: str, text: str) -> list[Call]:
         function = node.func if isinstance(node, ast.Call) else node
         if not isinstance(function, ast.Name):
             raise InputError(f"{kind} {short(source)} {form}")
-        target = registry.read(known_name(kind, function.id, registry))
+        if known_name(kind, function.id, offered) == "none":
+            raise InputError(f"{kind} {short(text)} has none beside others; leave it out")
+        target = registry.read(function.id)
         try:
             args = tuple(ast.literal_eval(a) for a in getattr(node, "args", []))
             kwargs = {str(k.arg): ast.literal_eval(k.value) for k in getattr(node, "keywords", [])}
         except LITERAL_ERRORS as error:
-            raise InputError(f"{kind} {source!r} has an option that is no plain value") from error
+            raise InputError(
+                f"{kind} {source!r} has an option that is no plain value; write a number, True, "
+                "False, None or text in quotes"
+            ) from error
         signature = inspect.signature(target)
         options = dict(list(signature.parameters.items())[registry.given :])
         for name in kwargs:
@@ -350,9 +380,10 @@ def parse_calls(kind: str, text: str) -> list[Call]:
                 values[name] = row.check(value)
         values = {name: value for name, value in values.items() if name in named}
         calls.append(Call(function.id, registry, values))
-    if registry.once and not 0 < len({call.name for call in calls}) == len(calls):
-        known = ", ".join(registry)
-        raise InputError(f"{kind} is {short(text)}; it takes one or more of {known}, each once")
+    once = ", each once" if registry.once else ""
+    if not calls or (once and len({call.name for call in calls}) < len(calls)):
+        known = ", ".join(offered)
+        raise InputError(f"{kind} is {short(text)}; it takes one or more of {known}{once}")
     return calls
 
 

@@ -38,6 +38,14 @@ def check_bounds(name: str, value: float, bounds: str) -> None:
         raise InputError(f"{name} is {short(value)}; it must be {bounds}")
 
 
+def need_validation(what: str, images: int) -> None:
+    """Raise an InputError for what goes by validation images unless there are some."""
+    if not images:
+        raise InputError(
+            f"{what} goes by validation images, and there are none; set validation_fraction above 0"
+        )
+
+
 def short(value: Any) -> str:
     """A value as Python writes it, on one line; a long one is cut."""
     text = repr(value)

@@ -26,9 +26,9 @@ from cifar_utils.choices import (
     parse_calls,
 )
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.errors import InputError, check_bounds, known_name
+from cifar_utils.errors import InputError, check_bounds, known_name, need_validation
 from cifar_utils.events import display_line, write_event
-from cifar_utils.files import write_atomically
+from cifar_utils.files import made_folder, write_atomically
 from cifar_utils.models import build_model
 from cifar_utils.text import duration, percent, slug
 from cifar_utils.training import History, TrainingDiverged, fit
@@ -43,13 +43,26 @@ OBJECTIVE, DONE = "val_accuracy", "trials.json"
 
 @dataclass(frozen=True, repr=False)
 class Range:
-    """The values that a parameter may take, bounds included."""
+    """The values that a parameter may take.
+
+    Parameters
+    ----------
+    low
+        The smallest value.
+    high
+        The largest value.
+    log
+        Whether values are drawn evenly on a logarithmic scale.
+    step
+        Distance of two whole numbers; 0 if values need not be whole.
+
+    """
 
     name: str
     low: float
     high: float
-    log: bool = False  # whether values are drawn evenly on a logarithmic scale
-    step: int = 0  # between whole numbers; 0 if values need not be whole
+    log: bool = False
+    step: int = 0
 
     def __repr__(self) -> str:
         scale = ", on a logarithmic scale" if self.log else ""
@@ -77,7 +90,10 @@ def dropout(low: NonNegativeFloat, high: Annotated[float, "above {low}, below 1"
 
 
 def width(low: PositiveInt, high: Annotated[int, "above {low}"], step: PositiveInt = 1) -> Range:
-    """The architecture's option ``width``, a number of channels."""
+    """The architecture's option ``width``, a whole number.
+
+    It is a number of channels in ``gn_resnet`` and ``report_a``, and a factor in other networks.
+    """
     return Range("width", low, high, step=step)
 
 
@@ -245,8 +261,7 @@ def tune(
     known_name("", tuner, TUNERS, label="tuner")
     check_bounds("trials", trials, "at least 1")
     check_bounds("epochs", epochs, "at least 1")
-    if not len(data.validation.labels):
-        raise InputError("a search chooses by validation images; hold some out")
+    need_validation("a search", len(data.validation.labels))
     if _shared() and output is None:
         raise InputError("output is None; processes that share a search need a common folder")
     _network(architecture, {name: row.value(row.low) for name, row in ranges.items()})
@@ -257,11 +272,7 @@ def tune(
     built = {key: settings.pop(key) for key in ("augmentation", "precision") if key in settings}
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(output or scratch)
-        folder = output / "tuning"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"output {output} can't be written ({error.strerror})") from error
+        folder = made_folder(output / "tuning")
         _check(folder, study)
 
         def train(values: dict[str, float], until: int) -> tuple[keras.Model, History]:

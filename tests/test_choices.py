@@ -33,7 +33,9 @@ shuffle: bool = True  # whether to; no choice of words: two
 note: str = ""  # anything
 mode: Literal["fast", "slow"] = "fast"  # how fast
 count: int | None = 3  # above 0: how many
-views: int = 6  # 1 | 2 | 6: of each image"""
+views: int = 6  # 1 | 2 | 6: of each image
+factor: float = 1.0  # 1 | 2: how much more
+place: str = "here"  # here | folder:/path: where they are"""
 KNOWN = parse_parameters(CELL)
 DEFAULTS = {name: row.default for name, row in KNOWN.items()}
 
@@ -81,11 +83,11 @@ def test_a_cell_is_read_with_types_defaults_choices_bounds_and_meanings():
     assert KNOWN["shuffle"].meaning == "whether to; no choice of words: two"
     assert [row.allowed for row in KNOWN.values()] == [
         "at least 1", "above 0, below 1", "sgd # é | adam", "at least 1", "", "", "fast | slow",
-        "above 0", "1 | 2 | 6",
+        "above 0", "1 | 2 | 6", "1 | 2", "here | folder:/path",
     ]  # fmt: skip
     assert DEFAULTS == {
         "epochs": 20, "rate": 0.01, "method": "sgd # é", "limit": None, "shuffle": True,
-        "note": "", "mode": "fast", "count": 3, "views": 6,
+        "note": "", "mode": "fast", "count": 3, "views": 6, "factor": 1.0, "place": "here",
     }  # fmt: skip
 
 
@@ -114,7 +116,9 @@ def test_a_line_that_is_not_typed_and_commented_is_named(line, word):
         ({"limit": "None"}, None),
         ({"count": "none"}, None),
         ({"shuffle": "false"}, False),
-        ({"method": "adam(beta_1=0.5)"}, "adam(beta_1=0.5)"),
+        ({"factor": "2"}, 2.0),
+        ({"shuffle": "True"}, True),
+        ({"place": "folder:/a/b:c"}, "folder:/a/b:c"),
         ({"note": "None"}, "None"),
         ({"note": "3"}, "3"),
         ({"views": "2"}, 2),
@@ -141,7 +145,11 @@ def test_values_are_taken_as_text_or_as_they_are(given, expected):
         ("shuffle", 1, "True or False"),
         ("method", 3, "text"),
         ("method", "adan", "did you mean 'adam'?"),
+        ("method", "adam(0.5)", "did you mean 'adam'?"),
         ("views", 3, "known: 1, 2, 6"),
+        ("factor", 3.0, "known: 1, 2"),
+        ("place", "folder:", "known: here, folder:/path"),
+        ("place", "here:/path", "known: here, folder:/path"),
     ],
 )
 def test_a_bad_value_is_one_line_with_the_thing_the_value_and_the_way_out(name, value, words):
@@ -166,13 +174,34 @@ def test_what_goes_by_validation_images_is_refused_without_them(name, value):
         f"{name}: {type(value).__name__} = None  # what goes by them"
     )
     known = parse_parameters(source)
-    words = f"{name} is {value!r}, which goes by validation images, and there are none"
+    words = f"{name} {value!r} goes by validation images, and there are none"
     assert refused(check_parameters, known, {name: value}).startswith(words)
     namespace = run_as_cells(source, f"{name} = {value!r}")
     assert refused(parameters_in, namespace).startswith(words)
     given = {name: value, "validation_fraction": 0.1}
     assert check_parameters(known, given) == given
     assert check_parameters(known, {})[name] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"architectures": "resnet56;"}, "architectures has nothing between two semicolons"),
+        ({"architectures": "resnet56; resnet56()"}, "architectures has resnet56 twice"),
+        ({"architectures": "resnet56; resnet20"}, "architectures has resnet20, which is arch"),
+        ({"space": "learning_rate(0.1, 1), width(8, 16)"}, "space for resnet20 is 'width'; known"),
+    ],
+)
+def test_parameters_that_do_not_fit_each_other_are_refused(given, words):
+    known = parse_parameters(
+        'architecture: str = "resnet20"  # the network\n'
+        "architectures: str = None  # others\n"
+        "learning_rate: float = 0.1  # above 0: its peak\n"
+        "space: str = None  # what is tuned"
+    )
+    assert refused(check_parameters, known, given).startswith(words)
+    fine = {"architectures": "resnet56; resnet56(residual=False)", "space": "dropout(0, 0.5)"}
+    assert check_parameters(known, fine).items() >= fine.items()
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one():
@@ -241,7 +270,7 @@ def test_the_caller_s_own_arguments_come_first_and_are_no_options(monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "read"),
-    [("crop(2), flip,crop", "[crop(padding=2), flip, crop]"), ("", "[]"), ("none", "[]")],
+    [("crop(2), flip,crop", "[crop(padding=2), flip, crop]"), ("none", "[]")],
 )
 def test_calls_are_read_in_order(text, read):
     assert repr(parse_calls("thing", text)) == read
@@ -251,6 +280,10 @@ def test_calls_are_read_in_order(text, read):
     ("text", "words"),
     [
         ("crp(2)", "unknown thing 'crp'; did you mean 'crop'?"),
+        ("no", "did you mean 'none'? known: crop, flip, none"),
+        ("none, flip", "thing 'none, flip' has none beside others; leave it out"),
+        ("", "thing is ''; it takes one or more of crop, flip, none"),
+        ("crop(2, reflect)", "write a number, True, False, None or text in quotes"),
         ("crop(pading=2)", "did you mean 'padding'?"),
         ("crop(2, padding=3)", "its options: padding, mode, scale, again"),
         ("crop(padding=2, padding=3)", "given twice"),
@@ -268,7 +301,7 @@ def test_text_that_is_no_call_is_one_line(text, words):
     assert words in refused(parse_calls, "thing", text)
 
 
-@pytest.mark.parametrize("text", ["", "crop, crop"])
+@pytest.mark.parametrize("text", ["none", "crop, crop"])
 def test_one_call_is_neither_none_nor_two(text):
     message = refused(parse_call, "thing", text)
     assert "exactly one of: crop, flip" in message
@@ -291,7 +324,7 @@ def test_any_text_is_calls_of_the_registry_or_refused_in_a_line(text):
     if isinstance(calls, InputError):
         return
     assert {call.name for call in calls} <= {"crop", "flip"}
-    assert parse_calls("thing", ", ".join(map(str, calls))) == calls
+    assert parse_calls("thing", ", ".join(map(str, calls)) or "none") == calls
 
 
 @pytest.mark.parametrize(
@@ -326,10 +359,13 @@ def run_as_cells(*sources):
 def test_the_values_in_a_notebook_are_those_of_its_annotated_names():
     namespace = run_as_cells(CELL, "other = 3\nepochs = 5\nrate = 0")
     assert refused(parameters_in, namespace) == "rate is 0.0; it must be above 0, below 1"
+    namespace["In"][1] += "\nfoo = 3\nbar: list = []"  # more lines, of the reader's own
+    assert refused(parameters_in, namespace) == "rate is 0.0; it must be above 0, below 1"
     del namespace["In"]  # in a script, no comment is known
     assert parameters_in(namespace) == DEFAULTS | {"epochs": 5, "rate": 0}
     namespace["epochs"] = "5"
     assert refused(parameters_in, namespace).startswith("epochs is '5'; it takes a whole number")
+    assert parameters_in({}) == {}
 
 
 def test_a_function_goes_by_its_name():

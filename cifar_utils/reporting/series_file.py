@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails
 
-from cifar_utils.choices import Parameter
+from cifar_utils.choices import Parameter, check_together
 from cifar_utils.errors import InputError, known_name, short
 from cifar_utils.reporting.notebooks import find_notebook, read_parameters
 from cifar_utils.runs.folder import Run
@@ -124,7 +124,9 @@ def _seconds(text: str) -> float:
 def _axis(values: Any) -> list[tuple[str, Any]]:
     """The labels and values of a parameter in a matrix."""
     if not values or not isinstance(values, dict | list):
-        raise InputError(f"{short(values)} is no list of values, nor labels with values")
+        raise InputError(
+            f"{short(values)} in matrix; it takes a list of values, or labels with them"
+        )
     pairs = values.items() if isinstance(values, dict) else [(value, value) for value in values]
     if not all(slug(label) for label, _ in pairs):
         raise InputError(f"a value in {short(values)} makes no name; write each as 'label: value'")
@@ -177,7 +179,8 @@ class _Row(BaseModel, extra="forbid", strict=True):
         names = info.context.names
         if len(names) + math.prod(map(len, self._axes().values())) > MOST_RUNS:
             raise InputError(f"with this row there are over {MOST_RUNS:,} runs; leave some out")
-        for name, _ in self.runs():
+        for name, values in self.runs():
+            check_together(values)
             if len(name.encode()) > MOST_BYTES:
                 raise InputError(f"name {short(name)} has more than {MOST_BYTES} bytes; shorten it")
             if name.casefold() in names:  # upper and lower case may name one folder
@@ -216,7 +219,12 @@ class _Series(BaseModel, extra="forbid", strict=True):
 
 def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
     """A file's nodes, which have line numbers; its content; and the keys that are there twice."""
-    text, twice = file.read_bytes(), []
+    try:
+        text, twice = file.read_bytes(), []
+    except OSError as error:
+        raise InputError(
+            f"series {file} can't be read ({error.strerror}); give the path of a YAML file"
+        ) from error
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
@@ -284,5 +292,13 @@ def _what(mistake: ErrorDetails) -> str:
                 return known_name("key", name, fields)
             except InputError as error:
                 return str(error)
+        case "list_type":
+            return f"{name} is {value}; it takes a list, as in [a, b]"
+        case "dict_type":
+            return f"{name} is {value}; it takes names with values, as in {{a: 1}}"
+        case "string_type":
+            return f"{name} is {value}; it takes text"
+        case "too_short":
+            return f"{name} is empty; give one or more"
         case _:
             return f"{name} is {value}; {mistake['msg'].replace('Input', 'it')}"

@@ -20,6 +20,7 @@ from cifar_utils.reporting.notebooks import (
     list_notebooks,
     plan_run,
     project_folder,
+    read_options,
     read_parameters,
 )
 from cifar_utils.tuning import TUNERS, parse_space
@@ -116,7 +117,7 @@ def test_a_notebook_asks_for_all_that_is_promised(notebook):
 def test_a_notebook_offers_what_the_registries_hold(notebook):
     rows = read_parameters(notebook)
     registries = {name: REGISTRIES[name] for name in ("architecture", "optimizer", "schedule")}
-    registries |= {"dataset": (*DATASETS, "folder"), "precision": PRECISIONS}
+    registries |= {"dataset": (*DATASETS, "folder:/path"), "precision": PRECISIONS}
     registries |= {"flips": FLIPS, "tuner": TUNERS}
     for name in registries.keys() & rows.keys():
         assert rows[name].choices == tuple(registries[name]), name
@@ -126,12 +127,23 @@ def test_a_notebook_offers_what_the_registries_hold(notebook):
         assert list(parse_space(rows["space"].default)) == ranges
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in REGISTRIES for name in REGISTRIES[kind]]
+)
+def test_every_choice_and_each_of_its_options_has_a_meaning(kind, name):
+    text, rows = read_options(kind, name)
+    assert text
+    for option, _, _, meaning in rows:
+        assert meaning.endswith("."), f"{option} has a sentence, not bounds alone"
+
+
 @pytest.mark.parametrize("kind", ["architecture", "schedule", "optimizer", "augmentation"])
 def test_what_is_new_in_a_registry_is_offered_by_the_notebooks(notebook, kind, monkeypatch):
     monkeypatch.setitem(REGISTRIES[kind].data, "mine", lambda *given: None)
     rows = read_parameters(notebook)
+    given = {kind: "mine", **({"space": "learning_rate(0.1, 1)"} if "space" in rows else {})}
     if kind in rows:
-        assert check_parameters(rows, {kind: "mine"})[kind] == "mine"
+        assert check_parameters(rows, given)[kind] == "mine"
 
 
 @pytest.mark.parametrize("name", ["01_tiny", "1", "tin", "notebooks/01_tiny.ipynb"])

@@ -58,9 +58,12 @@ def test_a_notebook_is_named_by_its_number_too(read, write_notebook):
         ("{name: a, notebook: '01', parameters: {epoch: 1}}", "unknown parameter 'epoch'"),
         ("{name: a, notebook: '01', parameters: {note: 7}}", "note is 7; it takes text"),
         ("{name: a, notebook: '01', seed: 3}", "unknown key 'seed'; did you mean 'seeds'"),
-        ("{name: a, notebook: '01', seeds: 3}", "seeds is 3; it should be a valid list"),
+        ("{name: a, notebook: '01', seeds: 3}", "seeds is 3; it takes a list, as in [a, b]"),
         ("{name: a, notebook: '01', seeds: [0]}", "unknown parameter 'seed'"),
-        ("{name: a, notebook: '01', matrix: {epochs: 3}}", "3 is no list of values"),
+        (
+            "{name: a, notebook: '01', matrix: {epochs: 3}}",
+            "3 in matrix; it takes a list of values",
+        ),
         ("{name: a, notebook: '01', matrix: {epochs: [1, 0]}}", "epochs is 0"),
         ("{name: a, notebook: '01', matrix: {note: {'!': x}}}", "makes no name; write each as"),
         (
@@ -127,7 +130,7 @@ def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
         ("profiles: {quick: [", "yaml:1: it is not YAML"),
         ("", "has 0 values"),
         ("profiles: {slow: [{name: a, notebook: '01'}]}", "unknown profile 'quick'"),
-        ("profiles: {quick: 3}", "yaml:1: quick is 3; it should be a valid list"),
+        ("profiles: {quick: 3}", "yaml:1: quick is 3; it takes a list, as in [a, b]"),
         ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "yaml:1: it is not YAML"),
     ],
 )
@@ -171,7 +174,10 @@ def test_a_matrix_of_too_many_runs_is_refused(read, write_notebook):
 
 
 def test_calls_are_checked_before_anything_starts(read, write_notebook):
-    cell = "schedules: str = 'cosine'  # of them\noptimizer: str = 'sgd'  # sgd | mine: of them"
+    cell = (
+        "schedules: str = 'cosine'  # of them\noptimizer: str = 'sgd'  # sgd | mine: of them\n"
+        "patience: int = None  # epochs\nvalidation_fraction: float = 0.1  # share held out"
+    )
     write_notebook(parameters=cell)
     told = mistakes(
         read,
@@ -180,10 +186,12 @@ def test_calls_are_checked_before_anything_starts(read, write_notebook):
             "{name: b, notebook: '01', parameters: {schedules: linear; cosine(warmup=2.0)}}",
             "{name: c, notebook: '01', parameters: {optimizer: sgd(momentun=0.9)}}",
             "{name: d, notebook: '01', parameters: {optimizer: mine(any)}}",
+            "{name: e, notebook: '01', parameters: {patience: 3, validation_fraction: 0}}",
         ),
     )
-    assert [line.partition(":")[0] for line in told] == ["3", "4", "5"]
+    assert [line.partition(":")[0] for line in told] == ["3", "4", "5", "7"]
     assert "did you mean 'momentum'?" in told[2]
+    assert "patience 3 goes by validation images" in told[3]
 
 
 def test_a_matrix_stands_for_a_run_of_each_combination(read, write_notebook):
