@@ -81,10 +81,17 @@ def _turn_hue(colours, turn):
 def contrast(
     lower: NonNegativeFloat = 0.25, upper: Annotated[float, "at least {lower}"] = 0.75
 ) -> Augmentation:
-    """Multiply each image's contrast by a factor between ``lower`` and ``upper`` (report A).
+    """Multiply each image's contrast by a random factor (report A).
 
     Contrast is the distance of each channel from its mean over the image. The means stay the same
     unless values are clipped.
+
+    Parameters
+    ----------
+    lower
+        The smallest factor.
+    upper
+        The largest factor.
     """
     return RandomContrast(lower, upper)
 
@@ -97,9 +104,18 @@ def colour_jitter(
 ) -> Augmentation:
     """Change each image's brightness, contrast, saturation and hue, in this order (report E).
 
-    The first three change by factors between ``1 - strength`` and ``1 + strength``. Hue turns by up
-    to a share of the wheel either way. Values are clipped once, at the end. torchvision's
-    ColorJitter does the same, but draws the order too. Report E does not give strengths;
-    torchvision's defaults are 0 and change nothing.
+    Values are clipped once, at the end. torchvision's ColorJitter does the same, but draws the
+    order too. Report E does not give strengths; torchvision's defaults are 0 and change nothing.
+
+    Parameters
+    ----------
+    brightness
+        Its factor is between 1 minus this and 1 plus this.
+    contrast
+        Its factor is between 1 minus this and 1 plus this.
+    saturation
+        Its factor is between 1 minus this and 1 plus this.
+    hue
+        The largest turn of the colour wheel, either way, as a share of it.
     """
     return RandomColourJitter(brightness, contrast, saturation, hue)

@@ -196,11 +196,19 @@ def flip(
     probability: Annotated[float, "above 0, at most 1"] = 0.5,
     per_batch: bool = False,
 ) -> Augmentation:
-    """Mirror each image with a probability: left to right (``horizontal``) or top to bottom.
+    """Mirror images at random.
 
-    ``"flip, flip('vertical')"`` does both, drawn independently. ``per_batch`` draws once for all
-    images of a batch. Report A's "flip all" is ``flip(probability=1)``, and its random flip of
-    batches is ``flip(per_batch=True)``.
+    ``"flip, flip('vertical')"`` does both, drawn independently. Report A's "flip all" is
+    ``flip(probability=1)``, and its random flip of batches is ``flip(per_batch=True)``.
+
+    Parameters
+    ----------
+    direction
+        Left to right, or top to bottom.
+    probability
+        Of each image.
+    per_batch
+        Whether all images of a batch are mirrored, or none.
     """
     return RandomFlip(direction, probability, per_batch)
 
@@ -208,9 +216,14 @@ def flip(
 def crop(
     padding: PositiveInt = 4, mode: Literal["constant", "reflect"] = "constant"
 ) -> Augmentation:
-    """Pad by ``padding`` pixels and cut out the original size at random (He et al., 2015).
+    """Pad, and cut out the original size at a random place (He et al., 2015).
 
-    The padding is black (``constant``) or mirrors the image without its edge (``reflect``).
+    Parameters
+    ----------
+    padding
+        Pixels on each side.
+    mode
+        The padding is black, or it mirrors the image without its edge.
     """
     return RandomCrop(padding, mode)
 
@@ -218,36 +231,55 @@ def crop(
 def affine(
     degrees: Annotated[float, "at least 0, at most 180"] = 30.0, shift: Rate = 0.1
 ) -> Augmentation:
-    """Rotate by up to ``degrees`` either way, then shift by up to ``shift`` of height and width.
+    """Rotate, then shift.
 
     Angle and shifts are drawn uniformly for each image. Shifts need not be whole pixels. The image
     is interpolated once (bilinear). Places outside it take the nearest pixel's value. Keras's
     ImageDataGenerator, which report D uses, does the same.
+
+    Parameters
+    ----------
+    degrees
+        The largest angle, either way.
+    shift
+        The largest shift, as a share of height and width.
     """
     return RandomAffine(degrees, shift)
 
 
 def rotation(degrees: Annotated[float, "above 0, at most 180"] = 30.0) -> Augmentation:
-    """Rotate by up to ``degrees`` either way: :func:`affine` without a shift."""
+    """Rotate: :func:`affine` without a shift."""
     return RandomAffine(degrees, 0.0)
 
 
 def cutout(size: PositiveInt = 8) -> Augmentation:
-    """Hide a square of ``size`` pixels a side; it may lie partly outside the image.
+    """Hide a square, which may lie partly outside the image.
 
     Its centre is drawn uniformly. It takes the batch's mean colour, which is about 0 after
     normalization, as in the paper (DeVries and Taylor, arXiv:1708.04552: size 16 for CIFAR-10, 8
     for CIFAR-100).
+
+    Parameters
+    ----------
+    size
+        Pixels a side.
     """
     return Cutout(size)
 
 
 def shrink(size: PositiveInt = 16, epochs: PositiveInt = 2) -> Augmentation:
-    """Make images ``size`` pixels high and wide in the first ``epochs`` epochs (bilinear).
+    """Make the images of the first epochs smaller (bilinear), so that a step takes less time.
 
-    A step then takes less time (progressive resizing: Howard, fast.ai, DAWNBench, 2018). With
-    ``"shrink(16, 2), shrink(24, 4)"``, images have 16 pixels in two epochs and 24 in the next two.
-    The network must take images of any size: its last pooling leaves one place. Validation images
-    keep their size, so validation accuracy is low as long as training images are smaller.
+    This is progressive resizing (Howard, fast.ai, DAWNBench, 2018). With ``"shrink(16, 2),
+    shrink(24, 4)"``, images have 16 pixels in two epochs and 24 in the next two. The network must
+    take images of any size: its last pooling leaves one place. Validation images keep their size,
+    so validation accuracy is low as long as training images are smaller.
+
+    Parameters
+    ----------
+    size
+        Height and width, in pixels.
+    epochs
+        The last epoch with this size, from 1.
     """
     return Shrink(size, epochs)

@@ -13,8 +13,9 @@ import numpy as np
 
 from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import InputError, check_bounds
+from cifar_utils.errors import check_bounds, need_validation
 from cifar_utils.events import display_line, write_event
+from cifar_utils.files import made_folder
 from cifar_utils.provenance import code_in_use, describe_environment
 from cifar_utils.text import slug
 from cifar_utils.training.batches import Batches
@@ -93,13 +94,12 @@ def fit(
     check_bounds("epochs", epochs, "at least 1")
     check_bounds("until", until, f"at least 1, at most {epochs}")
     check_bounds("learning_rate", learning_rate, "above 0")
+    check_bounds("weight_decay", weight_decay, "at least 0")
     check_bounds("label_smoothing", label_smoothing, "at least 0, below 1")
     rule = StoppingRule(target_accuracy, patience)
-    if rule and not len(validation.labels):
-        raise InputError(
-            "target_accuracy and patience go by validation accuracy, and there are no validation "
-            "images; hold some out, or leave both None"
-        )
+    if rule:
+        name = "patience" if target_accuracy is None else "target_accuracy"
+        need_validation(name, len(validation.labels))
     settings = {
         "epochs": epochs, "batch_size": batch_size, "seed": seed,
         "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
@@ -110,11 +110,8 @@ def fit(
     batches = Batches(model, train, batch_size, seed)
     rate = parse_call("schedule", schedule)(learning_rate, len(batches), epochs)
     plateaus = [rate] if isinstance(rate, Plateau) else []
-    if plateaus and not len(validation.labels):
-        raise InputError(
-            f"schedule is {schedule!r}, which goes by the validation loss, and there are no "
-            "validation images; hold some out, or choose another schedule"
-        )
+    if plateaus:
+        need_validation(f"schedule {schedule!r}", len(validation.labels))
     metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     if model.output_shape[-1] > 5:
         metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, "top5"))
@@ -128,11 +125,7 @@ def fit(
     )
     model.optimizer.build(model.trainable_variables)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(output or scratch) / "checkpoint" / slug(trial)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"output {output} can't be written ({error.strerror})") from error
+        folder = made_folder(Path(output or scratch) / "checkpoint" / slug(trial))
         environment = describe_environment(model.dtype_policy.name)
         checkpoint = Checkpoint(folder, settings, environment)
         checkpoint.set_model(model)

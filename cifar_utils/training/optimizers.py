@@ -5,12 +5,28 @@ from cifar_utils.choices import NonNegativeFloat, NonNegativeInt, Rate, parse_ca
 
 
 def sgd(learning_rate, weight_decay, batch_size, momentum: Rate = 0.9, nesterov: bool = False):
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum.
+
+    Parameters
+    ----------
+    momentum
+        Share of a step that the next one repeats.
+    nesterov
+        Whether the momentum is Nesterov's.
+    """
     return keras.optimizers.SGD(learning_rate, momentum, nesterov, weight_decay=weight_decay)
 
 
 def adam(learning_rate, weight_decay, batch_size, beta_1: Rate = 0.9, beta_2: Rate = 0.999):
-    """Adam (Kingma and Ba, arXiv:1412.6980), and AdamW (arXiv:1711.05101) where weights decay."""
+    """Adam (Kingma and Ba, arXiv:1412.6980), and AdamW (arXiv:1711.05101) where weights decay.
+
+    Parameters
+    ----------
+    beta_1
+        Share that the mean of the gradients keeps at each step.
+    beta_2
+        Share that the mean of their squares keeps.
+    """
     return keras.optimizers.Adam(learning_rate, beta_1, beta_2, weight_decay=weight_decay)
 
 
@@ -23,12 +39,21 @@ def muon(
     bias_factor: NonNegativeFloat = 0.22,
     steps: NonNegativeInt = 3,
 ):
-    """Orthogonalized momentum for filters, SGD for the rest.
-
-    :class:`~cifar_utils.training.muon.Muon` explains it.
+    """Orthogonalized momentum for filters, SGD for the rest (Jordan et al., 2024).
 
     The factors are for each image of a batch, because SGD follows the sum of the images' losses.
     The length of Muon's step does not depend on the gradient's length.
+
+    Parameters
+    ----------
+    momentum
+        Nesterov momentum of the filters.
+    dense_factor
+        Rate of the dense layers' kernels, as a multiple of the learning rate.
+    bias_factor
+        Rate of biases and of normalization, as a multiple of the learning rate.
+    steps
+        Newton-Schulz steps that make the filters' momentum nearly orthogonal.
     """
     from cifar_utils.training.muon import Muon
 

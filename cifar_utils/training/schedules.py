@@ -75,21 +75,32 @@ def constant(learning_rate: float, steps: int, epochs: int):
 
 
 def exponential(learning_rate: float, steps: int, epochs: int, factor: Share = 0.99):
-    """Multiply the rate by ``factor`` after every epoch (report D)."""
+    """Multiply the rate by a factor after every epoch (report D)."""
     return step(learning_rate, steps, epochs, every=1, factor=factor)
 
 
 def step(
     learning_rate: float, steps: int, epochs: int, every: PositiveInt = 10, factor: Share = 0.1
 ):
-    """Multiply the rate by ``factor`` once in ``every`` epochs (report C)."""
+    """Multiply the rate by a factor once in some epochs (report C).
+
+    Parameters
+    ----------
+    every
+        Epochs from one cut to the next.
+    factor
+        What the rate is multiplied by.
+    """
     return schedules.ExponentialDecay(learning_rate, steps * every, factor, staircase=True)
 
 
 def cosine(learning_rate: float, steps: int, epochs: int, warmup: Rate = 0.0):
     """Fall to zero along half a cosine (Loshchilov and Hutter, arXiv:1608.03983).
 
-    ``warmup`` is the share of all steps in which the rate first rises from zero.
+    Parameters
+    ----------
+    warmup
+        Share of all steps in which the rate first rises from zero.
     """
     rising = math.floor(warmup * steps * epochs)
     falling = steps * epochs - rising
@@ -105,7 +116,13 @@ def linear(
     warmup: Rate = 0.0,
     final: Annotated[float, "at least 0, at most 1"] = 0.0,
 ):
-    """Rise from zero in the ``warmup`` share of all steps, then fall to ``final`` of the peak."""
+    """Rise in a straight line, if there is a warm-up, and fall in a straight line.
+
+    Parameters
+    ----------
+    final
+        The last rate, as a share of the peak.
+    """
     total = steps * epochs
     rising = math.floor(warmup * total)
     start = [(0, 0.0)] if rising else []
@@ -119,10 +136,16 @@ def one_cycle(
     rise: Annotated[float, "above 0, below 0.5"] = 0.45,
     low: Share = 0.1,
 ):
-    """Rise from ``low`` of the peak, fall back in as many steps, then fall to a hundredth of that.
+    """Rise to the peak, fall back in as many steps, then fall to a hundredth of the first rate.
 
-    This is super-convergence (Smith and Topin, arXiv:1708.07120); report C tried it. The rise takes
-    the share ``rise`` of all steps.
+    This is super-convergence (Smith and Topin, arXiv:1708.07120); report C tried it.
+
+    Parameters
+    ----------
+    rise
+        Share of all steps in which the rate rises.
+    low
+        The first rate, as a share of the peak.
     """
     total = steps * epochs
     points = [(0, low), (rise * total, 1.0), (2 * rise * total, low), (total, low / 100)]
@@ -132,10 +155,17 @@ def one_cycle(
 def triangular(
     learning_rate: float, steps: int, epochs: int, every: PositiveInt = 8, low: Rate = 0.1
 ):
-    """Rise from ``low`` of the peak to the peak and fall back, once in ``every`` epochs.
+    """Rise to the peak and fall back, again and again.
 
     This is the triangular policy of cyclical learning rates (Smith, arXiv:1506.01186); report C
     tried it.
+
+    Parameters
+    ----------
+    every
+        Epochs of one rise and fall.
+    low
+        The lowest rate, as a share of the peak.
     """
     half, turns = every * steps / 2, math.ceil(2 * epochs / every)
     points = [(turn * half, 1.0 if turn % 2 else low) for turn in range(turns + 1)]
@@ -150,9 +180,18 @@ def plateau(
     patience: PositiveInt = 10,
     min_delta: NonNegativeFloat = 0.0001,
 ):
-    """Multiply the rate by ``factor`` after ``patience`` epochs without a better validation loss.
+    """Cut the rate when the validation loss has not become better for some epochs.
 
-    A better loss is lower by more than ``min_delta``. This is Keras's ReduceLROnPlateau (report C).
+    This is Keras's ReduceLROnPlateau, which report C uses.
+
+    Parameters
+    ----------
+    factor
+        What the rate is multiplied by.
+    patience
+        Epochs to wait for a better loss.
+    min_delta
+        A better loss is lower by more than this.
     """
     return Plateau(learning_rate, factor=factor, patience=patience, min_delta=min_delta)
 

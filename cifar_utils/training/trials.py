@@ -11,7 +11,7 @@ import pandas as pd
 from cifar_utils.backend import keras
 from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.errors import InputError
+from cifar_utils.errors import InputError, need_validation
 from cifar_utils.models import ModelSummary, build_model, summarize
 from cifar_utils.text import compact, duration, near_guessing, percent, slug
 from cifar_utils.training.callbacks import TrainingDiverged
@@ -113,8 +113,7 @@ def run_trials(
         Where these functions raise it, two names are alike, or there are no validation images.
 
     """
-    if not len(dataset.validation.labels):
-        raise InputError("trials are compared on validation images; hold some out")
+    need_validation("a comparison of trials", len(dataset.validation.labels))
     folders = [slug(name) for name in cases]
     for name, folder in zip(cases, folders, strict=True):
         if folders.count(folder) > 1:
@@ -196,7 +195,7 @@ def describe_trials(trials: Iterable[Trial]) -> str:
         if trial.diverged:
             sentences.append(f"In “{trial.name}”, {trial.diverged}.")
         elif near_guessing(trial.accuracy, chance):
-            sentences.append(f"“{trial.name}” did not do better than guessing, {percent(chance)}.")
+            sentences.append(f"“{trial.name}” is near guessing, {percent(chance)}.")
         elif trial.history.epochs[-1]["val_accuracy"] < trial.accuracy / 2:
             sentences.append(f"“{trial.name}” collapsed: from {_best(trial)} to {_last(trial)}.")
     return " ".join([*sentences, "One seed each: another seed gives other figures."])
