@@ -86,7 +86,8 @@ def load_dataset(
         raise InputError(f"{name} is not on this machine; run 'cifar-reports data fetch {name}'")
     source = "download" if path is None else "folder" if path.is_dir() else "archive"
     if name.startswith(PREFIX):
-        from cifar_utils.data.folder import SIZE, decode_pictures, read_folder
+        from cifar_utils.data.folder import SIZE, read_folder
+        from cifar_utils.data.pictures import read_pictures
 
         names, train, test, note = read_folder(path)
     elif archive:
@@ -104,7 +105,10 @@ def load_dataset(
     if name.startswith(PREFIX):
         name = f"{PREFIX}{path.name}"  # a record has no paths
         size = image_size or SIZE
-        splits = [Split(decode_pictures(path, files, size), labels) for files, labels in splits]
+        splits = [
+            Split(read_pictures(f"decoding {path.name}", files, size), labels)
+            for files, labels in splits
+        ]
     elif image_size is not None:
         from cifar_utils.data.pictures import resize
 

@@ -7,7 +7,6 @@ import numpy as np
 from cifar_utils.data.archive import NOTE_FILE, Contents
 from cifar_utils.data.dataset import PREFIX, Split
 from cifar_utils.data.download import what_is_at
-from cifar_utils.data.pictures import decoded, read_picture
 from cifar_utils.data.splits import check_classes, stratified
 from cifar_utils.data.unpack import first_line
 from cifar_utils.errors import InputError
@@ -96,28 +95,3 @@ def _pictures(path: Path, part: str) -> tuple[tuple[str, ...], Split]:
         raise InputError(f"{where} can't be read ({error.strerror}); make it readable") from error
     names = tuple(folder.name for folder in folders)
     return names, Split(np.array(paths, object), np.array(labels, np.int64))
-
-
-def decode_pictures(path: Path, paths: np.ndarray, size: int) -> np.ndarray:
-    """The pictures of a folder, uint8 ``(N, size, size, 3)``.
-
-    Raises
-    ------
-    InputError
-        Where a picture is damaged. The message names it.
-    """
-
-    def decode(file: Path) -> np.ndarray:
-        try:
-            return read_picture(file, size)
-        except Exception as error:  # a damaged picture may raise nearly anything
-            from PIL import UnidentifiedImageError
-
-            known = not isinstance(error, UnidentifiedImageError)
-            reason = str(error) if known else "it is none of these formats"
-            raise InputError(
-                f"{PREFIX}{path.name}: {file.relative_to(path)} can't be read as a picture "
-                f"({reason}); replace or remove it"
-            ) from error
-
-    return decoded(f"decoding {path.name}", paths, decode, (size, size, 3))

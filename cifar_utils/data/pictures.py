@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from cifar_utils.errors import InputError
 from cifar_utils.events import progress_bar
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 TOGETHER = 32  # pictures that a thread decodes in one go
 
 
@@ -47,15 +49,41 @@ def decoded(
     return images
 
 
+def read_pictures(label: str, paths: Sequence[Path], size: int) -> np.ndarray:
+    """Files as uint8 ``(N, size, size, 3)``, each as :func:`read_picture` gives it."""
+    return decoded(label, paths, partial(read_picture, size=size), (size, size, 3))
+
+
 def read_picture(path: Path, size: int) -> np.ndarray:
     """A file as uint8 ``(size, size, 3)``, upright. Transparent pixels lie over white.
 
     Pictures that are not square are stretched, as :func:`keras.utils.image_dataset_from_directory`
     does.
+
+    Raises
+    ------
+    InputError
+        Where the file is missing, damaged or of another format.
     """
+    from PIL import UnidentifiedImageError
+
+    try:
+        return _read_picture(path, size)
+    except FileNotFoundError as error:
+        raise InputError(f"picture {path} is not there; give the path of a file") from error
+    except Exception as error:  # a damaged picture may raise nearly anything
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"its content is none of {', '.join(FORMATS)}"
+        raise InputError(
+            f"picture {path} can't be read ({reason}); replace or remove it"
+        ) from error
+
+
+def _read_picture(path: Path, size: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    with Image.open(path, formats=["PNG", "JPEG", "WEBP", "BMP"]) as file:
+    with Image.open(path, formats=FORMATS) as file:
         # A large JPEG picture is decoded at a half, a quarter or an eighth of its size, but at
         # least four times as large as needed. For photographs that is four times as fast.
         file.draft(None, (4 * size, 4 * size))

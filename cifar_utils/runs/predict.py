@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from cifar_utils.data.folder import SUFFIXES
-from cifar_utils.data.pictures import decoded, read_picture
+from cifar_utils.data.pictures import read_pictures
 from cifar_utils.errors import InputError
 from cifar_utils.runs.folder import visible
 
@@ -35,24 +35,10 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
         Where a picture is missing or can't be read, a folder holds none, or the run has no model.
 
     """
-    from PIL import UnidentifiedImageError
-
     size = run.model.input_shape[1]
     names = run.scores.class_names
-
-    def read(path: Path) -> np.ndarray:
-        try:
-            return read_picture(path, size)
-        except FileNotFoundError as error:
-            raise InputError(f"picture {path} is not there") from error
-        except Exception as error:  # a damaged picture may raise nearly anything
-            reason = str(error).partition("\n")[0]
-            if isinstance(error, UnidentifiedImageError):
-                reason = f"it is none of {', '.join(SUFFIXES)}"
-            raise InputError(f"picture {path} can't be read ({reason})") from error
-
     paths = [file for path in pictures for file in _pictures(Path(path))]
-    images = decoded("decoding", paths, read, (size, size, 3))
+    images = read_pictures("decoding", paths, size)
     probabilities = softmax(run.model.predict(images, verbose=0), axis=1)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     rows = [

@@ -207,7 +207,7 @@ def test_what_is_no_picture_is_one_line(trained, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.png").write_bytes(b"no picture")
     for name, words in {
-        "none.png": "is not there", "empty": "holds no pictures", "a.png": "it is none of .png",
+        "none.png": "is not there", "empty": "holds no pictures", "a.png": "its content is none of",
     }.items():  # fmt: skip
         with pytest.raises(InputError, match=words) as error:
             run.predict(tmp_path / name)
