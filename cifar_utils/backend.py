@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from cifar_utils.errors import InputError, known_name
+from cifar_utils.errors import InputError, check_bounds, known_name
 
 
 @contextlib.contextmanager
@@ -49,7 +49,14 @@ def set_random_seed(seed: int) -> None:
     """Seed Python, NumPy and the backend, as ``keras.utils.set_random_seed`` does, but quietly.
 
     Keras also imports and seeds TensorFlow where it is installed, whatever the backend.
+
+    Raises
+    ------
+    InputError
+        Where the seed is not of 32 bits.
+
     """
+    check_bounds("seed", seed, "at least 0, at most 4294967295")
     with _stderr_silenced():
         keras.utils.set_random_seed(seed)
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cifar_utils.files import EVENTS
+from cifar_utils.files import EVENTS, made_folder
 
 PATIENCE = 5  # seconds until a progress bar appears
 
@@ -18,8 +18,7 @@ def write_event(output: Path | str | None, event: str, **values) -> None:
     """Append one event, a line of JSON, to a run's ``events.jsonl`` (``None``: nowhere)."""
     if output is None:
         return
-    Path(output).mkdir(parents=True, exist_ok=True)
-    with (Path(output) / EVENTS).open("a", encoding="utf-8") as file:
+    with (made_folder(Path(output)) / EVENTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"time": time.time(), "event": event, **values}) + "\n")
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from cifar_utils.errors import InputError
+
 RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "report.html"
 PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
 EVENTS = "events.jsonl"
@@ -15,6 +17,24 @@ CHECKPOINTS = ("checkpoint", "features", "tuning")  # to resume from; a finished
 # finished run nor one that goes on.
 RUN_FILES = (*CHECKPOINTS, RECORD, NOTEBOOK, PAGE, PREDICTED, PREDICTIONS, MODEL, EVENTS, FACTS)
 PART = ".part"  # in the names of files that are being written; a killed process leaves them
+
+
+def made_folder(folder: Path) -> Path:
+    """Make a folder and those above it, and return it.
+
+    Raises
+    ------
+    InputError
+        Where it can't be made.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} can't be written ({error.strerror}); choose another folder"
+        ) from error
+    return folder
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:

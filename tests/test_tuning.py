@@ -321,10 +321,10 @@ def test_a_search_needs_validation_images_and_a_folder_to_write(
     search, refused, tmp_path, monkeypatch
 ):
     none = load_dataset("digits", train_limit=20, test_limit=20, validation_fraction=0)
-    with refused("hold some out"):
+    with refused("a search goes by validation images, and there are none"):
         tune(none, SPACE, architecture="gn_resnet")
     (tmp_path / "file").touch()
-    with refused(f"output {tmp_path}/file can't be written"):
+    with refused(tmp_path / "file", "can't be written"):
         search(output=tmp_path / "file")
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     with refused("need a common folder"):

@@ -58,8 +58,9 @@ def build_model(
     Raises
     ------
     InputError
-        Where a name or an option is unknown, or the network's function fails (the images may be too
-        small for it) or does not return logits.
+        Where a name, an option or the seed is not allowed, or the network's function raises a
+        ValueError or TypeError (the images may be too small for it) or does not return logits. Its
+        other exceptions pass.
 
     """
     network = _network(architecture)
@@ -72,9 +73,8 @@ def build_model(
         for layer in augment:
             x = layer(x)
         normalize = normalization_layer(normalization, dataset.train.images)
-        x = normalize(x)
         try:
-            x = network(x, len(dataset.class_names))
+            x = network(normalize(x), len(dataset.class_names))
         except (ValueError, TypeError) as error:
             size = "×".join(map(str, dataset.image_shape[:2]))
             # Keras gives the reason in bold, below a line that only names the layer.
@@ -88,8 +88,11 @@ def build_model(
                 f"{network!r} returns {found}; it must return logits of shape {expected}, a number "
                 "for each image and class"
             )
-        logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
-        model = keras.Model(images, logits, name=network.name)
+        logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(x)
+        try:
+            model = keras.Model(images, logits, name=network.name)
+        except ValueError as error:  # two layers of one name
+            raise InputError(f"{network!r} can't be built: {error}") from error
         model = accelerate(model) if fast else model
         _check_shrunk(model, network)
     for layer in model.layers:

@@ -22,7 +22,7 @@ from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.events import display_line, write_event
-from cifar_utils.files import write_atomically
+from cifar_utils.files import made_folder, write_atomically
 from cifar_utils.models.fast import accelerate
 
 # The variants of an image, each as steps along height and width.
@@ -202,8 +202,7 @@ def _compute_features(base, images, variants, output, name, batch_size=64) -> np
         kept = _compute_features(base, images, variants, scratch.name, name, batch_size)
         weakref.finalize(kept, scratch.cleanup)
         return kept
-    folder = Path(output) / "features"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(Path(output) / "features")
     path, progress = folder / f"{name}.npy", folder / f"{name}.json"
     shape = (len(images), len(variants), *base.output.shape[1:])
     try:

@@ -127,9 +127,9 @@ def list_command() -> None:
 @commands.command()
 @click.argument("notebook")
 def parameters(notebook: str) -> None:
-    """Show the parameters of a notebook, which the option -p of run sets.
+    """Show the parameters of a notebook.
 
-    The table gives name, type, default, allowed values and meaning.
+    The option -p of run sets them. The table gives name, type, default, allowed values and meaning.
     """
     rows = [
         (p.name, p.type, repr(p.default), f"{p.allowed}: {p.meaning}".removeprefix(": "))
@@ -142,7 +142,9 @@ def parameters(notebook: str) -> None:
 @click.argument("kind", metavar="KIND", type=click.Choice(list(REGISTRIES)))
 @click.argument("name", required=False)
 def options(kind: str, name: str | None) -> None:
-    """List the choices of a KIND such as architecture, or the options of one NAME.
+    """List architectures and other choices, or options of one.
+
+    KIND is what is chosen, such as architecture. NAME is one of its choices.
 
     \b
     Examples:
@@ -162,7 +164,7 @@ def options(kind: str, name: str | None) -> None:
 @commands.command()
 @click.argument("source", metavar="NOTEBOOK_OR_RUN_FOLDER", type=PATH)
 def export(source: Path) -> None:
-    """Export the page of an executed notebook, or of a run's folder.
+    """Export the page of an executed notebook or of a run.
 
     \b
     Examples:
@@ -204,13 +206,13 @@ def series(
     force: bool,
     dry_run: bool,
 ) -> int:
-    """Run a series, several runs at once, and make the site of its runs.
+    """Run a series of notebooks, and make its site.
 
-    FILE lists the runs; the default is notebooks/series.yaml. Finished runs are skipped. A run
-    whose parameters, notebook, code or data have changed since is run afresh. A failed run does not
-    affect the others. It is tried once more if its kernel died or its time ran out. The runs'
-    folders go to --output, by default reports/<profile> in the project. With --scheduler, all
-    machines must share that folder.
+    FILE lists the runs; the default is notebooks/series.yaml. Several runs go on at once. Finished
+    runs are skipped. A run whose parameters, notebook, code or data have changed since is run
+    afresh. A failed run does not affect the others. It is tried once more if its kernel died or its
+    time ran out. The runs' folders go to --output, by default reports/<profile> in the project.
+    With --scheduler, all machines must share that folder.
 
     \b
     Examples:
@@ -268,10 +270,10 @@ def _tell(name: str, run: Run, status: Status, before: str) -> None:
 @commands.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def site(folder: Path) -> None:
-    """Make the site of all runs below FOLDER: index.html and the runs' pages.
+    """Make the site of all runs below FOLDER.
 
-    A page is exported again if its notebook, its record or the template has changed. Pages are
-    linked with one another. Nothing is executed.
+    It is index.html and the runs' pages. A page is exported again if its notebook, its record or
+    the template has changed. Pages are linked with one another. Nothing is executed.
     """
     from cifar_utils.reporting.site import build_index
 
@@ -283,11 +285,12 @@ def site(folder: Path) -> None:
 @click.option("--dataset", metavar="NAME", help="Runs on one dataset only.")
 @click.option("--csv", type=PATH, metavar="FILE", help="Write CSV instead; - is the terminal.")
 def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> None:
-    """Show the finished runs below FOLDER, the best first within a dataset.
+    """Show finished runs, the best first within a dataset.
 
-    Without FOLDER it is reports/published in the project. Accuracy is top-1 on the test images with
-    its 95% interval. The column "reported" has the figure that a report gives for the same
-    architecture and dataset. CSV has more columns; its values are plain fractions and seconds.
+    They are those below FOLDER, by default reports/published in the project. Accuracy is top-1 on
+    the test images with its 95% interval. The column "reported" has the figure that a report gives
+    for the same architecture and dataset. CSV has more columns; its values are plain fractions and
+    seconds.
 
     \b
     Examples:
@@ -320,10 +323,11 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> N
 @commands.command()
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=PATH)
 def compare(runs: tuple[Path, ...]) -> None:
-    """Compare runs, given by their folders, each with the first one.
+    """Compare runs, each with the first one.
 
-    A table shows the parameters that differ, and the scores. Runs that were tested on the same
-    images get McNemar's exact test of their top-1 accuracies, with the difference.
+    RUN is a run's folder. A table shows the parameters that differ, and the scores. Runs that were
+    tested on the same images get McNemar's exact test of their top-1 accuracies, with the
+    difference.
     """
     from cifar_utils.runs.compare import compare_runs
 
@@ -336,7 +340,14 @@ def compare(runs: tuple[Path, ...]) -> None:
 @commands.command()
 @click.argument("run", type=PATH)
 @click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=PATH)
-@click.option("--top", type=click.IntRange(1), default=3, help="Classes to show of each picture.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Classes to show.",
+)
 @click.option("--csv", type=PATH, metavar="FILE", help="Write CSV instead; - is the terminal.")
 def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -> None:
     """Classify pictures by the model of a run.
@@ -386,11 +397,12 @@ def clean(folder: Path | None, yes: bool) -> None:
 @click.argument("runs", metavar="[RUN]...", nargs=-1, type=PATH)
 @click.option("--anyway", is_flag=True, help="Also publish runs without a known commit.")
 def publish_command(runs: tuple[Path, ...], anyway: bool) -> None:
-    """Copy finished runs to reports/published, and rebuild the site, RESULTS.md and README's table.
+    """Publish finished runs, and rebuild the site.
 
-    A published run keeps record.json, run.json, notebook.ipynb, report.html and predicted.npz. It
-    replaces a published run of its name, notebook and parameters. A run is refused if its commit is
-    unknown, or if its notebook or code had uncommitted changes. Without RUN nothing is copied.
+    They are copied to reports/published. RESULTS.md and README's table are rebuilt too. A published
+    run keeps record.json, run.json, notebook.ipynb, report.html and predicted.npz. It replaces a
+    published run of its name, notebook and parameters. A run is refused if its commit is unknown,
+    or if its notebook or code had uncommitted changes. Without RUN nothing is copied.
     """
     from cifar_utils.reporting.publish import publish
     from cifar_utils.reporting.results import write_results
@@ -440,7 +452,8 @@ def main(arguments: list[str] | None = None) -> int:
     except click.UsageError as error:
         # Click names no command where an option lacks its value.
         command = error.ctx.command_path if error.ctx else f"cifar-reports {arguments[0]}"
-        click.echo(f"{error.format_message().rstrip('.')}; see {command} --help", err=True)
+        message = " ".join(error.format_message().split()).rstrip(".")
+        click.echo(f"{message}; see {command} --help", err=True)
     except OSError as error:
         click.echo(f"{error.filename or 'the system'}: {error.strerror or error}", err=True)
     except (click.Abort, KeyboardInterrupt):

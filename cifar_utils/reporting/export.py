@@ -237,7 +237,8 @@ def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
         nb = nbformat.read(notebook, as_version=4)
         nbformat.validate(nb, relax_add_props=True)
     except Exception as error:  # a bad file may raise nearly anything
-        reason = str(error).strip().partition("\n")[0]
+        reason = error.strerror if isinstance(error, OSError) else str(error).strip()
+        reason = reason.partition("\n")[0]
         raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
     if not any(cell.get("execution_count") or cell.get("outputs") for cell in nb.cells):
         raise InputError(f"{notebook} has not been executed; run it: cifar-reports run {notebook}")

@@ -171,9 +171,9 @@ def _diverged(trial: dict[str, Any]) -> bool:
     return trial["val_accuracy"] is None or trial.get("diverged", False)
 
 
-def _few(names: list[str], most: int = 4) -> list[str]:
+def _few(names: list[str]) -> list[str]:
     """The first of some names, and how many others there are."""
-    return names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} others"]
+    return names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} others"]
 
 
 def called(trial: dict[str, Any], marks: str = "“”") -> str:

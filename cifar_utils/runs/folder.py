@@ -346,7 +346,7 @@ class Run:
 
     def __repr__(self) -> str:
         there = ", ".join(sorted(path.name for path in visible(self.folder)))
-        return f"{self.record or self.error!r}; {self.folder} has {there}"
+        return f"{self.record or self.error}; {self.folder} has {there or 'nothing yet'}"
 
     def _repr_html_(self) -> str:
         record = self.record._repr_html_() if self.record else ""
@@ -418,7 +418,8 @@ def read_cells(notebook: Path | str) -> list[tuple[str, str, list[str]]]:
             for cell in cells
         ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{notebook} can't be read as a notebook ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
 
 
 def visible(folder: Path) -> list[Path]:

@@ -179,6 +179,8 @@ def test_a_network_may_be_any_function(digits):
     made = {"keras": keras}
     exec("def net(x, classes): return keras.layers.Dense(classes)(x[:, 0, 0])", made)
     assert build_model(made["net"], digits).source == network_source(made["net"]) == ""
+    last = lambda x, classes: keras.layers.Dense(classes, name="logits")(_pooled(x))  # noqa: E731
+    assert build_model(last, digits).output_shape == (None, 10)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +190,7 @@ def test_a_network_may_be_any_function(digits):
         (lambda x, classes: x, "of shape (None, 32, 32, 3)"),
         (lambda x, classes: keras.layers.Dense(3)(_pooled(x)), "of shape (None, 3)"),
         (lambda x: x, "2 were given"),
+        (lambda x, classes: tiny(keras.layers.ReLU(name="images")(x), classes), "used 2 times"),
         (functools.partial(tiny, width=8), "takes a name, or a function"),
         (3, "architecture '3' is not of the form"),
     ],

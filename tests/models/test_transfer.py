@@ -16,6 +16,8 @@ from cifar_utils.models.transfer import BASES
 from cifar_utils.runs.record import write_model
 from cifar_utils.training import callbacks, fit
 
+HOME = "keras.src.backend.config.keras_home"  # a function: the folder of Keras's cache
+
 
 def resnet50v2(include_top, weights, input_shape):
     """Keras's ResNet50V2 with two blocks a stage and 8 filters, and one stage fewer."""
@@ -258,7 +260,7 @@ def test_imagenet_weights_are_downloaded_and_checked(digits, base, refused, tmp_
     resnet = "keras.src.applications.resnet."
     digest = hashlib.md5((tmp_path / name).read_bytes()).hexdigest()
     monkeypatch.setattr(resnet + "BASE_WEIGHTS_PATH", f"{tmp_path.as_uri()}/")
-    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(HOME, lambda: str(tmp_path / "cache"))
     hashes = {"resnet50v2": ("", digest)}
     monkeypatch.setattr(resnet + "WEIGHTS_HASHES", hashes)
     model = build_transfer_model(digits, weights="imagenet", input_size=32, seed=9)
@@ -266,7 +268,7 @@ def test_imagenet_weights_are_downloaded_and_checked(digits, base, refused, tmp_
     assert all(map(np.array_equal, loaded, base.get_weights()))
     assert model.pretrained == {"weights": "imagenet"}
     hashes["resnet50v2"] = ("", "0" * 32)  # as of a download that was cut or changed on its way
-    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path / "another cache"))
+    monkeypatch.setattr(HOME, lambda: str(tmp_path / "another cache"))
     with refused("ResNet50V2 can't be made ", "imagenet"):
         build_transfer_model(digits, weights="imagenet", input_size=32)
 
@@ -289,7 +291,7 @@ def test_imagenet_weights_without_a_network_are_one_line(digits, refused, tmp_pa
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr(socket, "create_connection", unreachable)
-    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    monkeypatch.setattr(HOME, lambda: str(tmp_path))
     with refused("Network is unreachable", "the path of a weights file"):
         build_transfer_model(digits, weights="imagenet", input_size=32)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -55,7 +55,7 @@ def test_what_there_is_to_run_is_told(cli, write_notebook):
     _, out, _ = cli("options", "schedule", "cosine")
     assert out.splitlines()[-1].split(None, 3)[:3] == ["warmup", "float", "0.0"]
     assert "at least 0, below 1" in out
-    assert "`warmup` is the share of all steps" in out
+    assert "Share of all steps in which the rate first rises" in " ".join(out.split())
     _, out, _ = cli("options", "architecture", "resnet20")
     row = next(line for line in out.splitlines() if line.startswith("head_dropout"))
     assert row.split(maxsplit=3)[1:3] == ["float", "0.0"]

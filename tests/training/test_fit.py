@@ -80,9 +80,9 @@ def test_training_stops_at_a_target(build, digits, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"target_accuracy": 0.5}, "go by validation accuracy, and there are no"),
-        ({"patience": 2}, "go by validation accuracy, and there are no"),
-        ({"schedule": "plateau(0.5)"}, "goes by the validation loss, and there are no"),
+        ({"target_accuracy": 0.5}, "target_accuracy goes by validation images"),
+        ({"patience": 2}, "patience goes by validation images"),
+        ({"schedule": "plateau(0.5)"}, "schedule 'plateau(0.5)' goes by validation images"),
     ],
 )
 def test_to_stop_or_to_slow_down_takes_validation_images(model, digits, refused, change, words):
@@ -181,6 +181,7 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_word(build, digits, tmp_pat
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0; it must be"),
         ({"target_accuracy": 94}, "target_accuracy is 94; it must be above 0, at most 1"),
         ({"patience": 0}, "patience is 0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0; it must be at least 0"),
     ],
 )
 def test_bad_arguments_are_one_line_and_leave_nothing(
@@ -193,7 +194,7 @@ def test_bad_arguments_are_one_line_and_leave_nothing(
 
 def test_a_folder_that_cannot_be_written_is_one_line(model, digits, refused, tmp_path):
     (tmp_path / "file").touch()
-    with refused(f"output {tmp_path}/file can't be written ("):
+    with refused(tmp_path / "file", "can't be written", "choose another folder"):
         fit(model, digits.train, digits.validation, **SETTINGS, output=tmp_path / "file")
 
 

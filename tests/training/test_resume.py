@@ -98,7 +98,9 @@ def test_a_run_killed_at_any_moment_ends_as_one_left_alone(train, tiny_source, t
     while not kept.exists() or len(state(tmp_path)["epochs"]) < epochs:
         assert process.poll() is None, "the run failed before its checkpoint"
         time.sleep(0.01)
-    time.sleep(random.uniform(0, min(row["seconds"] for row in alone.epochs)))
+    moment = random.uniform(0, min(row["seconds"] for row in alone.epochs))
+    print(f"killed {moment:.3f} s after epoch {epochs}")  # shown where this test fails
+    time.sleep(moment)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
     assert epochs <= len(state(tmp_path)["epochs"]) < 10

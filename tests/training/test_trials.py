@@ -86,12 +86,12 @@ def test_words_say_the_order_and_who_fell_by_the_way(trials):
     fallen = replace(trials[0], history=History(rows, 1))
     assert "“slow” collapsed: from 80.0% (epoch 1) to 10.0%." in describe_trials([fallen])
     still = replace(trials[0], history=History(rows[1:], 1))
-    assert "“slow” did not do better than guessing, 10.0%." in describe_trials([still])
+    assert "“slow” is near guessing, 10.0%" in describe_trials([still])
     of_two = [replace(trials[0], history=History(rows[:1], 1), model=two_classes)]
     rows[0]["val_accuracy"] = 0.7
     assert "chance" not in describe_trials(of_two)
     rows[0]["val_accuracy"] = 0.55
-    assert "“slow” did not do better than guessing, 50.0%." in describe_trials(of_two)
+    assert "“slow” is near guessing, 50.0%" in describe_trials(of_two)
 
 
 def test_trials_killed_between_two_of_them_go_on(build, digits, tmp_path):
@@ -111,7 +111,7 @@ def test_names_must_differ(digits, refused):
 
 def test_trials_need_validation_images(refused):
     data = load_dataset("digits", train_limit=100, validation_fraction=0.0)
-    with refused("compared on validation images; hold some out"):
+    with refused("goes by validation images, and there are none"):
         run_trials(data, {"one": {}}, **SETTINGS)
 
 
