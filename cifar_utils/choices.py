@@ -179,8 +179,8 @@ def _is_choice(value: Any, choice: str) -> bool:
     """Whether a value is a choice, or begins like one with a path and has a path."""
     start, colon, _ = choice.partition(":")
     if colon:
-        return value.startswith(start + colon) and value != start + colon
-    return value == (float(choice) if isinstance(value, float) else choice) or str(value) == choice
+        return str(value).startswith(start + colon) and value != start + colon
+    return choice in (str(value), f"{value:g}" if isinstance(value, float) else "")
 
 
 def parse_parameters(source: str, where: str = "the parameters cell") -> dict[str, Parameter]:
@@ -240,11 +240,11 @@ def check_together(values: Mapping[str, Any]) -> None:
     """Raise an InputError where two parameters of a notebook do not fit each other."""
     for name in ("architectures", "target_accuracy", "patience", "schedule"):
         value = values.get(name)
-        if value is not None and (name != "schedule" or re.match(r"\s*plateau\b", value)):
+        if value is not None and (name != "schedule" or re.match(r"\s*plateau\b", str(value))):
             need_validation(f"{name} {short(value)}", values.get("validation_fraction", 1))
-    architecture, registry = values.get("architecture") or "", REGISTRIES["architecture"]
-    others = (values.get("architectures") or "").split(";")
-    if architecture and architecture in map(str.strip, others):
+    architecture, registry = str(values.get("architecture")), REGISTRIES["architecture"]
+    others = str(values.get("architectures") or "").split(";")
+    if architecture in map(str.strip, others):
         raise InputError(f"architectures has {architecture}, which is architecture; leave it out")
     name = architecture.partition("(")[0].strip()
     if values.get("space") and name in registry:
@@ -381,7 +381,8 @@ def parse_calls(kind: str, text: str) -> list[Call]:
         values = {name: value for name, value in values.items() if name in named}
         calls.append(Call(function.id, registry, values))
     once = ", each once" if registry.once else ""
-    if not calls or (once and len({call.name for call in calls}) < len(calls)):
+    twice = registry.once and len({call.name for call in calls}) < len(calls)
+    if registry.several and (not calls or twice):
         known = ", ".join(offered)
         raise InputError(f"{kind} is {short(text)}; it takes one or more of {known}{once}")
     return calls
