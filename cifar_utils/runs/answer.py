@@ -15,7 +15,7 @@ def answer(record: RunRecord) -> str:
     """A run's answer to its notebook's question, in plain text; the first paragraph stands alone.
 
     For one training, it gives the network's accuracy and the best one that others report on test
-    images. For several, it names the best on the validation images, and its gain over the first one
+    images, or the best top-5 accuracy where they report no other. For several, it names the best on the validation images, and its gain over the first one
     and over the worst, and accuracy on training images; a second paragraph has the others and test
     accuracy. For a test accuracy near chance, it says only that.
     """
@@ -51,6 +51,9 @@ def _trained(record: RunRecord) -> str:
     best, by = best_reported(record)
     if best is not None:
         sentences.append(reported_sentence(network, f"{as_given(best)} ({by})"))
+    elif (five := best_reported(record, "top5"))[0] is not None:
+        sentences.append(f"Its top-5 accuracy is {percent(test['top5'])}.")
+        sentences.append(reported_sentence(network, f"top-5 {as_given(five[0])} ({five[1]})"))
     if record.parameters.get("fine_tune_layers") and data["validation"]:
         sentences.append(_fine_tuned(record))
     open_k = any("accuracy" in row for row in reported_results(network, data["name"]))

@@ -56,9 +56,10 @@ def reported_results(architecture: str, dataset: str) -> list[dict[str, Any]]:
     ]
 
 
-def best_reported(record: RunRecord) -> tuple[float | None, str]:
-    """The best top-1 reported of a run's network, if possible on test images, and its reporter.
+def best_reported(record: RunRecord, metric: str = "top1") -> tuple[float | None, str]:
+    """The best accuracy reported of a run's network, if possible on test images, and its reporter.
 
+    ``metric`` is ``"top1"`` or ``"top5"``.
     A network is known by its name. If its number of parameters is reported, it must be within a
     tenth of the run's. Accuracy on training images does not count. It is ``(None, "")`` where
     nothing is left, and for a run with ``train_limit``, because others train on all images.
@@ -67,16 +68,16 @@ def best_reported(record: RunRecord) -> tuple[float | None, str]:
     rows = [
         row
         for row in reported_results(str(record.model.get("architecture")), data)
-        if "top1" in row
+        if metric in row
         and row["split"] != "train"
         and "train_images" not in row
         and not (size and abs(row.get("parameters", size) / size - 1) > 0.1)
     ]
     if not rows or record.parameters.get("train_limit"):
         return None, ""
-    best = max(rows, key=lambda row: (row["split"] == "test", row["top1"]))
+    best = max(rows, key=lambda row: (row["split"] == "test", row[metric]))
     splits = {"test": "", "unclear": ", split unclear"}
-    return best["top1"], reporter(best) + splits.get(best["split"], f", {best['split']}")
+    return best[metric], reporter(best) + splits.get(best["split"], f", {best['split']}")
 
 
 def reported_per_class(architecture: str, dataset: str) -> dict[str, float] | None:
