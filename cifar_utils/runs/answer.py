@@ -15,9 +15,10 @@ def answer(record: RunRecord) -> str:
     """A run's answer to its notebook's question, in plain text; the first paragraph stands alone.
 
     For one training, it gives the network's accuracy and the best one that others report on test
-    images, or the best top-5 accuracy where they report no other. For several, it names the best on the validation images, and its gain over the first one
-    and over the worst, and accuracy on training images; a second paragraph has the others and test
-    accuracy. For a test accuracy near chance, it says only that.
+    images, or the best top-5 accuracy where they report no other. For several, it names the best on
+    the validation images, and its gain over the first one and over the worst, and accuracy on
+    training images; a second paragraph has the others and test accuracy. For a test accuracy near
+    chance, it says only that.
     """
     test = record.scores["test"]
     if near_chance(record):
