@@ -77,6 +77,10 @@ class Registry(UserDict):
             return found
         return _read_function(f"cifar_utils.{found}", name)
 
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The options of a function, without importing Keras."""
+        return dict([*inspect.signature(self.read(name)).parameters.items()][self.given :])
+
 
 REGISTRIES = {
     "architecture": Registry(
@@ -158,7 +162,7 @@ class Parameter:
             raise InputError(f"{self.name} is {short(value)}; it takes {wanted}")
         check_bounds(self.name, value, self.bounds)
         kind = self.name.removesuffix("s")
-        name = re.split(r"[(,;]", value)[0].strip() if kind in REGISTRIES else value
+        name = re.split(r"[(,;]", str(value))[0].strip() if kind in REGISTRIES else value
         if self.choices and not any(_is_choice(name, choice) for choice in self.choices):
             known_name("", name, self.choices, label=self.name)
         # A user's notebook may offer choices that are in no registry.
@@ -180,7 +184,7 @@ def _is_choice(value: Any, choice: str) -> bool:
     start, colon, _ = choice.partition(":")
     if colon:
         return str(value).startswith(start + colon) and value != start + colon
-    return choice in (str(value), f"{value:g}" if isinstance(value, float) else "")
+    return choice in ({str(value), f"{value:g}"} if isinstance(value, float) else {str(value)})
 
 
 def parse_parameters(source: str, where: str = "the parameters cell") -> dict[str, Parameter]:
@@ -248,10 +252,9 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise InputError(f"architectures has {architecture}, which is architecture; leave it out")
     name = architecture.partition("(")[0].strip()
     if values.get("space") and name in registry:
-        options = [*inspect.signature(registry.read(name)).parameters][registry.given :]
         for call in parse_calls("space", values["space"]):
             if call.name not in values:  # what is no parameter is the network's own
-                known_name("", call.name, options, label=f"space for {name}")
+                known_name("", call.name, registry.options(name), label=f"space for {name}")
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -333,7 +336,7 @@ def parse_calls(kind: str, text: str) -> list[Call]:
     """
     registry = REGISTRIES[kind]
     offered = [*registry, *(["none"] if registry.several and not registry.once else [])]
-    if str(text).strip() == "none" in offered:
+    if "none" in offered and str(text).strip() == "none":
         return []
     form = "is not of the form 'name' or 'name(option=value)'"
     try:
@@ -348,7 +351,6 @@ def parse_calls(kind: str, text: str) -> list[Call]:
             raise InputError(f"{kind} {short(source)} {form}")
         if known_name(kind, function.id, offered) == "none":
             raise InputError(f"{kind} {short(text)} has none beside others; leave it out")
-        target = registry.read(function.id)
         try:
             args = tuple(ast.literal_eval(a) for a in getattr(node, "args", []))
             kwargs = {str(k.arg): ast.literal_eval(k.value) for k in getattr(node, "keywords", [])}
@@ -357,8 +359,8 @@ def parse_calls(kind: str, text: str) -> list[Call]:
                 f"{kind} {source!r} has an option that is no plain value; write a number, True, "
                 "False, None or text in quotes"
             ) from error
-        signature = inspect.signature(target)
-        options = dict(list(signature.parameters.items())[registry.given :])
+        signature = inspect.signature(registry.read(function.id))
+        options = registry.options(function.id)
         for name in kwargs:
             known_name("", name, options, label=f"option of {kind} {function.id}")
         try:

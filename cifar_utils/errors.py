@@ -38,9 +38,9 @@ def check_bounds(name: str, value: float, bounds: str) -> None:
         raise InputError(f"{name} is {short(value)}; it must be {bounds}")
 
 
-def need_validation(what: str, images: int) -> None:
-    """Raise an InputError for what goes by validation images unless there are some."""
-    if not images:
+def need_validation(what: str, held_out: float) -> None:
+    """Raise an InputError for what goes by validation images if their number or share is 0."""
+    if not held_out:
         raise InputError(
             f"{what} goes by validation images, and there are none; set validation_fraction above 0"
         )

@@ -35,7 +35,8 @@ mode: Literal["fast", "slow"] = "fast"  # how fast
 count: int | None = 3  # above 0: how many
 views: int = 6  # 1 | 2 | 6: of each image
 factor: float = 1.0  # 1 | 2: how much more
-place: str = "here"  # here | folder:/path: where they are"""
+place: str = "here"  # here | folder:/path: where they are
+ending: Literal["", "s"] = ""  # what follows"""
 KNOWN = parse_parameters(CELL)
 DEFAULTS = {name: row.default for name, row in KNOWN.items()}
 
@@ -83,11 +84,12 @@ def test_a_cell_is_read_with_types_defaults_choices_bounds_and_meanings():
     assert KNOWN["shuffle"].meaning == "whether to; no choice of words: two"
     assert [row.allowed for row in KNOWN.values()] == [
         "at least 1", "above 0, below 1", "sgd # é | adam", "at least 1", "", "", "fast | slow",
-        "above 0", "1 | 2 | 6", "1 | 2", "here | folder:/path",
+        "above 0", "1 | 2 | 6", "1 | 2", "here | folder:/path", " | s",
     ]  # fmt: skip
     assert DEFAULTS == {
         "epochs": 20, "rate": 0.01, "method": "sgd # é", "limit": None, "shuffle": True,
         "note": "", "mode": "fast", "count": 3, "views": 6, "factor": 1.0, "place": "here",
+        "ending": "",
     }  # fmt: skip
 
 
@@ -150,6 +152,7 @@ def test_values_are_taken_as_text_or_as_they_are(given, expected):
         ("factor", 3.0, "known: 1, 2"),
         ("place", "folder:", "known: here, folder:/path"),
         ("place", "here:/path", "known: here, folder:/path"),
+        ("ending", "z", "known: , s"),
     ],
 )
 def test_a_bad_value_is_one_line_with_the_thing_the_value_and_the_way_out(name, value, words):

@@ -115,11 +115,10 @@ def read_options(kind: str, name: str) -> tuple[str, list[tuple[str, str, str, s
         for option, meaning in re.findall(r"^(\w+)\n((?: +.+\n?)+)", section, re.M):
             meanings.setdefault(option, " ".join(_plain(meaning).split()))
     rows = []
-    options = [*inspect.signature(function).parameters.values()][known.given :]
-    names = {each.name: each.name for each in options}
-    for each in options:
+    options = known.options(name)
+    for each in options.values():
         default = "" if each.default is each.empty else repr(each.default)
-        row = describe_option(each, each.name, names)
+        row = describe_option(each, each.name, {other: other for other in options})
         meaning = ": ".join(filter(None, [row.allowed, meanings.get(each.name)]))
         rows.append((each.name, row.type, default, meaning))
     return _plain(own.partition("\nParameters\n")[0]).strip(), rows
