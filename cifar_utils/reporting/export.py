@@ -28,7 +28,7 @@ from cifar_utils.provenance import own_commit
 from cifar_utils.reporting.fragments import Outline, clean, markdown_html, note
 from cifar_utils.reporting.notebooks import project_folder, relative_link
 from cifar_utils.runs.answer import answer, near_chance
-from cifar_utils.runs.folder import Run, find_runs
+from cifar_utils.runs.folder import Run, find_runs, no_notebook
 from cifar_utils.runs.leaderboard import configurations, read_notes
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import introduction
@@ -237,9 +237,7 @@ def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
         nb = nbformat.read(notebook, as_version=4)
         nbformat.validate(nb, relax_add_props=True)
     except Exception as error:  # a bad file may raise nearly anything
-        reason = error.strerror if isinstance(error, OSError) else str(error).strip()
-        reason = reason.partition("\n")[0]
-        raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
+        raise no_notebook(notebook, error) from error
     if not any(cell.get("execution_count") or cell.get("outputs") for cell in nb.cells):
         raise InputError(f"{notebook} has not been executed; run it: cifar-reports run {notebook}")
     for cell in nb.cells:

@@ -50,11 +50,12 @@ def _trained(record: RunRecord) -> str:
     told = f"95% interval {interval(test['top1_interval'])}, one seed"
     sentences = [classified(record, network, percent(test["top1"]), told)]
     best, by = best_reported(record)
+    best_five, by_five = best_reported(record, "top5")
     if best is not None:
         sentences.append(reported_sentence(network, f"{as_given(best)} ({by})"))
-    elif (five := best_reported(record, "top5"))[0] is not None:
+    elif best_five is not None:
         sentences.append(f"Its top-5 accuracy is {percent(test['top5'])}.")
-        sentences.append(reported_sentence(network, f"top-5 {as_given(five[0])} ({five[1]})"))
+        sentences.append(reported_sentence(network, f"top-5 {as_given(best_five)} ({by_five})"))
     if record.parameters.get("fine_tune_layers") and data["validation"]:
         sentences.append(_fine_tuned(record))
     open_k = any("accuracy" in row for row in reported_results(network, data["name"]))

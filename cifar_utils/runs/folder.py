@@ -418,8 +418,14 @@ def read_cells(notebook: Path | str) -> list[tuple[str, str, list[str]]]:
             for cell in cells
         ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{notebook} can't be read as a notebook ({reason})") from error
+        raise no_notebook(notebook, error) from error
+
+
+def no_notebook(notebook: Path | str, error: Exception) -> InputError:
+    """The error for a file that can't be read as a notebook."""
+    reason = error.strerror if isinstance(error, OSError) else str(error).strip()
+    reason = reason.partition("\n")[0]
+    return InputError(f"{notebook} can't be read as a notebook ({reason})")
 
 
 def visible(folder: Path) -> list[Path]:
