@@ -86,7 +86,7 @@ REGISTRIES = {
     "architecture": Registry(
         {
             "models.resnet": "resnet18 resnet20 resnet50 resnet50v2 resnet56 resnet110 preact "
-            "gn_resnet report_a cifarnet_worst",
+            "gn_resnet separable report_a cifarnet_worst",
             "models.vgg": "cifarnet fan vgg19",
             "models.airbench": "airbench",
         },

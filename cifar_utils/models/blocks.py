@@ -26,6 +26,15 @@ def conv(
     )(x)
 
 
+def separable_conv(x, filters: int):
+    """3×3 convolution of each channel by itself, then 1×1 across the channels; no bias."""
+    # For Keras their fan-in is 9 times the channels, but each depthwise filter sees only 9 inputs.
+    return layers.SeparableConv2D(
+        filters, 3, padding="same", use_bias=False,
+        depthwise_initializer=normal(float(x.shape[-1])), pointwise_initializer=normal(),
+    )(x)  # fmt: skip
+
+
 def batch_norm(x):
     """Batch normalization whose averages adapt within tens of steps, because runs can be short."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)

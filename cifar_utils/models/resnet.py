@@ -13,7 +13,7 @@ from keras import layers, ops, regularizers
 
 from cifar_utils.choices import NonNegativeFloat, PositiveFloat, PositiveInt, Rate
 from cifar_utils.errors import InputError
-from cifar_utils.models.blocks import batch_norm, conv, normal
+from cifar_utils.models.blocks import batch_norm, conv, normal, separable_conv
 
 
 @dataclass(frozen=True)
@@ -259,16 +259,11 @@ def gn_resnet(
     def normalize(x):
         return layers.ReLU()(layers.GroupNormalization(math.gcd(width, 8))(x))
 
-    # For Keras the fan-in of the depthwise filters is 9 w, but each filter sees only 9 inputs.
-    depthwise, pointwise = normal(float(width)), normal()
     x = conv(x, width, bias=False)
     for rounds in _rounds(width):
         x = y = layers.MaxPooling2D(2)(x)
         for _ in range(rounds):
-            y = layers.SeparableConv2D(
-                width, 3, padding="same", use_bias=False,
-                depthwise_initializer=depthwise, pointwise_initializer=pointwise,
-            )(normalize(y))  # fmt: skip
+            y = separable_conv(normalize(y), width)
             y = _drop(y, dropout if dropout_in == "convolution" else 0)
         x = layers.Add()([x, y])
         x = _drop(x, dropout if dropout_in == "block" else 0)
@@ -281,6 +276,35 @@ def _rounds(width: int) -> tuple[int, int, int]:
     stem_and_head = 27 * width + 2 * width + 10 * width + 10
     count = (9 * width**2 + 30 * width + 36 - stem_and_head) // (width**2 + 11 * width)
     return count // 3, (count + 1) // 3, (count + 2) // 3
+
+
+def separable(x, classes: int, width: PositiveFloat = 1.0):
+    """Our own residual network of separable convolutions; 91,946 parameters, averages included.
+
+    It is within the 93,036 of report A's network, and needs more arithmetic than ``gn_resnet``,
+    because more of its rounds work on larger images. A 3×3 convolution is followed by two groups of
+    five rounds, each group after a max-pooling of 2. A round is batch normalization, ReLU and a
+    separable convolution: 3×3 on each channel by itself, then 1×1 across the channels. Each round
+    has a shortcut, except the one that widens.
+
+    Parameters
+    ----------
+    width
+        Factor for the 64 and 112 filters of the two groups.
+
+    """
+
+    def normalize(x):
+        return layers.ReLU()(batch_norm(x))
+
+    first, second = (max(1, round(width * filters)) for filters in (64, 112))
+    x = conv(x, first, bias=False)
+    for filters in (first, second):
+        x = layers.MaxPooling2D(2)(x)
+        for _ in range(5):
+            y = separable_conv(normalize(x), filters)
+            x = layers.Add()([x, y]) if x.shape[-1] == filters else y
+    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(normalize(x)))
 
 
 def resnet50v2(x, classes: int):

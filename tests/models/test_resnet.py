@@ -157,6 +157,14 @@ def test_gn_resnet_drops_out_after_blocks_or_rounds(digits, dropout_in, count):
     assert len(layers_of(model, keras.layers.Dropout)) == count
 
 
+def test_separable_is_within_report_a_s_budget_and_widens_once(built):
+    model = built("separable")
+    assert model.count_params() == 91_946 <= 93_036
+    filters = [layer.filters for layer in layers_of(model, keras.layers.SeparableConv2D)]
+    assert filters == [64] * 5 + [112] * 5
+    assert len(layers_of(model, keras.layers.Add)) == 9
+
+
 def test_cifarnet_worst_is_report_e_s_layer_by_layer(built):
     model = built("cifarnet_worst")
     row = layers_of(model, keras.layers.Conv2D, keras.layers.MaxPooling2D)
