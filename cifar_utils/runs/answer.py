@@ -24,7 +24,7 @@ def answer(record: RunRecord) -> str:
     if near_chance(record):
         way_out = "More images or more epochs may help."
         if record.model.get("weights") == "random":
-            way_out = "Its base has random weights: set `weights` to `imagenet`."
+            way_out = "Its base has random weights: set weights to “imagenet”."
         return (
             f"This run is too small to tell. It classifies {percent(test['top1'])} of "
             f"{test['n']:,} test images correctly; guessing comes to {percent(_chance(test))}. "

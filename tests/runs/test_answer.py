@@ -73,7 +73,7 @@ def test_near_chance_nothing_is_claimed(record):
     assert "70.0% of 10,000" in answer(record(0.70, per_class=dict.fromkeys("ab")))
     blind = record(0.25)
     blind.model["weights"] = "random"
-    assert "set `weights` to `imagenet`" in answer(blind)
+    assert "set weights to “imagenet”" in answer(blind)
 
 
 @pytest.mark.parametrize(
