@@ -293,18 +293,14 @@ def separable(x, classes: int, width: PositiveFloat = 1.0):
         Factor for the 64 and 112 filters of the two groups.
 
     """
-
-    def normalize(x):
-        return layers.ReLU()(batch_norm(x))
-
-    first, second = (max(1, round(width * filters)) for filters in (64, 112))
-    x = conv(x, first, bias=False)
-    for filters in (first, second):
+    x = conv(x, round(width * 64), bias=False)
+    for full in (64, 112):
+        filters = round(width * full)
         x = layers.MaxPooling2D(2)(x)
         for _ in range(5):
-            y = separable_conv(normalize(x), filters)
+            y = separable_conv(_bn_relu(x), filters)
             x = layers.Add()([x, y]) if x.shape[-1] == filters else y
-    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(normalize(x)))
+    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(_bn_relu(x)))
 
 
 def resnet50v2(x, classes: int):
