@@ -1,5 +1,6 @@
 """Several trainings in one run, for the notebooks that compare them."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pandas as pd
 from cifar_utils.backend import keras
 from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.errors import InputError, need_validation
+from cifar_utils.errors import InputError, check_bounds, need_validation
 from cifar_utils.models import ModelSummary, build_model, summarize
 from cifar_utils.text import compact, duration, near_guessing, percent, slug
 from cifar_utils.training.callbacks import TrainingDiverged
@@ -28,7 +29,9 @@ class Trial:
     Attributes
     ----------
     name
-        In words: ``"with residuals"``.
+        In words: ``"with residuals"``. Trials that differ in the seed alone share it.
+    seed
+        Of the initial weights and of all that is random in the training.
     values
         The parameters that differ from the other trials'.
     summary
@@ -43,6 +46,7 @@ class Trial:
     """
 
     name: str
+    seed: int
     values: dict[str, Any]
     summary: ModelSummary
     history: History
@@ -63,6 +67,7 @@ class Trial:
         """The trial as a record keeps it."""
         return {
             "name": self.name,
+            "seed": self.seed,
             "values": self.values,
             "parameters": self.summary.parameters,
             "flops": self.summary.flops,
@@ -86,20 +91,24 @@ def run_trials(
     *,
     precision: str = "auto",
     seed: int = 0,
+    seeds: int = 1,
     output: Path | str | None = None,
     **settings,
 ) -> list[Trial]:
-    """Train one model after the other, on the same images in the same order.
+    """Train one model after the other, on the same images.
 
-    A training whose loss is no longer a number ends early; the others go on.
+    Trials of one seed have the images in the same order. All cases are trained with one seed, then
+    all with the next. A training whose loss is no longer a number ends early; the others go on.
 
     Parameters
     ----------
     cases
         By name, each trial's differences from ``settings``: ``{"with residuals":
         {"architecture": "cifarnet"}, ...}``.
-    precision, seed
+    precision
         The same for all trials.
+    seed, seeds
+        The first seed, and how many: ``seed=3, seeds=2`` trains each case with 3 and with 4.
     output
         A run's folder, for each trial's checkpoints; ``None`` keeps nothing.
     **settings
@@ -114,29 +123,31 @@ def run_trials(
 
     """
     need_validation("a comparison of trials", len(dataset.validation.labels))
+    check_bounds("seeds", seeds, "at least 1")
     folders = [slug(name) for name in cases]
     for name, folder in zip(cases, folders, strict=True):
         if folders.count(folder) > 1:
             raise InputError(f"trial {name!r} has the name of another one; names must differ")
     # All models are built first, so a mistake in the last case is found before any training.
     prepared = []
-    for name, case in cases.items():
+    for own_seed, (name, case) in itertools.product(range(seed, seed + seeds), cases.items()):
         values = settings | dict(case)
         own = {key: values.pop(key) for key in BUILT if key in values}
-        model = build_model(dataset=dataset, precision=precision, seed=seed, **own)
+        model = build_model(dataset=dataset, precision=precision, seed=own_seed, **own)
         parse_call("schedule", values.get("schedule", "constant"))
-        prepared.append((name, model, values))
+        prepared.append((name, own_seed, model, values))
     trials = []
-    for name, model, values in prepared:
-        diverged = ""
+    for name, own_seed, model, values in prepared:
+        diverged, told = "", f"{name}, seed {own_seed}" if seeds > 1 else name
         try:
             history = fit(
                 model, dataset.train, dataset.validation,
-                **values, seed=seed, output=output, trial=name,
+                **values, seed=own_seed, output=output, trial=told,
             )  # fmt: skip
         except TrainingDiverged as error:
             history, diverged = error.history, str(error)
-        trials.append(Trial(name, dict(cases[name]), summarize(model), history, diverged, model))
+        facts = dict(cases[name]), summarize(model), history, diverged, model
+        trials.append(Trial(name, own_seed, *facts))
     return trials
 
 
