@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from statistics import mean, variance
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 from sklearn.metrics import confusion_matrix
 
 from cifar_utils.data.dataset import Split
@@ -33,6 +34,26 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """The 95% interval of a fraction ``hits / n`` (Wilson's score interval, 1927), as fractions."""
     interval = binomtest(int(hits), int(n)).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def student_intervals(
+    samples: Iterable[Sequence[float]],
+) -> list[tuple[float, float, float] | None]:
+    """The mean of each sample, and the low and high end of its 95% interval, Student's.
+
+    The standard deviation is pooled over all samples. A sample of fewer than two has None.
+    """
+    samples = [list(map(float, sample)) for sample in samples]
+    several = [sample for sample in samples if len(sample) > 1]
+    freedom = sum(len(sample) - 1 for sample in several)
+    squares = sum((len(sample) - 1) * variance(sample) for sample in several)
+    half = t.ppf(0.975, freedom) * math.sqrt(squares / freedom) if several else math.nan
+    return [
+        tuple(mean(sample) + side * half / math.sqrt(len(sample)) for side in (0, -1, 1))
+        if len(sample) > 1
+        else None
+        for sample in samples
+    ]
 
 
 class Predicted(NamedTuple):

@@ -2,12 +2,26 @@
 
 import re
 from collections.abc import Sequence
+from statistics import mean, stdev
 from typing import Any
+
+ABSENT = "–"
 
 
 def percent(fraction: float, digits: int = 1) -> str:
     """A fraction, whose halves round up: ``percent(0.8665)`` is ``"86.7%"``."""
     return f"{100 * fraction + 1e-9:.{digits}f}%"  # 100 * 0.8665 is a little below 86.65
+
+
+def spread(shares: Sequence[float], digits: int = 2) -> str:
+    """One fraction in percent: ``"86.70%"``. For several: ``"94.17% ± 0.13, n = 5"``.
+
+    These are the mean, the standard deviation in points, and the number.
+    """
+    if len(shares) < 2:
+        return percent(shares[0], digits) if len(shares) else ABSENT
+    told = f"{percent(mean(shares), digits)} ± {100 * stdev(shares):.{digits}f}"
+    return f"{told}, n = {len(shares)}"
 
 
 def as_given(fraction: float) -> str:

@@ -1,9 +1,11 @@
 import io
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
 from cifar_utils.data.dataset import Split
 from cifar_utils.evaluation import (
@@ -14,6 +16,7 @@ from cifar_utils.evaluation import (
     evaluate_views,
     read_predicted,
     read_scores,
+    student_intervals,
     wilson_interval,
 )
 
@@ -74,6 +77,27 @@ def test_calibration_is_a_fraction_of_all_images(scores):
     assert (full["confidence"] < full["high"] + 1e-6).all()
     sure = scores.probabilities.max(axis=1).mean()
     assert abs(sure - scores.top1) - 1e-6 <= scores.calibration_error <= 1
+
+
+SHARES = st.floats(0, 1).map(lambda share: round(share, 4))
+
+
+@given(st.lists(SHARES, min_size=2, max_size=6).filter(lambda values: len(set(values)) > 1))
+def test_student_s_interval_of_one_sample_is_that_of_the_t_test(values):
+    bounds = ttest_1samp(values, 0).confidence_interval(0.95)
+    ((middle, low, high),) = student_intervals([values])
+    assert (middle, low, high) == pytest.approx((np.mean(values), *bounds), abs=1e-9)
+
+
+def test_samples_share_a_deviation_and_one_value_has_none():
+    first, single, second = student_intervals([[0.1, 0.3], [0.7], [1.0, 1.2, 1.4]])
+    assert single is None
+    deviation = math.sqrt((0.02 + 0.08) / 3)  # 3 degrees of freedom, of which the t is 3.182
+    assert first == pytest.approx(
+        (0.2, *(0.2 + s * 3.182 * deviation / 2**0.5 for s in (-1, 1))), abs=1e-3
+    )
+    assert second[2] - second[0] == pytest.approx(3.182 * deviation / 3**0.5, abs=1e-3)
+    assert student_intervals([]) == []
 
 
 def test_wilson_interval_has_its_published_values():

@@ -204,19 +204,28 @@ def _history_in_words(
 def plot_trials(trials: Sequence[Trial], target: float | None = None) -> CaptionedFigure:
     """Training loss and validation accuracy by epoch, a line for each trial.
 
-    A cross ends the line of a training that diverged. ``target`` is a validation accuracy to
-    draw as a dotted line.
+    Trials that differ in the seed alone share a line, their mean, with a band from the least to the
+    greatest of them. A cross ends the line of a training that diverged. ``target`` is a validation
+    accuracy to draw as a dotted line.
     """
     columns = {"loss": "training loss (nats)", "val_accuracy": "validation accuracy"}
     diverged = [trial.name for trial in trials if trial.diverged]
-    figure = plot_curves(
-        {trial.name: by_epoch(trial.history.epochs, columns) for trial in trials},
-        diverged=diverged,
-    )
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for trial in trials:
+        tables.setdefault(trial.name, []).append(by_epoch(trial.history.epochs, columns))
+    groups = {name: pd.concat(each).groupby(level=0) for name, each in tables.items()}
+    figure = plot_curves({name: rows.mean() for name, rows in groups.items()}, diverged=diverged)
     caption = (
         "Above: training loss, a mean over each epoch. Below: accuracy on the validation images "
-        "after it. Data, order of images and seed are the same in all trials."
+        "after it. Trials of one seed have the images in the same order."
     )
+    if len(groups) < len(trials):
+        caption += " Lines are means over seeds, bands go from the least seed to the greatest."
+        for panel, column in zip(figure.axes, columns.values(), strict=True):
+            for line in panel.lines[: len(groups)]:
+                rows = groups[line.get_label()][column]
+                low, high = rows.min(), rows.max()
+                panel.fill_between(low.index, low, high, color=line.get_color(), alpha=0.15, lw=0)
     if diverged:
         caption += " A cross marks the last whole epoch of a training that diverged."
     if target is not None:

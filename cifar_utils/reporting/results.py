@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import mean, variance
+from statistics import mean
 from typing import Any
 
-from scipy.stats import t
-
 from cifar_utils.errors import InputError
-from cifar_utils.evaluation import wilson_interval
+from cifar_utils.evaluation import student_intervals, wilson_interval
 from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
-from cifar_utils.runs.answer import called, steps_to_target
+from cifar_utils.runs.answer import by_seed, called, steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
-    ABSENT,
     Configuration,
     configurations,
     families,
     read_notes,
     short_commits,
-    spread,
     trained_by,
 )
 from cifar_utils.runs.record import UNKNOWN, RunRecord
-from cifar_utils.text import interval, percent
+from cifar_utils.text import ABSENT, interval, listed, percent, spread
 
 MARKS = "<!-- results -->", "<!-- /results -->"  # README's text between them is generated
 INTRODUCTION = """\
@@ -61,8 +56,9 @@ no difference.
 TRIALS = """\
 ## Trials within a run
 
-Networks that one run trained and compared on the same validation images, one seed each, after the
-best of their epochs, with Wilson's 95% intervals. They do not cover the difference between seeds.
+Networks that one run trained and compared on the same validation images, after the best of their
+epochs. With one seed each, they have Wilson's 95% intervals, which do not cover the difference
+between seeds. With several, mean ± standard deviation. The page tells the best from the others.
 """
 
 
@@ -211,11 +207,9 @@ def _pairs(group: Configuration, reference: Configuration) -> list[float]:
 def _comparison(family: Sequence[Configuration], root: Path) -> str:
     reference, *others = family
     others.sort(key=lambda group: -mean(map(_validation, group.runs)))
-    record, pairs = reference.record, [_pairs(group, reference) for group in others]
-    freedom = sum(max(len(values) - 1, 0) for values in pairs)
-    squares = sum((len(values) - 1) * variance(values) for values in pairs if len(values) > 1)
-    rows = []
-    for group, differences in zip([reference, *others], [[], *pairs], strict=True):
+    record, pairs = reference.record, [[], *(_pairs(group, reference) for group in others)]
+    rows, gains = [], student_intervals(pairs)
+    for group, gain, values in zip([reference, *others], gains, pairs, strict=True):
         shares = [_validation(run) for run in group.runs]
         told = spread(shares) if len(shares) > 1 else _with_interval(shares[0], record)
         row = {
@@ -224,13 +218,9 @@ def _comparison(family: Sequence[Configuration], root: Path) -> str:
             "difference (points)": ABSENT,
             "runs": _links(group, root),
         }
-        if len(differences) > 1:
-            gain, n = mean(differences), len(differences)
-            half = t.ppf(0.975, freedom) * math.sqrt(squares / freedom / n)
-            low, middle, high = (
-                f"{100 * value:+.2f}" for value in (gain - half, gain, gain + half)
-            )
-            row["difference (points)"] = f"{middle} ({low} to {high}), n = {n}"
+        if gain:
+            middle, low, high = (f"{100 * value:+.2f}" for value in gain)
+            row["difference (points)"] = f"{middle} ({low} to {high}), n = {len(values)}"
         rows.append(row)
     varying = {name for group in others for name in group.differing(reference)}
     shown = {name: value for name, value in reference.settings.items() if name in varying}
@@ -254,25 +244,35 @@ def _with_interval(share: float, record: RunRecord) -> str:
     return f"{percent(share, 2)} ({interval(bounds)})"
 
 
+def _measured(trial: dict[str, Any], record: RunRecord) -> str:
+    if trial["val_accuracy"] is None:
+        return "diverged"
+    if "seeds" in trial:
+        return spread([one["val_accuracy"] for one in trial["seeds"]])
+    return _with_interval(trial["val_accuracy"], record)
+
+
 def _trials(run: Run, root: Path) -> str:
     record, rows = run.record, []
     target = record.parameters.get("target_accuracy")
-    for trial in record.trials:
-        share = trial["val_accuracy"]
+    for trial in by_seed(record.trials):
         history = trial.get("history")  # a search keeps none
         row = {
             "trial": called(trial, "``"),
             "epochs": str(trial["epochs"]),
-            "validation top-1": "diverged" if share is None else _with_interval(share, record),
+            "validation top-1": _measured(trial, record),
             "after the last epoch": percent(history[-1]["val_accuracy"], 2) if history else ABSENT,
         }
         if target:
             steps = steps_to_target(record, trial)
-            row[f"steps to {percent(target, 0)}"] = f"{steps:,}" if steps else ABSENT
+            row[f"steps to {percent(target, 0)}"] = f"{steps:,.0f}" if steps else ABSENT
         rows.append(row)
+    seeds = dict.fromkeys(
+        str(trial.get("seed", record.parameters.get("seed"))) for trial in record.trials
+    )
     return (
         f"### [{run.name}]({_page(run, root)}): {record.notebook}, {record.dataset['name']}\n\n"
-        f"Seed {record.parameters.get('seed')}, {record.dataset['validation']:,} validation "
+        f"Seed {listed([*seeds])}, {record.dataset['validation']:,} validation "
         f"images.\n\n{_table(rows)}"
     )
 

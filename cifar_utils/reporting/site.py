@@ -28,10 +28,9 @@ from cifar_utils.runs.leaderboard import (
     families,
     read_notes,
     short_commits,
-    spread,
 )
 from cifar_utils.runs.reported import introduction
-from cifar_utils.text import as_given, compact, duration, interval, percent
+from cifar_utils.text import as_given, compact, duration, interval, percent, spread
 
 MOST_MISSED = 60  # images to list, those with the most doubtful labels
 DATA = ("dataset", "test_limit", "image_size")  # parameters that determine the test images

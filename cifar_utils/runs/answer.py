@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from statistics import mean
 from typing import Any
 
-from cifar_utils.evaluation import TARGET, wilson_interval
+from cifar_utils.evaluation import TARGET, student_intervals, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
 from cifar_utils.text import as_given, interval, listed, near_guessing, percent
@@ -18,7 +19,7 @@ def answer(record: RunRecord) -> str:
     images, or the best top-5 accuracy where they report no other. For several, it names the best on
     the validation images, and its gain over the first one and over the worst, and accuracy on
     training images; a second paragraph has the others and test accuracy. For a test accuracy near
-    chance, it says only that.
+    chance, it says only that. Trainings of several seeds are compared by their means.
     """
     test = record.scores["test"]
     if near_chance(record):
@@ -30,7 +31,7 @@ def answer(record: RunRecord) -> str:
             f"{test['n']:,} test images correctly; guessing comes to {percent(_chance(test))}. "
             f"{way_out}"
         )
-    trials = [trial for trial in record.trials if not _diverged(trial)]
+    trials = [trial for trial in by_seed(record.trials) if not _diverged(trial)]
     alike = [trial for trial in trials if trial["epochs"] == trials[0]["epochs"]]
     return _compared(record, alike) if len(alike) > 1 else _trained(record)
 
@@ -104,17 +105,21 @@ def _fine_tuned(record: RunRecord) -> str:
 def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     images = record.dataset["validation"]
     best, *others = sorted(trials, key=lambda trial: -trial["val_accuracy"])
-    worst = others[-1]
+    worst, seeds = others[-1], len(best.get("seeds", [best]))
     others.sort(key=lambda trial: trial is not trials[0])  # what the others are set against
     searched = best["name"].isdigit()
     shown = [trial for trial in others if trial is others[0] or (trial is worst and not searched)]
     name = called(best)
+    how = "one seed" if seeds == 1 else f"means of {seeds} seeds"
+    gains = _gains(best, others, images)
     sentences = [
         f"{name[0].upper()}{name[1:]} is the best of {len(trials)} trainings of {best['epochs']} "
-        f"epochs each (one seed): it classifies {percent(best['val_accuracy'])} of {images:,} "
+        f"epochs each ({how}): it classifies {percent(best['val_accuracy'])} of {images:,} "
         "validation images correctly.",
-        *_better("It", best, shown, images),
+        *_better("It", shown, gains),
     ]
+    if seeds > 1:
+        sentences.append("These intervals are of seeds, on the same validation images.")
     if searched:
         sentences.append("The search chose it by these images, so its gain may be less on others.")
     trained = [
@@ -129,10 +134,10 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     if fewest := min(filter(None, steps.values()), default=None):
         first = listed([name for name, count in steps.items() if count == fewest])
         target = percent(record.parameters["target_accuracy"], 0)
-        sentences.append(f"{target} is first reached by {first}, after {fewest:,} steps.")
-    if diverged := [called(trial) for trial in record.trials if _diverged(trial)]:
+        sentences.append(f"{target} is first reached by {first}, after {fewest:,.0f} steps.")
+    if diverged := [called(trial) for trial in by_seed(record.trials) if _diverged(trial)]:
         sentences.append(f"Not compared, because the loss diverged: {listed(_few(diverged))}.")
-    more = _better("The best", best, [trial for trial in others if trial not in shown], images)
+    more = _better("The best", [trial for trial in others if trial not in shown], gains)
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
     tested = classified(record, network, percent(test["top1"]), told)
@@ -146,11 +151,56 @@ def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
     return f"{' '.join(sentences)}\n\n{' '.join(more)}".strip()
 
 
-def _better(subject: str, best: dict[str, Any], others: list, images: int) -> list[str]:
+def by_seed(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Trials of a record; those that differ in the seed alone as one, with the means of its seeds.
+
+    Such a trial has the original ones as ``seeds``. If one of them diverged, it did.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for trial in trials:
+        groups.setdefault(trial["name"], []).append(trial)
+    return [_mean(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _mean(group: list[dict[str, Any]]) -> dict[str, Any]:
+    failed = any(map(_diverged, group))
+    return group[0] | {
+        "seeds": group,
+        "diverged": failed,
+        "val_accuracy": None if failed else mean(trial["val_accuracy"] for trial in group),
+        "history": [
+            {key: mean(row[key] for row in rows) for key in rows[0]}
+            for rows in zip(*(trial.get("history", []) for trial in group), strict=False)
+        ],
+    }
+
+
+def _gains(
+    best: dict[str, Any], others: list[dict[str, Any]], images: int
+) -> dict[str, tuple[float, float, str]]:
+    """The best trial's gain over each of the others, by their names, as :func:`_gain` gives it.
+
+    Trials of several seeds are compared in pairs of one seed, with Student's intervals.
+    """
+    pairs = [
+        [ours["val_accuracy"] - theirs["val_accuracy"] for ours, theirs in zip(*both, strict=True)]
+        for both in ((best.get("seeds", []), other.get("seeds", [])) for other in others)
+    ]
+    gains = {}
+    for trial, found in zip(others, student_intervals(pairs), strict=True):
+        if found:
+            gain, low, high = (100 * value for value in found)
+            gains[trial["name"]] = gain, low, f"{low:+.1f} to {high:+.1f}"
+        else:
+            gains[trial["name"]] = _gain(best["val_accuracy"], trial["val_accuracy"], images)
+    return gains
+
+
+def _better(subject: str, others: list, gains: dict[str, tuple[float, float, str]]) -> list[str]:
     """From which trials the validation images can tell the best one, and from which they can't."""
     better, alike = [], []
     for trial in others:
-        gain, low, told = _gain(best["val_accuracy"], trial["val_accuracy"], images)
+        gain, low, told = gains[trial["name"]]
         if low > 0:
             better.append(f"{called(trial)} by {gain:.1f} points (95% interval {told})")
         else:
@@ -161,8 +211,14 @@ def _better(subject: str, best: dict[str, Any], others: list, images: int) -> li
     return sentences
 
 
-def steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:
-    """Steps until a trial's validation accuracy reached the target, counted at ends of epochs."""
+def steps_to_target(record: RunRecord, trial: dict[str, Any]) -> float | None:
+    """Steps until a trial's validation accuracy reached the target, counted at ends of epochs.
+
+    Of several seeds it is the mean; None if one of them did not reach it.
+    """
+    if "seeds" in trial:
+        steps = [steps_to_target(record, one) for one in trial["seeds"]]
+        return None if None in steps else mean(steps)
     target = record.parameters.get("target_accuracy")
     for row in trial.get("history", []) if target else []:
         if row["val_accuracy"] >= target:

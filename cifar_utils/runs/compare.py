@@ -23,9 +23,9 @@ from cifar_utils.runs.leaderboard import (
     configurations,
     in_words,
     settings,
-    spread,
     tabulate,
 )
+from cifar_utils.text import spread
 
 FIGURES = [
     *("top1", "top1_low", "top1_high", "top5", "loss", "parameters", "flops"),

@@ -12,23 +12,22 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import stdev
 from typing import Any
 
 import pandas as pd
 import yaml
-from scipy.stats import t
 
 from cifar_utils.errors import InputError
+from cifar_utils.evaluation import student_intervals
 from cifar_utils.runs.answer import answer, classified, reported_sentence
 from cifar_utils.runs.folder import Run
 from cifar_utils.runs.record import UNKNOWN, RunRecord
 from cifar_utils.runs.reported import best_reported
-from cifar_utils.text import as_given, compact, duration, interval, percent
+from cifar_utils.text import ABSENT, as_given, compact, duration, interval, percent
 
 SHARES = ["top1", "top1_low", "top1_high", "top5", "reported"]
 COUNTS = ["parameters", "flops", "epochs", "train_images", "seed"]
-ABSENT = "–"
 SEEDS = {"seed", "output"}  # parameters that may differ between runs of one configuration
 ASIDE = {"first", "last", "platform", "python"}  # facts of a stretch that change no result
 
@@ -115,8 +114,8 @@ class Configuration:
         if len(shares) < 2:
             bounds = self.mean("top1_low"), self.mean("top1_high")
             return None if None in bounds else bounds
-        half = float(t.ppf(0.975, len(shares) - 1)) * stdev(shares) / math.sqrt(len(shares))
-        return max(mean(shares) - half, 0.0), min(mean(shares) + half, 1.0)
+        ((_, low, high),) = student_intervals([shares])
+        return max(low, 0.0), min(high, 1.0)
 
     @property
     def training(self) -> str:
@@ -166,16 +165,6 @@ def settings(record: RunRecord) -> dict[str, Any]:
         digest = hashlib.sha256(code.encode()).hexdigest()[:6]
         given["architecture"] = f"{given.get('architecture')}, code {digest}"
     return given
-
-
-def spread(shares: Sequence[float]) -> str:
-    """One fraction in percent: ``"86.70%"``. For several: ``"94.17% ± 0.13, n = 5"``.
-
-    These are the mean, the standard deviation in points, and the number.
-    """
-    if len(shares) < 2:
-        return percent(shares[0], 2) if len(shares) else ABSENT
-    return f"{percent(mean(shares), 2)} ± {100 * stdev(shares):.2f}, n = {len(shares)}"
 
 
 def tabulate(runs: Sequence[Run]) -> pd.DataFrame:

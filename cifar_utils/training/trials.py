@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, check_bounds, need_validation
 from cifar_utils.models import ModelSummary, build_model, summarize
-from cifar_utils.text import compact, duration, near_guessing, percent, slug
+from cifar_utils.text import ABSENT, compact, duration, near_guessing, percent, slug, spread
 from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
@@ -151,8 +152,18 @@ def run_trials(
     return trials
 
 
+def _by_name(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
+    """Trials that differ in the seed alone stand together."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.name, []).append(trial)
+    return groups
+
+
 def best_trial(trials: Iterable[Trial]) -> Trial:
     """The trial of the highest validation accuracy among those that did not diverge.
+
+    With several seeds, it is the best one of those whose accuracy is highest on average.
 
     Raises
     ------
@@ -163,30 +174,40 @@ def best_trial(trials: Iterable[Trial]) -> Trial:
     whole = [trial for trial in trials if not trial.diverged]
     if not whole:
         raise TrainingDiverged("every trial diverged: lower learning_rate, or warm it up")
-    return max(whole, key=lambda trial: trial.accuracy)
+    best = max(_by_name(whole).values(), key=_rank)
+    return max(best, key=lambda trial: trial.accuracy)
+
+
+def _rank(trials: list[Trial]) -> tuple[int, float]:
+    """Greater for the better of two groups: first the number that diverged counts."""
+    accuracies = [trial.accuracy for trial in trials if trial.history.epochs]
+    return -sum(bool(trial.diverged) for trial in trials), mean(accuracies)
 
 
 def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.DataFrame:
     """A page's table of trials, a row each, in words; ``target`` is a validation accuracy.
 
-    Values that only repeat the trials' names, and costs that all trials share, have no column.
+    Trials that differ in the seed alone share a row: mean and standard deviation of accuracies, the
+    steps of each, and the mean time. Values that only repeat the trials' names, and costs that all
+    trials share, have no column.
     """
     rows = {}
-    for trial in trials:
-        epochs = trial.history.epochs
-        row = {key: str(value) for key, value in trial.values.items()}
+    for name, group in _by_name(trials).items():
+        first = group[0]
+        row = {key: str(value) for key, value in first.values.items()}
         row |= {
-            "parameters": compact(trial.summary.parameters),
-            "FLOPs": trial.summary.flops and compact(trial.summary.flops),
-            "best validation": _best(trial),
-            "at the end": _last(trial),
-            "in training": percent(epochs[-1]["accuracy"]) if epochs else "—",
+            "parameters": compact(first.summary.parameters),
+            "FLOPs": first.summary.flops and compact(first.summary.flops),
+            "best validation": _best(group),
+            "at the end": _last(group),
+            "in training": _ends(group, "accuracy"),
         }
         if target is not None:
-            steps = trial.history.steps_to(target)
-            row[f"steps to {percent(target)}"] = "—" if steps is None else f"{steps:,}"
-        rows[trial.name] = row | {"time": duration(trial.seconds)}
-    table = pd.DataFrame.from_dict(rows, orient="index").fillna("—")
+            steps = [trial.history.steps_to(target) for trial in group]
+            told = [ABSENT if count is None else f"{count:,}" for count in steps]
+            row[f"steps to {percent(target)}"] = "; ".join(told)
+        rows[name] = row | {"time": duration(mean(trial.seconds for trial in group))}
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna(ABSENT)
     common = [key for key in ("parameters", "FLOPs") if table[key].nunique() == 1 < len(table)]
     return table.drop(
         columns=[*common, *(key for key in table if (table[key] == table.index).all())]
@@ -195,29 +216,39 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
 
 def describe_trials(trials: Iterable[Trial]) -> str:
     """The outcome in a few sentences: the trials by validation accuracy, and those that failed."""
-    trials = list(trials)
-    order = sorted(trials, key=lambda trial: -math.inf if trial.diverged else trial.accuracy)[::-1]
-    ranked = ", ".join(
-        f"“{trial.name}” {_best(trial)}" for trial in order if not math.isnan(trial.accuracy)
-    )
+    groups = _by_name(trials)
+    seeds = max(map(len, groups.values()), default=1)
+    begun = {name: group for name, group in groups.items() if any(t.history.epochs for t in group)}
+    order = sorted(begun, key=lambda name: _rank(begun[name]), reverse=True)
+    ranked = ", ".join(f"“{name}” {_best(begun[name])}" for name in order)
     sentences = [f"Best validation accuracy of each: {ranked}."] if ranked else []
-    for trial in trials:
+    for trial in itertools.chain(*groups.values()):
+        name = f"“{trial.name}”" + (f" with seed {trial.seed}" if seeds > 1 else "")
         chance = 1 / trial.model.output_shape[-1]
         if trial.diverged:
-            sentences.append(f"In “{trial.name}”, {trial.diverged}.")
+            sentences.append(f"In {name}, {trial.diverged}.")
         elif near_guessing(trial.accuracy, chance):
-            sentences.append(f"“{trial.name}” is near guessing, {percent(chance)}.")
+            sentences.append(f"{name} is near guessing, {percent(chance)}.")
         elif trial.history.epochs[-1]["val_accuracy"] < trial.accuracy / 2:
-            sentences.append(f"“{trial.name}” collapsed: from {_best(trial)} to {_last(trial)}.")
-    return " ".join([*sentences, "One seed each: another seed gives other figures."])
+            sentences.append(f"{name} collapsed: from {_best([trial])} to {_last([trial])}.")
+    if seeds < 2:
+        sentences.append("One seed each: another seed gives other figures.")
+    return " ".join(sentences)
 
 
-def _best(trial: Trial) -> str:
-    best = trial.history.best_epoch
-    return f"{percent(trial.accuracy)} (epoch {best})" if best else "—"
+def _best(trials: list[Trial]) -> str:
+    told = spread([trial.accuracy for trial in trials if trial.history.epochs], 1)
+    best = trials[0].history.best_epoch if len(trials) == 1 else 0
+    return f"{told} (epoch {best})" if best else told
 
 
-def _last(trial: Trial) -> str:
-    if trial.diverged:
-        return f"diverged in epoch {len(trial.history.epochs) + 1}"
-    return percent(trial.history.epochs[-1]["val_accuracy"])
+def _last(trials: list[Trial]) -> str:
+    for trial in trials:
+        if trial.diverged:
+            return f"diverged in epoch {len(trial.history.epochs) + 1}"
+    return _ends(trials, "val_accuracy")
+
+
+def _ends(trials: list[Trial], key: str) -> str:
+    """An accuracy in the last epoch."""
+    return spread([trial.history.epochs[-1][key] for trial in trials if trial.history.epochs], 1)

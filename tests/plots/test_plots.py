@@ -268,6 +268,20 @@ def test_trials_are_told_apart_and_the_alternative_text_says_how_each_went():
     assert "cross" not in plot_trials(trials[:1]).caption
 
 
+def test_trials_of_several_seeds_share_a_line_with_a_band():
+    one, other = trial_of("plain", 4), trial_of("plain", 4)
+    other.history.epochs[3]["val_accuracy"] = 0.5
+    figure = plot_trials([one, trial_of("steep", 4), other, trial_of("steep", 4)])
+    panel = figure.figure.axes[1]
+    lines = {line.get_label(): line.get_ydata() for line in panel.lines}
+    assert lines["plain"][3] == pytest.approx((0.775 + 0.5) / 2)
+    (band,), _ = [each.get_paths() for each in panel.collections]
+    assert {*band.vertices[band.vertices[:, 0] == 4, 1].round(3)} == {0.5, 0.775}
+    assert "bands" in figure.caption
+    assert "bands" not in plot_trials([one]).caption
+    check(figure)
+
+
 def test_a_loss_far_above_all_others_is_cut_off_and_that_is_said():
     history = history_of(20)
     assert not any("cut off" in text for text in labels_of(plot_history(history)))

@@ -146,6 +146,24 @@ def test_trials_stand_with_their_images_and_the_steps_to_a_target(add, published
     assert (bad["validation top-1"], bad["steps to 40%"]) == ("diverged", "–")
 
 
+def test_seeds_of_a_trial_share_a_row(add, published, tmp_path):
+    trials = [
+        trial(name, *shares) | {"seed": seed}
+        for seed, name, *shares in (
+            *((3, "flip", 0.3, 0.3, 0.5), (3, "none", 0.4, 0.3), (3, "bad", 0.3)),
+            *((4, "flip", 0.4, 0.5, 0.6), (4, "none", 0.1, 0.3), (4, "bad")),
+        )
+    ]
+    add("race", trials=trials, given={"target_accuracy": 0.4, "batch_size": 300})
+    text = render_results(published, tmp_path)
+    assert "Seed 3 and 4, 4,000 validation images." in text
+    flip, none, bad = rows(text, "trial")
+    assert flip["validation top-1"] == "55.00% ± 7.07, n = 2"
+    assert flip["after the last epoch"] == "55.00%"
+    assert (flip["steps to 40%"], none["steps to 40%"]) == ("6", "–")
+    assert bad["validation top-1"] == "diverged"
+
+
 @pytest.fixture
 def project(project, tmp_path, published):
     """A project of two notebooks and a README."""

@@ -123,6 +123,31 @@ def test_the_fewest_steps_to_a_target_are_told(record):
     assert "60% is first reached by “quick”, after 300 steps." in answer(several)
 
 
+def test_seeds_are_compared_by_their_means_and_in_pairs(record):
+    several = record(
+        trials=[("none", 0.5, 2), ("flip", 0.6, 2), ("none", 0.3, 2), ("flip", 0.42, 2)]
+    )
+    several.parameters.update(target_accuracy=0.4, batch_size=300)
+    for trial, seed, shares in zip(
+        several.trials, (0, 0, 1, 1), ([0.4, 0.5], [0.5, 0.6], [0.2, 0.3], [0.3, 0.42]), strict=True
+    ):
+        rows = enumerate(shares, 1)
+        history = [{"epoch": e, "accuracy": share, "val_accuracy": share} for e, share in rows]
+        trial.update(seed=seed, history=history)
+    told = answer(several)
+    assert "“flip” is the best of 2 trainings of 2 epochs each (means of 2 seeds): it" in told
+    assert "classifies 51.0% of 5,000 validation images" in told
+    # Differences of 10 and 12 points: 11 ± 12.706 · 1.414 / 1.414
+    assert "Its difference from “none” (-1.7 to +23.7 points) may be chance." in told
+    assert "These intervals are of seeds" in told
+    assert "51.0% by “flip” and 40.0% by “none”" in told
+    assert "40% is first reached by “flip”, after 225 steps" in told
+    several.trials[3]["val_accuracy"] = 0.4001
+    assert "better than “none” by 10.0 points (95% interval +9.9 to +10.1)" in answer(several)
+    several.trials[3]["diverged"] = True
+    assert "means of" not in answer(several), "one that diverged once is not compared"
+
+
 def test_a_comparison_ends_with_the_test_of_its_network(record):
     told = answer(record(0.9, trials=[("plain", 0.6, 2), ("residual", 0.8, 2)]))
     assert told.rpartition("Tested: ")[2].startswith("resnet20 classifies 90.0% of 10,000 test")

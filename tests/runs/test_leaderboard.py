@@ -12,9 +12,9 @@ from cifar_utils.runs.leaderboard import (
     families,
     read_notes,
     short_commits,
-    spread,
     tabulate,
 )
+from cifar_utils.text import spread
 
 BY = {"first": 1, "last": 1, "git": "a1", "processor": "a CPU", "precision": "float32", "cores": 2}
 

@@ -57,7 +57,7 @@ def test_one_that_diverges_ends_alone_and_says_so(trials):
 def test_the_table_says_what_differs_and_what_came_of_it(trials):
     table = compare_trials(trials)
     assert [*table.index] == ["slow", "fast", "far too fast"]
-    assert [*table["optimizer"]] == ["—", "—", "sgd"]
+    assert [*table["optimizer"]] == ["–", "–", "sgd"]
     assert [*table["learning_rate"]] == ["1e-05", "0.01", "1e+30"]
     assert table.loc["far too fast", "at the end"] == "diverged in epoch 1"
     assert table.loc["fast", "best validation"].startswith(f"{trials[1].accuracy:.1%}")
@@ -74,7 +74,7 @@ def test_the_table_says_which_trial_reached_a_target_and_when(trials):
         for trial, accuracy in zip(trials[:2], (0.2, 0.1), strict=True)
     )
     assert "reached 20.0%" in easy.to_dict()["stopped"]
-    assert [*compare_trials([easy, hard], 0.2)["steps to 20.0%"]] == ["9", "—"]
+    assert [*compare_trials([easy, hard], 0.2)["steps to 20.0%"]] == ["9", "–"]
 
 
 def test_words_say_the_order_and_who_fell_by_the_way(trials):
@@ -92,6 +92,53 @@ def test_words_say_the_order_and_who_fell_by_the_way(trials):
     assert "chance" not in describe_trials(of_two)
     rows[0]["val_accuracy"] = 0.55
     assert "“slow” is near guessing, 50.0%" in describe_trials(of_two)
+
+
+def test_each_seed_of_a_case_is_trained_as_it_would_be_alone(digits, tmp_path):
+    cases = {"one": {"learning_rate": 0.01}, "two": {"learning_rate": 0.001}}
+    both = run_trials(digits, cases, **SETTINGS, seed=1, seeds=2, output=tmp_path)
+    told = [("one", 1), ("two", 1), ("one", 2), ("two", 2)]
+    assert [(trial.name, trial.seed) for trial in both] == told
+    alone = run_trials(digits, cases, **SETTINGS, seed=2)
+    losses = [[[row["loss"] for row in trial.history.epochs] for trial in some]
+              for some in (both[2:], alone)]  # fmt: skip
+    assert losses[0] == losses[1]
+    assert both[0].history.epochs[0]["loss"] != both[2].history.epochs[0]["loss"]
+
+
+def test_seeds_share_a_row_and_a_mean(trials):
+    def of(trial, seed, *shares):
+        rows = [
+            {"epoch": e, "accuracy": a, "val_accuracy": a, "val_loss": 1 - a, "seconds": 1.0}
+            for e, a in enumerate(shares, 1)
+        ]
+        return replace(trial, seed=seed, history=History(rows, len(rows), 9))
+
+    slow, fast = trials[:2]
+    four = [
+        of(slow, 0, 0.5, 0.6),
+        of(fast, 0, 0.3, 0.7),
+        of(slow, 1, 0.7, 0.8),
+        of(fast, 1, 0.2, 0.3),
+    ]
+    table = compare_trials(four, 0.5)
+    assert [*table.index] == ["slow", "fast"]
+    assert table.loc["slow", "best validation"] == "70.0% ± 14.1, n = 2"
+    assert table.loc["slow", "in training"] == table.loc["slow", "at the end"]
+    assert [*table["steps to 50.0%"]] == ["9; 9", "18; –"]
+    assert table.loc["fast", "time"] == "2.0 s"
+    assert best_trial(four) is four[2], "the best of those of the best mean"
+    words = describe_trials(four)
+    assert "“slow” 70.0% ± 14.1, n = 2, “fast” 50.0% ± 28.3, n = 2." in words
+    assert "One seed" not in words
+    broken = [*four[:3], replace(four[3], diverged="the loss became nan")]
+    assert compare_trials(broken).loc["fast", "at the end"] == "diverged in epoch 3"
+    assert "In “fast” with seed 1, the loss became nan" in describe_trials(broken)
+
+
+def test_there_must_be_a_seed(digits, refused):
+    with refused("seeds is 0; it must be at least 1"):
+        run_trials(digits, {"one": {}}, **SETTINGS, seeds=0)
 
 
 def test_trials_killed_between_two_of_them_go_on(build, digits, tmp_path):
