@@ -36,6 +36,7 @@ FEW = {
         "architecture": "report_a(16)",
         "augmentations": "none; crop(2)",
         "trial_epochs": 1,
+        "seeds": 2,
     },
     "05_depth_and_width": {"width": 0.25},
     "06_training_collapse": {"width": 0.25, "optimizer": "sgd"},
