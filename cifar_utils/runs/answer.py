@@ -182,9 +182,12 @@ def _gains(
 
     Trials of several seeds are compared in pairs of one seed, with Student's intervals.
     """
+    ours, *theirs = (
+        {one.get("seed"): one["val_accuracy"] for one in trial.get("seeds", [trial])}
+        for trial in (best, *others)
+    )
     pairs = [
-        [ours["val_accuracy"] - theirs["val_accuracy"] for ours, theirs in zip(*both, strict=True)]
-        for both in ((best.get("seeds", []), other.get("seeds", [])) for other in others)
+        [ours[seed] - share for seed, share in each.items() if seed in ours] for each in theirs
     ]
     gains = {}
     for trial, found in zip(others, student_intervals(pairs), strict=True):

@@ -144,6 +144,10 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     assert "40% is first reached by “flip”, after 225 steps" in told
     several.trials[3]["val_accuracy"] = 0.4001
     assert "better than “none” by 10.0 points (95% interval +9.9 to +10.1)" in answer(several)
+    longer = {"name": "for longer", "seed": 0, "val_accuracy": 0.4, "epochs": 2, "values": {}}
+    several.trials.append(longer)
+    assert "“for longer” by 10.0 points (95% interval +8.1 to" in answer(several), "of images"
+    del several.trials[4]
     several.trials[3]["diverged"] = True
     assert "means of" not in answer(several), "one that diverged once is not compared"
 
