@@ -17,6 +17,7 @@ from cifar_utils.evaluation import (
     read_predicted,
     read_scores,
     student_intervals,
+    tukey_half_width,
     wilson_interval,
 )
 
@@ -79,14 +80,18 @@ def test_calibration_is_a_fraction_of_all_images(scores):
     assert abs(sure - scores.top1) - 1e-6 <= scores.calibration_error <= 1
 
 
-SHARES = st.floats(0, 1).map(lambda share: round(share, 4))
+def _differences_vary(pairs):
+    return len({one - other for one, other in pairs}) > 1
 
 
-@given(st.lists(SHARES, min_size=2, max_size=6).filter(lambda values: len(set(values)) > 1))
+HITS = st.integers(0, 1000)  # whole, so that differences are exact
+
+
+@given(st.lists(HITS, min_size=2, max_size=6).filter(lambda values: len(set(values)) > 1))
 def test_student_s_interval_of_one_sample_is_that_of_the_t_test(values):
     bounds = ttest_1samp(values, 0).confidence_interval(0.95)
     ((middle, low, high),) = student_intervals([values])
-    assert (middle, low, high) == pytest.approx((np.mean(values), *bounds), abs=1e-9)
+    assert (middle, low, high) == pytest.approx((np.mean(values), *bounds), abs=1e-6)
 
 
 def test_samples_share_a_deviation_and_one_value_has_none():
@@ -98,6 +103,22 @@ def test_samples_share_a_deviation_and_one_value_has_none():
     )
     assert second[2] - second[0] == pytest.approx(3.182 * deviation / 3**0.5, abs=1e-3)
     assert student_intervals([]) == []
+
+
+@given(st.lists(st.tuples(HITS, HITS), min_size=2, max_size=6).filter(_differences_vary))
+def test_of_two_rows_tukey_s_interval_is_that_of_the_paired_t_test(pairs):
+    ours, theirs = np.array(pairs).T
+    bounds = ttest_1samp(ours - theirs, 0).confidence_interval(0.95)
+    half = tukey_half_width(np.array([ours, theirs]))
+    assert half == pytest.approx((bounds.high - bounds.low) / 2, rel=1e-3)
+
+
+def test_more_rows_have_a_wider_interval():
+    rows = np.array([[0.1, 0.2, 0.4], [0.3, 0.3, 0.4], [0.2, 0.3, 0.3]])
+    # Three rows and three columns: the studentized range of 4 degrees of freedom is 5.040
+    residuals = rows - rows.mean(0) - rows.mean(1, keepdims=True) + rows.mean()
+    half = 5.040 * math.sqrt((residuals**2).sum() / 4 / 3)
+    assert tukey_half_width(rows) == pytest.approx(half, rel=1e-3)
 
 
 def test_wilson_interval_has_its_published_values():

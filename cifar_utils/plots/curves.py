@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -39,8 +39,8 @@ def by_epoch(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> p
 
     ``columns`` maps keys of the rows to names of columns. A missing value is NaN.
     """
-    table = pd.DataFrame(rows, columns=["epoch", *columns]).set_index("epoch")
-    return table.astype(float).rename(columns=columns)
+    table = pd.DataFrame(rows, columns=["epoch", *columns]).astype({"epoch": int})
+    return table.set_index("epoch").astype(float).rename(columns=columns)
 
 
 @matplotlib.rc_context(STYLE)
@@ -48,7 +48,6 @@ def plot_curves(
     curves: Mapping[str, pd.DataFrame],
     *,
     reported: tuple[str, pd.DataFrame] | None = None,
-    diverged: Collection[str] = (),
     kept: tuple[int, str] | None = None,
     title: str | None = None,
 ) -> Figure:
@@ -63,8 +62,6 @@ def plot_curves(
         Tables of :func:`by_epoch`, by label. A column's name is the label of its panel.
     reported
         A label and its table, to draw in grey behind the curves, up to their last epoch.
-    diverged
-        Labels of curves that end with a cross.
     kept
         An epoch to mark with a dotted line, and the line's label.
     title
@@ -90,9 +87,6 @@ def plot_curves(
             look |= {"marker": MARKERS[place % len(MARKERS)], "ms": 5 if len(table) > 3 else 8}
         for name, values in table.items():
             panels[name].plot(table.index, values, **look)
-            if label in diverged and len(values):
-                end = values.iloc[-1:]
-                panels[name].plot(end.index, end, "x", color=look["color"], ms=14, mew=3)
     for name, panel in panels.items():
         panel.set_ylabel(name)
         if kept:
@@ -204,29 +198,34 @@ def _history_in_words(
 def plot_trials(trials: Sequence[Trial], target: float | None = None) -> CaptionedFigure:
     """Training loss and validation accuracy by epoch, a line for each trial.
 
-    Trials that differ in the seed alone share a line, their mean, with a band from the least to the
-    greatest of them. A cross ends the line of a training that diverged. ``target`` is a validation
-    accuracy to draw as a dotted line.
+    Trials that differ in the seed alone share a line, their mean, with a band from the lowest of
+    them to the highest. A cross ends a training that diverged. ``target`` is a validation accuracy
+    to draw as a dotted line.
     """
     columns = {"loss": "training loss (nats)", "val_accuracy": "validation accuracy"}
-    diverged = [trial.name for trial in trials if trial.diverged]
-    tables: dict[str, list[pd.DataFrame]] = {}
-    for trial in trials:
-        tables.setdefault(trial.name, []).append(by_epoch(trial.history.epochs, columns))
-    groups = {name: pd.concat(each).groupby(level=0) for name, each in tables.items()}
-    figure = plot_curves({name: rows.mean() for name, rows in groups.items()}, diverged=diverged)
+    tables = [by_epoch(trial.history.epochs, columns) for trial in trials]
+    names = dict.fromkeys(trial.name for trial in trials)
+    groups = {
+        name: pd.concat([table for t, table in zip(trials, tables, strict=True) if t.name == name])
+        for name in names
+    }
+    figure = plot_curves({name: rows.groupby(level=0).mean() for name, rows in groups.items()})
+    for panel, column in zip(figure.axes, columns.values(), strict=True):
+        colours = {line.get_label(): line.get_color() for line in panel.lines}
+        for name, rows in groups.items():
+            ends = rows[column].groupby(level=0).agg(["min", "max"])
+            panel.fill_between(ends.index, *ends.T.values, color=colours[name], alpha=0.15, lw=0)
+        for trial, table in zip(trials, tables, strict=True):
+            if trial.diverged:
+                end = table[column].iloc[-1:]
+                panel.plot(end.index, end, "x", color=colours[trial.name], ms=14, mew=3)
     caption = (
         "Above: training loss, a mean over each epoch. Below: accuracy on the validation images "
         "after it. Trials of one seed have the images in the same order."
     )
     if len(groups) < len(trials):
-        caption += " Lines are means over seeds, bands go from the least seed to the greatest."
-        for panel, column in zip(figure.axes, columns.values(), strict=True):
-            for line in panel.lines[: len(groups)]:
-                rows = groups[line.get_label()][column]
-                low, high = rows.min(), rows.max()
-                panel.fill_between(low.index, low, high, color=line.get_color(), alpha=0.15, lw=0)
-    if diverged:
+        caption += " Lines are means over seeds, bands go from the lowest seed's to the highest's."
+    if any(trial.diverged for trial in trials):
         caption += " A cross marks the last whole epoch of a training that diverged."
     if target is not None:
         figure.axes[1].axhline(target, color="#333333", lw=1.2, ls=":")

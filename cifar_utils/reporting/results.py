@@ -12,7 +12,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import student_intervals, wilson_interval
 from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
-from cifar_utils.runs.answer import by_seed, called, steps_to_target
+from cifar_utils.runs.answer import by_name, called, steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     Configuration,
@@ -244,27 +244,26 @@ def _with_interval(share: float, record: RunRecord) -> str:
     return f"{percent(share, 2)} ({interval(bounds)})"
 
 
-def _measured(trial: dict[str, Any], record: RunRecord) -> str:
-    if trial["val_accuracy"] is None:
+def _measured(group: list[dict[str, Any]], record: RunRecord) -> str:
+    shares = [trial["val_accuracy"] for trial in group]
+    if None in shares:
         return "diverged"
-    if "seeds" in trial:
-        return spread([one["val_accuracy"] for one in trial["seeds"]])
-    return _with_interval(trial["val_accuracy"], record)
+    return spread(shares) if len(shares) > 1 else _with_interval(shares[0], record)
 
 
 def _trials(run: Run, root: Path) -> str:
     record, rows = run.record, []
     target = record.parameters.get("target_accuracy")
-    for trial in by_seed(record.trials):
-        history = trial.get("history")  # a search keeps none
+    for group in by_name(record.trials):
+        ends = [trial["history"][-1] for trial in group if trial.get("history")]  # not of a search
         row = {
-            "trial": called(trial, "``"),
-            "epochs": str(trial["epochs"]),
-            "validation top-1": _measured(trial, record),
-            "after the last epoch": percent(history[-1]["val_accuracy"], 2) if history else ABSENT,
+            "trial": called(group[0], "``"),
+            "epochs": ", ".join(dict.fromkeys(str(trial["epochs"]) for trial in group)),
+            "validation top-1": _measured(group, record),
+            "after the last epoch": spread([row["val_accuracy"] for row in ends]),
         }
         if target:
-            steps = steps_to_target(record, trial)
+            steps = steps_to_target(record, group)
             row[f"steps to {percent(target, 0)}"] = f"{steps:,.0f}" if steps else ABSENT
         rows.append(row)
     seeds = dict.fromkeys(
@@ -272,8 +271,8 @@ def _trials(run: Run, root: Path) -> str:
     )
     return (
         f"### [{run.name}]({_page(run, root)}): {record.notebook}, {record.dataset['name']}\n\n"
-        f"Seed {listed([*seeds])}, {record.dataset['validation']:,} validation "
-        f"images.\n\n{_table(rows)}"
+        f"Seed{'s' * (len(seeds) > 1)} {listed([*seeds])}, "
+        f"{record.dataset['validation']:,} validation images.\n\n{_table(rows)}"
     )
 
 

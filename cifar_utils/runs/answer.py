@@ -6,7 +6,9 @@ import math
 from statistics import mean
 from typing import Any
 
-from cifar_utils.evaluation import TARGET, student_intervals, wilson_interval
+import numpy as np
+
+from cifar_utils.evaluation import TARGET, tukey_half_width, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
 from cifar_utils.text import as_given, interval, listed, near_guessing, percent
@@ -19,7 +21,8 @@ def answer(record: RunRecord) -> str:
     images, or the best top-5 accuracy where they report no other. For several, it names the best on
     the validation images, and its gain over the first one and over the worst, and accuracy on
     training images; a second paragraph has the others and test accuracy. For a test accuracy near
-    chance, it says only that. Trainings of several seeds are compared by their means.
+    chance, it says only that. Trainings of several seeds are compared by their means,
+    if none of them diverged.
     """
     test = record.scores["test"]
     if near_chance(record):
@@ -31,8 +34,10 @@ def answer(record: RunRecord) -> str:
             f"{test['n']:,} test images correctly; guessing comes to {percent(_chance(test))}. "
             f"{way_out}"
         )
-    trials = [trial for trial in by_seed(record.trials) if not _diverged(trial)]
-    alike = [trial for trial in trials if trial["epochs"] == trials[0]["epochs"]]
+    trials = [trial for trial in record.trials if not _diverged(trial)]
+    groups = by_name([trial for trial in trials if trial["epochs"] == trials[0]["epochs"]])
+    seeds = max(map(len, groups), default=1)
+    alike = [group for group in groups if len(group) == seeds]
     return _compared(record, alike) if len(alike) > 1 else _trained(record)
 
 
@@ -102,107 +107,90 @@ def _fine_tuned(record: RunRecord) -> str:
     )
 
 
-def _compared(record: RunRecord, trials: list[dict[str, Any]]) -> str:
-    images = record.dataset["validation"]
-    best, *others = sorted(trials, key=lambda trial: -trial["val_accuracy"])
-    worst, seeds = others[-1], len(best.get("seeds", [best]))
-    others.sort(key=lambda trial: trial is not trials[0])  # what the others are set against
-    searched = best["name"].isdigit()
-    shown = [trial for trial in others if trial is others[0] or (trial is worst and not searched)]
-    name = called(best)
+def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
+    images, seeds = record.dataset["validation"], len(groups[0])
+    best, *others = sorted(groups, key=lambda group: -_mean(group))
+    worst = others[-1]
+    others.sort(key=lambda group: group is not groups[0])  # what the others are set against
+    gains = _gains([best, *others], images)
+    epochs, searched = best[0]["epochs"], best[0]["name"].isdigit()
+    shown = [group for group in others if group is others[0] or (group is worst and not searched)]
+    name = called(best[0])
     how = "one seed" if seeds == 1 else f"means of {seeds} seeds"
-    gains = _gains(best, others, images)
     sentences = [
-        f"{name[0].upper()}{name[1:]} is the best of {len(trials)} trainings of {best['epochs']} "
-        f"epochs each ({how}): it classifies {percent(best['val_accuracy'])} of {images:,} "
+        f"{name[0].upper()}{name[1:]} is the best of {len(groups)} trainings of {epochs} "
+        f"epochs each ({how}): it classifies {percent(_mean(best))} of {images:,} "
         "validation images correctly.",
         *_better("It", shown, gains),
     ]
     if seeds > 1:
-        sentences.append("These intervals are of seeds, on the same validation images.")
+        sentences.append("The intervals are Tukey's over seeds, on the same validation images.")
     if searched:
         sentences.append("The search chose it by these images, so its gain may be less on others.")
     trained = [
-        f"{percent(trial['history'][-1]['accuracy'])} by {called(trial)}"
-        for trial in (best, *others)
-        if trial.get("history")  # a search keeps none
+        f"{percent(mean(one['history'][-1]['accuracy'] for one in group))} by {called(group[0])}"
+        for group in (best, *others)
+        if group[0].get("history")  # a search keeps none
     ]
     if len(trained) > 1:
         learned = listed(_few(trained))
         sentences.append(f"Training accuracy in the last epoch is {learned}.")
-    steps = {called(trial): steps_to_target(record, trial) for trial in trials}
+    steps = {called(group[0]): steps_to_target(record, group) for group in groups}
     if fewest := min(filter(None, steps.values()), default=None):
         first = listed([name for name, count in steps.items() if count == fewest])
         target = percent(record.parameters["target_accuracy"], 0)
         sentences.append(f"{target} is first reached by {first}, after {fewest:,.0f} steps.")
-    if diverged := [called(trial) for trial in by_seed(record.trials) if _diverged(trial)]:
-        sentences.append(f"Not compared, because the loss diverged: {listed(_few(diverged))}.")
-    more = _better("The best", [trial for trial in others if trial not in shown], gains)
+    if diverged := dict.fromkeys(called(trial) for trial in record.trials if _diverged(trial)):
+        sentences.append(f"Not compared, because the loss diverged: {listed(_few([*diverged]))}.")
+    more = _better("The best", [group for group in others if group not in shown], gains)
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
     tested = classified(record, network, percent(test["top1"]), told)
-    if len(record.history) > best["epochs"]:
+    if len(record.history) > epochs:
         # Older records call it `longer`.
         given = record.parameters.get("augmentation", record.parameters.get("longer"))
         by = f" with “{given}”" if given else ""
         sentences.append(f"Trained for longer{by}, {tested}")
     else:
-        more.append(f"Tested: {tested}")
+        more.append(f"Tested{', the first seed' * (seeds > 1)}: {tested}")
     return f"{' '.join(sentences)}\n\n{' '.join(more)}".strip()
 
 
-def by_seed(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Trials of a record; those that differ in the seed alone as one, with the means of its seeds.
+def _mean(group: list[dict[str, Any]]) -> float:
+    return mean(trial["val_accuracy"] for trial in group)
 
-    Such a trial has the original ones as ``seeds``. If one of them diverged, it did.
-    """
+
+def by_name(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Trials of a record; those that differ in the seed alone stand together."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for trial in trials:
         groups.setdefault(trial["name"], []).append(trial)
-    return [_mean(group) if len(group) > 1 else group[0] for group in groups.values()]
+    return [*groups.values()]
 
 
-def _mean(group: list[dict[str, Any]]) -> dict[str, Any]:
-    failed = any(map(_diverged, group))
-    return group[0] | {
-        "seeds": group,
-        "diverged": failed,
-        "val_accuracy": None if failed else mean(trial["val_accuracy"] for trial in group),
-        "history": [
-            {key: mean(row[key] for row in rows) for key in rows[0]}
-            for rows in zip(*(trial.get("history", []) for trial in group), strict=False)
-        ],
-    }
+def _gains(groups: list[list[dict[str, Any]]], images: int) -> dict[str, tuple[float, float, str]]:
+    """The best trial's gain over each other one, by the others' names, as :func:`_gain` gives it.
 
-
-def _gains(
-    best: dict[str, Any], others: list[dict[str, Any]], images: int
-) -> dict[str, tuple[float, float, str]]:
-    """The best trial's gain over each of the others, by their names, as :func:`_gain` gives it.
-
-    Trials of several seeds are compared in pairs of one seed, with Student's intervals.
+    The best is the first. Several seeds have Tukey's intervals.
     """
-    ours, *theirs = (
-        {one.get("seed"): one["val_accuracy"] for one in trial.get("seeds", [trial])}
-        for trial in (best, *others)
-    )
-    pairs = [
-        [ours[seed] - share for seed, share in each.items() if seed in ours] for each in theirs
-    ]
+    shares = np.array([[trial["val_accuracy"] for trial in group] for group in groups])
+    half = tukey_half_width(shares) if shares.shape[1] > 1 else 0.0
     gains = {}
-    for trial, found in zip(others, student_intervals(pairs), strict=True):
-        if found:
-            gain, low, high = (100 * value for value in found)
-            gains[trial["name"]] = gain, low, f"{low:+.1f} to {high:+.1f}"
-        else:
-            gains[trial["name"]] = _gain(best["val_accuracy"], trial["val_accuracy"], images)
+    for (trial, *_), share in zip(groups[1:], shares[1:].mean(1), strict=True):
+        gain = shares[0].mean() - share
+        low, high = 100 * (gain - half), 100 * (gain + half)
+        gains[trial["name"]] = (
+            (100 * gain, low, f"{low:+.1f} to {high:+.1f}")
+            if half
+            else _gain(shares[0].mean(), share, images)
+        )
     return gains
 
 
 def _better(subject: str, others: list, gains: dict[str, tuple[float, float, str]]) -> list[str]:
     """From which trials the validation images can tell the best one, and from which they can't."""
     better, alike = [], []
-    for trial in others:
+    for trial, *_ in others:
         gain, low, told = gains[trial["name"]]
         if low > 0:
             better.append(f"{called(trial)} by {gain:.1f} points (95% interval {told})")
@@ -214,14 +202,16 @@ def _better(subject: str, others: list, gains: dict[str, tuple[float, float, str
     return sentences
 
 
-def steps_to_target(record: RunRecord, trial: dict[str, Any]) -> float | None:
+def steps_to_target(record: RunRecord, group: list[dict[str, Any]]) -> float | None:
     """Steps until a trial's validation accuracy reached the target, counted at ends of epochs.
 
     Of several seeds it is the mean; None if one of them did not reach it.
     """
-    if "seeds" in trial:
-        steps = [steps_to_target(record, one) for one in trial["seeds"]]
-        return None if None in steps else mean(steps)
+    steps = [_steps_to_target(record, trial) for trial in group]
+    return None if None in steps else mean(steps)
+
+
+def _steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:
     target = record.parameters.get("target_accuracy")
     for row in trial.get("history", []) if target else []:
         if row["val_accuracy"] >= target:

@@ -163,7 +163,7 @@ def _by_name(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
 def best_trial(trials: Iterable[Trial]) -> Trial:
     """The trial of the highest validation accuracy among those that did not diverge.
 
-    With several seeds, it is the best one of those whose accuracy is highest on average.
+    With several seeds, it is the first one of those whose accuracy is highest on average.
 
     Raises
     ------
@@ -171,17 +171,22 @@ def best_trial(trials: Iterable[Trial]) -> Trial:
         Where all diverged.
 
     """
-    whole = [trial for trial in trials if not trial.diverged]
-    if not whole:
+    groups = _by_name(trials).values()
+    if all(trial.diverged for group in groups for trial in group):
         raise TrainingDiverged("every trial diverged: lower learning_rate, or warm it up")
-    best = max(_by_name(whole).values(), key=_rank)
-    return max(best, key=lambda trial: trial.accuracy)
+    return _whole(max(groups, key=_rank))[0]
+
+
+def _whole(trials: list[Trial]) -> list[Trial]:
+    """Those that did not diverge or, if all did, those that have an epoch."""
+    whole = [trial for trial in trials if not trial.diverged]
+    return whole or [trial for trial in trials if trial.history.epochs]
 
 
 def _rank(trials: list[Trial]) -> tuple[int, float]:
     """Greater for the better of two groups: first the number that diverged counts."""
-    accuracies = [trial.accuracy for trial in trials if trial.history.epochs]
-    return -sum(bool(trial.diverged) for trial in trials), mean(accuracies)
+    accuracies = [trial.accuracy for trial in _whole(trials)]
+    return -sum(bool(trial.diverged) for trial in trials), mean(accuracies or [0.0])
 
 
 def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.DataFrame:
@@ -218,9 +223,8 @@ def describe_trials(trials: Iterable[Trial]) -> str:
     """The outcome in a few sentences: the trials by validation accuracy, and those that failed."""
     groups = _by_name(trials)
     seeds = max(map(len, groups.values()), default=1)
-    begun = {name: group for name, group in groups.items() if any(t.history.epochs for t in group)}
-    order = sorted(begun, key=lambda name: _rank(begun[name]), reverse=True)
-    ranked = ", ".join(f"“{name}” {_best(begun[name])}" for name in order)
+    order = sorted(filter(_whole, groups.values()), key=_rank, reverse=True)
+    ranked = ", ".join(f"“{group[0].name}” {_best(group)}" for group in order)
     sentences = [f"Best validation accuracy of each: {ranked}."] if ranked else []
     for trial in itertools.chain(*groups.values()):
         name = f"“{trial.name}”" + (f" with seed {trial.seed}" if seeds > 1 else "")
@@ -237,18 +241,20 @@ def describe_trials(trials: Iterable[Trial]) -> str:
 
 
 def _best(trials: list[Trial]) -> str:
-    told = spread([trial.accuracy for trial in trials if trial.history.epochs], 1)
+    told = spread([trial.accuracy for trial in _whole(trials)], 1)
     best = trials[0].history.best_epoch if len(trials) == 1 else 0
     return f"{told} (epoch {best})" if best else told
 
 
 def _last(trials: list[Trial]) -> str:
-    for trial in trials:
-        if trial.diverged:
-            return f"diverged in epoch {len(trial.history.epochs) + 1}"
+    diverged = [trial for trial in trials if trial.diverged]
+    if diverged and len(trials) > 1:
+        return f"{len(diverged)} of {len(trials)} diverged"
+    if diverged:
+        return f"diverged in epoch {len(diverged[0].history.epochs) + 1}"
     return _ends(trials, "val_accuracy")
 
 
 def _ends(trials: list[Trial], key: str) -> str:
     """An accuracy in the last epoch."""
-    return spread([trial.history.epochs[-1][key] for trial in trials if trial.history.epochs], 1)
+    return spread([trial.history.epochs[-1][key] for trial in _whole(trials)], 1)

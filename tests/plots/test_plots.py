@@ -278,6 +278,13 @@ def test_trials_of_several_seeds_share_a_line_with_a_band():
     (band,), _ = [each.get_paths() for each in panel.collections]
     assert {*band.vertices[band.vertices[:, 0] == 4, 1].round(3)} == {0.5, 0.775}
     assert "bands" in figure.caption
+    lost = [trial_of("steep", 2, "nan"), trial_of("gone", 0, "nan"), one, trial_of("steep", 4)]
+    crossed = plot_trials([*lost, trial_of("gone", 0, "nan"), other])
+    crosses = [
+        line.get_xdata() for line in crossed.figure.axes[1].lines if line.get_marker() == "x"
+    ]
+    assert [list(place) for place in crosses] == [[2], [], []], "where the one training ended"
+    check(crossed)
     assert "bands" not in plot_trials([one]).caption
     check(figure)
 

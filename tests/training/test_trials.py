@@ -127,12 +127,15 @@ def test_seeds_share_a_row_and_a_mean(trials):
     assert table.loc["slow", "in training"] == table.loc["slow", "at the end"]
     assert [*table["steps to 50.0%"]] == ["9; 9", "18; –"]
     assert table.loc["fast", "time"] == "2.0 s"
-    assert best_trial(four) is four[2], "the best of those of the best mean"
+    assert best_trial(four) is four[0], "the first seed of the best mean"
     words = describe_trials(four)
     assert "“slow” 70.0% ± 14.1, n = 2, “fast” 50.0% ± 28.3, n = 2." in words
     assert "One seed" not in words
     broken = [*four[:3], replace(four[3], diverged="the loss became nan")]
-    assert compare_trials(broken).loc["fast", "at the end"] == "diverged in epoch 3"
+    assert compare_trials(broken).loc["fast", "at the end"] == "1 of 2 diverged"
+    assert compare_trials(broken).loc["fast", "best validation"] == "70.0%"
+    better = [of(fast, 0, 0.9), replace(of(fast, 1, 0.9), diverged="nan"), *four[::2]]
+    assert best_trial(better) is four[0], "none of its seeds diverged"
     assert "In “fast” with seed 1, the loss became nan" in describe_trials(broken)
 
 
