@@ -124,7 +124,8 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configurati
         if not lead:  # a record without all test figures
             continue
         images, validation = record.dataset["train"], _validation(group.runs[0]) or 0.0
-        rank = len(record.trials) > 1, len(group.runs), images, validation
+        seeds = max([len(group.runs), *map(len, by_name(record.trials))])
+        rank = len(record.trials) > 1, seeds, images, validation
         key = record.notebook, group.board["dataset"][0]
         if key not in best or rank > best[key][0]:
             best[key] = rank, group, lead

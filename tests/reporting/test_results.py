@@ -130,7 +130,10 @@ def test_runs_of_another_budget_network_or_seed_alone_are_no_comparison(
 
 
 def trial(name, *accuracies):
-    history = [{"epoch": e, "val_accuracy": share} for e, share in enumerate(accuracies, 1)]
+    history = [
+        {"epoch": e, "accuracy": share, "val_accuracy": share}
+        for e, share in enumerate(accuracies, 1)
+    ]
     best = max(accuracies, default=None)
     return {"name": name, "val_accuracy": best, "epochs": len(accuracies), "history": history}
 
@@ -183,6 +186,18 @@ def test_the_readme_has_a_row_for_each_notebook(add, project, published):
     assert first["answer"].startswith("[one](reports/published/one/record.json): ")
     assert "60.0% of 1,000 test images" in first["answer"]
     assert second["answer"] == "no published run yet"
+
+
+def test_the_answer_is_that_of_the_most_seeds_whether_of_runs_or_of_trials(add, project, published):
+    add("better", 0.9, trials=[trial("a", 0.9), trial("b", 0.8)])
+    pairs = [
+        trial(name, share) | {"seed": seed}
+        for seed in (0, 1)
+        for name, share in (("a", 0.7), ("b", 0.6))
+    ]
+    add("seeds", 0.7, trials=pairs)
+    first, _ = rows(render_table(published, project), "question")
+    assert first["answer"].startswith("[seeds](")
 
 
 def test_a_seed_without_test_figures_has_no_part_in_the_answer(add, project, published):
