@@ -129,9 +129,7 @@ def fit(
         environment = describe_environment(model.dtype_policy.name)
         checkpoint = Checkpoint(folder, settings, environment)
         checkpoint.set_model(model)
-        if line := checkpoint.restore():
-            display_line(line)
-            write_event(output, "note", text=line)
+        line = checkpoint.restore()
         done = len(checkpoint.epochs)
         for plateau in plateaus:
             plateau.rows = checkpoint.epochs
@@ -145,6 +143,9 @@ def fit(
             return plot(history(rows))._repr_html_()
 
         if done < until and not rule.reason(checkpoint.epochs):
+            if line:
+                display_line(line)
+                write_event(output, "note", text=line)
             try:
                 model.fit(
                     batches,

@@ -214,6 +214,11 @@ def test_a_run_that_stops_for_now_goes_on_and_a_finished_one_is_left_alone(
     assert same(model.get_weights(), weights)
     stretches = [(each["first"], each["last"], each["cores"]) for each in history.trained_by]
     assert stretches == [(1, 1, 99), (2, 5, cores)]
+    kept = state(tmp_path)
+    kept["trained_by"][1]["cores"] = 99
+    (tmp_path / "checkpoint" / "state.json").write_text(json.dumps(kept))
+    _, history = train(tmp_path)
+    assert without_seconds(history.epochs) == rows, "nothing goes on, so nothing is told"
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     (told,) = [event["text"] for event in events if event["event"] == "note"]
     assert f"after epoch 1 the run goes on with cores {cores} instead of 99" in told
