@@ -49,7 +49,8 @@ def assert_same(model, count=6, training=True):
     """Accelerate the model, and compare a step with one of it as it was."""
     images = np.random.default_rng(0).normal(1, 2, (count, *model.input_shape[1:]))
     policy = next((layer.compute_dtype for layer in model.layers[1:]), "float32")
-    tolerance = 1e-5 if policy == "float32" else 3e-2
+    # Without instructions for bfloat16, Keras's own gradient of filters is also added up in it.
+    tolerance = 1e-5 if policy == "float32" else 5e-2
     weights = model.get_weights()
     expected = step(model, images.astype("float32"), training)
     model.set_weights(weights)
@@ -158,6 +159,10 @@ def test_filters_over_narrow_images(size, count):
     ],
 )
 def test_channels_may_come_first(layer):
+    try:
+        layer(np.zeros((2, 3, 8, 8), "float32"))
+    except tf.errors.UnimplementedError:
+        pytest.skip("TensorFlow has no such convolution in bfloat16 on this processor")
     assert_same_outputs(chain(layer, shape=(3, 8, 8)), (3, 8, 8), tolerance=0)
 
 
