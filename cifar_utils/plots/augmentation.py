@@ -1,5 +1,6 @@
 """A figure of augmented images."""
 
+import re
 import textwrap
 
 import matplotlib
@@ -43,7 +44,7 @@ def plot_augmentations(dataset: Dataset, *names: str, seed: int = 0) -> Captione
     grid[0, 0].set_title("original", size=11)
     for row, text in zip(grid, names, strict=True):
         row[0].imshow(images[0])
-        words = textwrap.fill(text.replace("_", " "), 16)
+        words = textwrap.fill(re.sub(r",\s*", ", ", text.replace("_", " ")), 18)
         row[0].set_ylabel(words, rotation=0, ha="right", va="center")
         for epoch, panel in enumerate(row[1:]):
             changed = augmented(text, images, seed, epoch)
