@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import softmax
 from scipy.stats import binomtest, studentized_range, t
 from sklearn.metrics import confusion_matrix
@@ -56,14 +57,14 @@ def student_intervals(
     ]
 
 
-def tukey_half_width(shares: np.ndarray) -> float:
+def tukey_half_width(shares: ArrayLike) -> float:
     """Half the width of the 95% intervals of all differences between two rows' means, by Tukey.
 
     ``shares (rows, columns)`` has a row for each case and a column for each seed. All intervals
     hold at once with a probability of 95%, so they allow for the choice of the best row.
     """
-    means = shares.mean(1, keepdims=True)
-    residuals = shares - means - shares.mean(0) + shares.mean()
+    shares = np.asarray(shares)
+    residuals = shares - shares.mean(1, keepdims=True) - shares.mean(0) + shares.mean()
     freedom = (shares.shape[0] - 1) * (shares.shape[1] - 1)
     deviation = math.sqrt((residuals**2).sum() / freedom / shares.shape[1])
     return float(studentized_range.ppf(0.95, len(shares), freedom)) * deviation

@@ -6,8 +6,6 @@ import math
 from statistics import mean
 from typing import Any
 
-import numpy as np
-
 from cifar_utils.evaluation import TARGET, tukey_half_width, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
@@ -173,18 +171,18 @@ def _gains(groups: list[list[dict[str, Any]]], images: int) -> dict[str, tuple[f
 
     The best is the first. Several seeds have Tukey's intervals.
     """
-    shares = np.array([[trial["val_accuracy"] for trial in group] for group in groups])
-    half = tukey_half_width(shares) if shares.shape[1] > 1 else 0.0
-    gains = {}
-    for (trial, *_), share in zip(groups[1:], shares[1:].mean(1), strict=True):
-        gain = shares[0].mean() - share
-        low, high = 100 * (gain - half), 100 * (gain + half)
-        gains[trial["name"]] = (
-            (100 * gain, low, f"{low:+.1f} to {high:+.1f}")
-            if half
-            else _gain(shares[0].mean(), share, images)
-        )
-    return gains
+    best, *others = groups
+    if len(best) == 1:
+        return {
+            trial["name"]: _gain(best[0]["val_accuracy"], trial["val_accuracy"], images)
+            for (trial,) in others
+        }
+    half = 100 * tukey_half_width([[one["val_accuracy"] for one in group] for group in groups])
+    gains = {group[0]["name"]: 100 * (_mean(best) - _mean(group)) for group in others}
+    return {
+        name: (gain, gain - half, f"{gain - half:+.1f} to {gain + half:+.1f}")
+        for name, gain in gains.items()
+    }
 
 
 def _better(subject: str, others: list, gains: dict[str, tuple[float, float, str]]) -> list[str]:
