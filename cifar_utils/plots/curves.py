@@ -202,12 +202,12 @@ def plot_trials(trials: Sequence[Trial], target: float | None = None) -> Caption
     them to the highest. A cross ends a training that diverged. ``target`` is a validation accuracy
     to draw as a dotted line.
     """
+    from cifar_utils.training.trials import by_name  # who has trials has imported Keras
+
     columns = {"loss": "training loss (nats)", "val_accuracy": "validation accuracy"}
-    tables = [by_epoch(trial.history.epochs, columns) for trial in trials]
-    names = dict.fromkeys(trial.name for trial in trials)
     groups = {
-        name: pd.concat([table for t, table in zip(trials, tables, strict=True) if t.name == name])
-        for name in names
+        name: pd.concat([by_epoch(trial.history.epochs, columns) for trial in group])
+        for name, group in by_name(trials).items()
     }
     figure = plot_curves({name: rows.groupby(level=0).mean() for name, rows in groups.items()})
     for panel, column in zip(figure.axes, columns.values(), strict=True):
@@ -215,9 +215,9 @@ def plot_trials(trials: Sequence[Trial], target: float | None = None) -> Caption
         for name, rows in groups.items():
             ends = rows[column].groupby(level=0).agg(["min", "max"])
             panel.fill_between(ends.index, *ends.T.values, color=colours[name], alpha=0.15, lw=0)
-        for trial, table in zip(trials, tables, strict=True):
+        for trial in trials:
             if trial.diverged:
-                end = table[column].iloc[-1:]
+                end = by_epoch(trial.history.epochs[-1:], columns)[column]
                 panel.plot(end.index, end, "x", color=colours[trial.name], ms=14, mew=3)
     caption = (
         "Above: training loss, a mean over each epoch. Below: accuracy on the validation images "

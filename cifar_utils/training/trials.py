@@ -152,7 +152,7 @@ def run_trials(
     return trials
 
 
-def _by_name(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
+def by_name(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
     """Trials that differ in the seed alone stand together."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -171,7 +171,7 @@ def best_trial(trials: Iterable[Trial]) -> Trial:
         Where all diverged.
 
     """
-    groups = _by_name(trials).values()
+    groups = by_name(trials).values()
     if all(trial.diverged for group in groups for trial in group):
         raise TrainingDiverged("every trial diverged: lower learning_rate, or warm it up")
     return _whole(max(groups, key=_rank))[0]
@@ -197,7 +197,7 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
     trials share, have no column.
     """
     rows = {}
-    for name, group in _by_name(trials).items():
+    for name, group in by_name(trials).items():
         first = group[0]
         row = {key: str(value) for key, value in first.values.items()}
         row |= {
@@ -221,7 +221,7 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
 
 def describe_trials(trials: Iterable[Trial]) -> str:
     """The outcome in a few sentences: the trials by validation accuracy, and those that failed."""
-    groups = _by_name(trials)
+    groups = by_name(trials)
     seeds = max(map(len, groups.values()), default=1)
     order = sorted(filter(_whole, groups.values()), key=_rank, reverse=True)
     ranked = ", ".join(f"“{group[0].name}” {_best(group)}" for group in order)
