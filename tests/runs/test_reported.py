@@ -103,16 +103,16 @@ def test_reported_stands_beside_measured(compared):
     assert table.index.tolist() == ["report E: CifarNet, best", "this run"]
     assert table["top-1"].tolist() == ["86.70%", "88.00% (87.3 to 88.6%)"]
     assert table["loss (nats)"].tolist() == ["0.4632", "0.4100"]
-    assert table["parameters"].tolist() == ["—", "2,444,672"]
+    assert table["parameters"].tolist() == ["–", "2,444,672"]
     assert table["epochs"].tolist() == ["20", "2"]
-    assert table["training time"].tolist() == ["—", "1 h 52 min"]
+    assert table["training time"].tolist() == ["–", "1 h 52 min"]
     assert "steps" not in table
 
 
 def test_splits_other_than_test_and_unclear_metrics_are_named(compared):
     table = compared("gn_resnet(width=32)", "cifar10")
     row = table.loc["report A: flip all images, width 32, report_a (validation)"]
-    assert (row["top-1"], row["accuracy, top-k unclear"], row["steps"]) == ("—", "96%", "1,623")
+    assert (row["top-1"], row["accuracy, top-k unclear"], row["steps"]) == ("–", "96%", "1,623")
     assert "report A: flip all images, report_a (split unclear)" in table.index
 
 
@@ -127,7 +127,7 @@ def test_figures_of_networks_of_the_same_size_stand_beside_our_own_network_s(com
 def test_where_nothing_was_reported_the_table_says_so(compared):
     table = compared("resnet20", "digits")
     assert table.index.tolist() == ["none reported for resnet20 on digits", "this run"]
-    assert set(table.iloc[0]) == {"—"}
+    assert set(table.iloc[0]) == {"–"}
 
 
 def test_where_nothing_was_reported_of_a_network_others_on_the_dataset_follow(compared):
@@ -139,4 +139,4 @@ def test_where_nothing_was_reported_of_a_network_others_on_the_dataset_follow(co
         "weiaicunzai, pytorch-cifar100: ResNet-18, resnet18",
         "this run",
     ]
-    assert table["top-5"].tolist() == ["—", "—", "88.40%", "93.05%", "99.00% (98.8 to 99.2%)"]
+    assert table["top-5"].tolist() == ["–", "–", "88.40%", "93.05%", "99.00% (98.8 to 99.2%)"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from cifar_utils.text import as_given, duration, interval, percent
+from cifar_utils.text import ABSENT, as_given, duration, interval, percent
 
 if TYPE_CHECKING:
     from cifar_utils.runs.record import RunRecord
@@ -128,14 +128,14 @@ def compare_with_reported(record: RunRecord) -> pd.DataFrame:
     rows["this run"] = _cells(record.scores["test"] | facts | {"epochs": len(record.history)})
     table = pd.DataFrame.from_dict(rows, orient="index")
     optional = ["accuracy, top-k unclear", "steps"]
-    return table.drop(columns=[c for c in optional if (table[c] == "—").all()])
+    return table.drop(columns=[c for c in optional if (table[c] == ABSENT).all()])
 
 
 def _cells(figures: dict[str, Any]) -> dict[str, str]:
     """One row's figures, in words, by the table's column."""
 
     def words(key: str, form: Any) -> str:
-        return "—" if figures.get(key) is None else form(figures[key])
+        return ABSENT if figures.get(key) is None else form(figures[key])
 
     def share(key: str) -> str:
         bounds = figures.get(f"{key}_interval")
