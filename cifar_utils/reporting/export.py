@@ -43,7 +43,8 @@ NEEDS_SCRIPT = re.compile(r"application/(javascript|vnd\..*)")
 def export_page(notebook: Path, page: Path) -> Path:
     """Write the page of a notebook that was executed completely or up to an error.
 
-    The facts at its top are from the ``record.json`` beside the notebook, if there is one.
+    The facts at its top are from the ``record.json`` beside the notebook, if there is one. If that
+    is broken, the page says so.
 
     Raises
     ------
@@ -51,12 +52,8 @@ def export_page(notebook: Path, page: Path) -> Path:
         Where the file is not a notebook, or no cell has been executed.
 
     """
-    try:
-        record = read_record(notebook.with_name(RECORD))
-    except InputError:  # missing or broken: the page shows only the cells
-        record = None
     # UTF-8 can't encode the halves of characters in broken output: they become �.
-    html = _render(notebook, record).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    html = _render(notebook).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     write_atomically(page, html)
     return page
 
@@ -107,7 +104,7 @@ def page_look(*more: str) -> dict[str, str]:
     return {"style": style, "script": script, "policy": f"{policy}script-src 'sha256-{digest}'"}
 
 
-def _render(notebook: Path, record: RunRecord | None) -> str:
+def _render(notebook: Path) -> str:
     nb, outline = _ready_cells(notebook)
     run = nb.metadata.get("papermill", {})
     parameters = _parameters(nb, run.get("parameters", {}))
@@ -127,12 +124,25 @@ def _render(notebook: Path, record: RunRecord | None) -> str:
         "notes": _notes(notebook),
         "made": ", commit ".join(filter(None, [f"cifar-reports {__version__}", own_commit()])),
     }
-    with suppress(Exception):  # no record, or a bad one, whose scores may not be numbers
-        page |= {"facts": record_facts(record), "record": record}
-        page["answer"] = answer(record).partition("\n\n")[0]
-        page["near_chance"] = near_chance(record)
-        page["twin"] = near_chance(record) and _twin(record, notebook.parent)
+    if notebook.with_name(RECORD).exists():
+        page |= _top(notebook)
     return TEMPLATES.get_template("page.html.j2").render(page)
+
+
+def _top(notebook: Path) -> dict[str, Any]:
+    """What a page shows of the record beside its notebook."""
+    try:
+        record = read_record(notebook.with_name(RECORD))
+        low = near_chance(record)
+        return {
+            "facts": record_facts(record),
+            "answer": answer(record).partition("\n\n")[0],
+            "near_chance": low,
+            "twin": low and _twin(record, notebook.parent),
+            "record": record,
+        }
+    except Exception:  # somebody's edit may put anything in the place of a number
+        return {"broken": True}
 
 
 def _notes(notebook: Path) -> list[str]:

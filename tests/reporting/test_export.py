@@ -60,7 +60,12 @@ def record(**changes):
         "run": "r",
         "notebook": "n",
         "parameters": {},
-        "dataset": {"name": "cifar10", "note": "Kept by <somebody>."},
+        "dataset": {
+            "name": "cifar10",
+            "note": "Kept by <somebody>.",
+            "train": 45_000,
+            "validation": 5_000,
+        },
         "model": {"architecture": "cifarnet", "parameters": 2444672, "flops": 1.03e9},
         "environment": {},
         "seconds": {"total": 6720.0},
@@ -282,13 +287,18 @@ def test_each_heading_has_an_address_of_its_own(folder, headings):
     assert [a["href"] for a in page.select("nav a")] == [f"#{id_}" for id_ in ids]
 
 
-def test_a_record_beside_the_notebook_is_read_where_it_says_something(render, tmp_path):
+def test_a_page_shows_the_record_beside_its_notebook(render, tmp_path):
     assert "86.7%" in str(render(code(), record=record()))
-    assert "86.7%" not in str(render(code(), record=record(scores={"test": "86.7%"})))
-    facts = render(code(), record=record(scores={})).select_one(".facts").get_text(" ", strip=True)
-    assert facts == "parameters 2.44 M FLOPs a test image 1.03 G epochs 2 best: 2 time 1 h 52 min"
+    (tmp_path / "record.json").unlink()
+    assert not render(code()).select(".facts, .failed, .answer")
+
+
+def test_a_page_says_that_the_record_beside_it_is_broken(render, tmp_path):
+    of_words = render(code(), record=record(scores={"test": "86.7%"}))
     (tmp_path / "record.json").write_text("{")
-    assert not render(code()).select(".facts")
+    for page in (of_words, render(code())):
+        assert "broken" in page.select_one("header .failed").text
+        assert not page.select(".facts")
 
 
 @pytest.mark.parametrize(
