@@ -146,7 +146,7 @@ def seconds_of_ours(
 
 
 def recipe() -> dict[str, Any]:
-    """The parameters of the published runs."""
+    """The parameters of ``airbench-cifar10`` in the series."""
     root = project_folder()
     runs = read_series(root / "notebooks/series.yaml", "cpu", root)
     return next(run.parameters for run in runs if run.name == "airbench-cifar10-s0")

@@ -280,8 +280,8 @@ class SeparableConv2D(layers.SeparableConv2D):
 class Conv2D(layers.Conv2D):
     """Keras's layer, with a faster gradient of 3×3 filters over narrow images in bfloat16.
 
-    oneDNN multiplies matrices along an image's width. Below about 16 pixels the matrices are too
-    small to be fast, so images are laid side by side, with a column of zeros between them.
+    oneDNN multiplies matrices along an image's width. Narrow images make them too small to be fast.
+    Images of up to 8 pixels are therefore laid side by side, with a column of zeros between them.
     """
 
     def convolution_op(self, inputs, kernel):

@@ -218,7 +218,7 @@ def series(
     Examples:
       cifar-reports series --profile cpu --dry-run
       cifar-reports series mine.yaml --only "resnet*" --tag cifar10 --jobs 2
-      cifar-reports series --scheduler tcp://10.0.0.1:8786 --output /shared/reports
+      cifar-reports series --scheduler tcp://10.0.0.1:8786 --output /mnt/reports
 
     Exit status: 0 none failed, 1 some failed (the last line counts them), 2 bad input, 130 Ctrl-C.
     """  # noqa: D301

@@ -46,12 +46,12 @@ unless a note says so.
 COMPARISONS = """\
 ## Comparisons
 
-Networks of one kind and one notebook, on the same images, for as many epochs, by top-1 on their
-validation images after the epoch that was kept. A difference is the mean over pairs of runs with
-the same seed, commit, precision and machine. Its 95% interval is Student's, by the standard
-deviation pooled over the table, not corrected for the number of rows. All rows share the runs of
-the reference, so an error in it moves all differences alike. A row with fewer than two pairs has
-no difference.
+Each table has networks of one kind and one notebook, trained on the same images for the same number
+of epochs. Accuracy is top-1 on their validation images after the epoch that was kept. A difference
+is the mean over pairs of runs with the same seed, commit, precision and machine. Its 95% interval
+is Student's, by the standard deviation pooled over the table, not corrected for the number of rows.
+All rows share the runs of the reference, so an error in it moves all differences alike. A row with
+fewer than two pairs has no difference.
 """
 TRIALS = """\
 ## Trials within a run

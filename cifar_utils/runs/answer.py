@@ -127,12 +127,11 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         sentences.append("The search chose it by these images, so its gain may be less on others.")
     trained = [
         f"{percent(mean(one['history'][-1]['accuracy'] for one in group))} by {called(group[0])}"
-        for group in (best, *others)
+        for group in (best, *(others if len(others) < 4 else shown))
         if group[0].get("history")  # a search keeps none
     ]
     if len(trained) > 1:
-        learned = listed(_few(trained))
-        sentences.append(f"Training accuracy in the last epoch is {learned}.")
+        sentences.append(f"Training accuracy in the last epoch is {listed(trained)}.")
     steps = {called(group[0]): steps_to_target(record, group) for group in groups}
     if fewest := min(filter(None, steps.values()), default=None):
         first = listed([name for name, count in steps.items() if count == fewest])

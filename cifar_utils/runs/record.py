@@ -303,11 +303,10 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
 
     ``keras.models.load_model(path)`` loads it in any process, without this package. The model takes
     uint8 images, computes float32 logits in float32, has no augmentation and is not compiled
-    (:func:`~cifar_utils.models.to_plain`). Keras refuses images without a batch axis, but neither
-    floats, which are taken as bytes (of images from 0 to 1 it makes black ones), nor one channel,
-    which counts for all three. An export to ONNX needs a call before. The file has four bytes a
-    parameter: 1 MB for ResNet-20, 105 MB for ResNet50V2, including its frozen base, and 350 MB for
-    the fan.
+    (:func:`~cifar_utils.models.to_plain`). Keras refuses images without a batch axis. It takes
+    floats as 0 to 255, so images from 0 to 1 are black to it. It takes one channel for all three.
+    An export to ONNX needs a call before. The file has four bytes a parameter: 1 MB for ResNet-20,
+    105 MB for ResNet50V2, including its frozen base, and 350 MB for the fan.
 
     A note below the cell and an event tell of layers that Keras can load only with their own code.
     If a layer has no ``get_config``, nothing is written, and the result is ``None``.

@@ -12,8 +12,9 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 def orthogonalize(matrix, steps: int = 3, dtype: str = "float32"):
     """Move a matrix's singular values towards 1 by ``steps`` of a Newton-Schulz iteration.
 
-    They become about 0.7 to 1.2, except those below a thousandth of the greatest one. Singular
-    vectors stay the same (Bernstein and Newhouse, arXiv:2409.20325; Jordan, Muon, 2024).
+    In three steps, those above a fiftieth of the matrix's Frobenius norm become 0.7 to 1.2. Smaller
+    ones grow up to 41 times. Singular vectors stay the same (Bernstein and Newhouse,
+    arXiv:2409.20325; Jordan, Muon, 2024).
 
     Parameters
     ----------
@@ -38,8 +39,8 @@ class Muon(keras.optimizers.Optimizer):
     """Orthogonalized momentum for the filters of convolutions, SGD for every other weight.
 
     A kernel ``(h, w, in, out)`` is treated as a matrix ``(h w in, out)``. Each update first scales
-    it to the Frobenius norm √out. The step is the orthogonal matrix nearest to its momentum, times
-    the learning rate. In a kernel ``(h, w, in, 1)`` of a depthwise convolution, each channel is a
+    it to the Frobenius norm √out. The step is the momentum, made nearly orthogonal, times the
+    learning rate. In a kernel ``(h, w, in, 1)`` of a depthwise convolution, each channel is a
     matrix of its own. Dense kernels, biases and normalization parameters follow SGD with Nesterov
     momentum, at rates in a fixed proportion to the learning rate.
 

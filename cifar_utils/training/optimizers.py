@@ -76,8 +76,8 @@ def make_optimizer(
         A number or a Keras schedule.
     weight_decay
         Decoupled: each step subtracts ``learning_rate * weight_decay`` of every kernel, not of
-        biases and normalization parameters. In SGD with momentum m, PyTorch's coupled
-        ``weight_decay`` of the same strength is (1 - m) times this one.
+        biases and normalization parameters. Muon's filters have none. In SGD with momentum m,
+        PyTorch's coupled ``weight_decay`` of the same strength is (1 - m) times this one.
     batch_size
         Images in a batch; the gradient is of their mean loss.
     precision
