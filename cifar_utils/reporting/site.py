@@ -23,6 +23,7 @@ from cifar_utils.reporting.results import answers
 from cifar_utils.runs.compare import compare_means, missed_by_all, paired_test, same_images
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
+    COMPUTED,
     Configuration,
     configurations,
     families,
@@ -124,8 +125,8 @@ def _embedded(
     settings = {"notebook": group.record.notebook}
     # None is the default of a parameter that older notebooks do not have.
     settings |= {name: str(value) for name, value in group.settings.items() if value is not None}
-    settings |= {"processor": group.each("processor"), "computed in": group.each("precision")}
-    settings |= {"commit": short_commits(group.each("commit"))}
+    settings |= {name: group.each(column) for column, name in COMPUTED.items()}
+    settings["commit"] = short_commits(settings["commit"])
     return {
         "name": group.name,
         "dataset": group.board["dataset"][0],

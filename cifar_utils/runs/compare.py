@@ -19,6 +19,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import wilson_interval
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.leaderboard import (
+    COMPUTED,
     Configuration,
     configurations,
     in_words,
@@ -233,11 +234,9 @@ def _tested_on(run: Run) -> tuple[str, bytes]:
 
 def _made_by(run: Run) -> dict[str, Any]:
     """The possible differences of two runs: notebook, parameters, and what computed them."""
-    by = tabulate([run]).iloc[0]
-    computed = {"backend": run.record.environment.get("backend"), "computed in": by["precision"]}
-    conditions = {"processor": by["processor"], "commit": by["commit"]}
+    computed = tabulate([run])[[*COMPUTED]].rename(columns=COMPUTED).iloc[0].to_dict()
     given = run.record.parameters | settings(run.record)
-    return {"notebook": run.record.notebook} | given | computed | conditions
+    return {"notebook": run.record.notebook} | given | computed
 
 
 def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:

@@ -29,6 +29,13 @@ from cifar_utils.text import ABSENT, as_given, compact, duration, interval, perc
 SHARES = ["top1", "top1_low", "top1_high", "top5", "reported"]
 COUNTS = ["parameters", "flops", "epochs", "train_images", "seed"]
 SEEDS = {"seed", "output"}  # parameters that may differ between runs of one configuration
+# Columns of what computed a training, with their names where runs are compared.
+COMPUTED = {
+    "backend": "backend",
+    "precision": "computed in",
+    "processor": "processor",
+    "commit": "commit",
+}
 ASIDE = {"first", "last", "platform", "python"}  # facts of a stretch that change no result
 
 
@@ -174,8 +181,9 @@ def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
     ``top1_high`` (its 95% interval), ``top5``, ``loss``, ``reported`` (the top-1 reported of that
     network and dataset), ``reported_by`` (its author and images), ``parameters``, ``flops`` (for a
     test image, all of its views included), ``epochs``, ``train_images``, ``train_seconds``,
-    ``total_seconds``, ``processor``, ``precision`` and ``commit`` (of training; "unknown" without a
-    record of it), ``date``, ``seed``. Accuracies are fractions. Missing values are NaN.
+    ``total_seconds``, ``backend``, ``processor``, ``precision`` and ``commit`` (of training;
+    "unknown" without a record of it), ``date``, ``seed``. Accuracies are fractions. Missing values
+    are NaN.
     """
     board = pd.DataFrame([_row(run) for run in runs])
     for column in [*SHARES, *COUNTS, "loss", "train_seconds", "total_seconds"]:
@@ -304,6 +312,7 @@ def _row(run: Run) -> dict[str, Any]:
         "train_images": record.dataset.get("train"),
         "train_seconds": seconds.get("train"),
         "total_seconds": seconds.get("total"),
+        "backend": _each(stretch.get("backend") for stretch in stretches),
         "processor": _each(processors),
         "precision": _each(stretch.get("precision") for stretch in stretches),
         "commit": _each(stretch.get("git") for stretch in stretches),

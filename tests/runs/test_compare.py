@@ -181,13 +181,14 @@ def test_a_comparison_is_shown_as_text_and_as_html(make):
 def test_what_else_made_them_is_among_what_differs(make):
     one, two = make("one"), make("two")
     for place, commit in ((one, "a" * 40), (two, "b" * 40)):
-        by = {"git": commit, "processor": "a CPU", "precision": place.name}
+        by = {"git": commit, "processor": "a CPU", "precision": place.name, "backend": place.name}
         replace(load_run(place).record, trained_by=[by]).write(place)
     words = compare_runs([one, two]).words
-    assert words[["computed in", "commit"]].to_numpy().tolist() == [
-        ["one", "aaaaaaaa"],
-        ["two", "bbbbbbbb"],
+    assert words[["backend", "computed in", "commit"]].to_numpy().tolist() == [
+        ["one", "one", "aaaaaaaa"],
+        ["two", "two", "bbbbbbbb"],
     ]
+    assert "processor" not in words
 
 
 def test_images_that_all_miss_are_told_with_what_they_are_taken_for(make):

@@ -66,6 +66,7 @@ def test_a_row_says_what_its_record_says(found):
         "train_images": 900,
         "train_seconds": 60.0,
         "total_seconds": 65.0,
+        "backend": "unknown",
         "processor": "a CPU; a GPU; unknown",
         "precision": "float32; unknown",
         "commit": "a1; b2; unknown",

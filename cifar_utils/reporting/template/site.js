@@ -166,7 +166,7 @@ function comparison(some, tests) {
       make("tr", {}, make("th", { scope: "row" }, name), ...values.map((value) => make("td", {}, value))))));
   const paired = some.every((one) => one.runs.some((run) => some[0].runs.some((other) => other.seed === run.seed)));
   const things = paired ? differing : [...differing, "seed"];
-  const unsure = ["commit", "processor", "computed in"].filter((name) =>
+  const unsure = ["commit", "processor", "computed in", "backend"].filter((name) =>
     !differing.includes(name) && /unknown|changes/.test(some[0].settings[name]));
   const apart = things.length > 1
     ? `They differ in ${things.length} things, so no single one explains the result.`
