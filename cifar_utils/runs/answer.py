@@ -34,8 +34,8 @@ def answer(record: RunRecord) -> str:
         )
     trials = [trial for trial in record.trials if not _diverged(trial)]
     groups = by_name([trial for trial in trials if trial["epochs"] == trials[0]["epochs"]])
-    seeds = max(map(len, groups), default=1)
-    alike = [group for group in groups if len(group) == seeds]
+    seeds = {trial.get("seed") for trial in record.trials}  # older records have none
+    alike = [group for group in groups if {trial.get("seed") for trial in group} == seeds]
     return _compared(record, alike) if len(alike) > 1 else _trained(record)
 
 

@@ -149,6 +149,8 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     assert "the best of 2 trainings" in answer(several), "one seed is not compared with several"
     several.trials[3]["diverged"] = True
     assert "means of" not in answer(several), "one that diverged once is not compared"
+    several.trials[0]["diverged"] = True
+    assert "means of" not in answer(several), "one seed each, but not the same one"
 
 
 def test_a_comparison_ends_with_the_test_of_its_network(record):
