@@ -199,7 +199,7 @@ def _execute_all(
     # One group, given at once: dask then queues runs until a worker is free.
     futures = client.map(
         _execute_on_worker,
-        [*runs],
+        [replace(run, folder=run.folder.absolute()) for run in runs],  # a worker is elsewhere
         texts,
         [*runs.values()],
         [series] * len(runs),

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
@@ -158,7 +159,7 @@ for _ in range(2000):  # until a worker has been killed
 def test_a_worker_that_is_killed_costs_no_run(project, write_notebook, cluster, alive):
     address, workers = cluster
     notebook = write_notebook(WORK)
-    runs = [plan_run(notebook, {}, project / "out" / f"r{number}") for number in range(2)]
+    runs = [plan_run(notebook, {}, Path("out", f"r{number}")) for number in range(2)]
     victim, killed = workers[0], []
 
     def kill():
