@@ -115,8 +115,8 @@ def _execute(run: Run, series: str, watch: Watch) -> Status:
     run.write_facts(facts | {"ended": _now(), "outcome": status.word, "error": status.why})
     try:
         export_page(run.folder / NOTEBOOK, run.page)
-    except (InputError, ValueError, LookupError, TypeError, AttributeError) as error:
-        watch.tell({"event": "note", "text": f"its page can't be made ({error!r})"})
+    except InputError as error:
+        watch.tell({"event": "note", "text": str(error)})
     return status
 
 

@@ -49,11 +49,15 @@ def export_page(notebook: Path, page: Path) -> Path:
     Raises
     ------
     InputError
-        Where the file is not a notebook, or no cell has been executed.
+        Where the file is not a notebook, no cell has been executed, or a cell's output is damaged.
 
     """
+    try:
+        html = _render(notebook)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # of damaged output
+        raise InputError(f"the page of {notebook} can't be made ({error!r})") from error
     # UTF-8 can't encode the halves of characters in broken output: they become �.
-    html = _render(notebook).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    html = html.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     write_atomically(page, html)
     return page
 
@@ -126,6 +130,8 @@ def _render(notebook: Path) -> str:
     }
     if notebook.with_name(RECORD).exists():
         page |= _top(notebook)
+    if page.get("near_chance"):
+        page["twin"] = _twin(page["record"], notebook.parent)
     return TEMPLATES.get_template("page.html.j2").render(page)
 
 
@@ -133,12 +139,10 @@ def _top(notebook: Path) -> dict[str, Any]:
     """What a page shows of the record beside its notebook."""
     try:
         record = read_record(notebook.with_name(RECORD))
-        low = near_chance(record)
         return {
             "facts": record_facts(record),
             "answer": answer(record).partition("\n\n")[0],
-            "near_chance": low,
-            "twin": low and _twin(record, notebook.parent),
+            "near_chance": near_chance(record),
             "record": record,
         }
     except Exception:  # somebody's edit may put anything in the place of a number
@@ -279,12 +283,12 @@ def _displayed(output: NotebookNode, outline: Outline) -> str:
         if data.get(kind):
             html = markdown_html(cleandoc(data[kind]) if kind == "text/latex" else data[kind])
             return f'<div class="markdown">{clean(html, outline)}</div>'
-    pictures = [kind for kind in data if kind.startswith("image/")]
+    pictures = [kind for kind in data if kind.startswith("image/") and data[kind]]
     for kind in sorted(pictures, key="image/svg+xml".__ne__)[:1]:
         content = data[kind]
         if kind == "image/svg+xml":
             content = base64.b64encode(content.encode()).decode()
-        alt = output.metadata.get(kind, {}).get("alt") or output.metadata.get("alt", "")
+        alt = (output.metadata.get(kind) or {}).get("alt") or output.metadata.get("alt", "")
         source = escape(f"data:{kind};base64,{content}")
         figure = f'<figure class="report-figure"><img src="{source}" alt="{escape(alt)}"></figure>'
         return clean(figure, outline)

@@ -246,9 +246,14 @@ def test_pages_are_exported_again_only_where_something_changed(add_run, report_c
 
 def test_a_notebook_that_cannot_be_exported_leaves_the_site_whole(add_run, tmp_path):
     (add_run("cut", page=True) / "notebook.ipynb").write_text("{")
+    odd = [{"output_type": "display_data", "data": {"image/svg+xml": 5}, "metadata": {}}]
+    cell = {"cell_type": "code", "source": "", "execution_count": 1, "metadata": {}, "outputs": odd}
+    content = {"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [cell]}
+    (add_run("odd", page=True) / "notebook.ipynb").write_text(json.dumps(content))
     told = []
     index = build_index(tmp_path, told.append)
-    assert "can't be read as a notebook" in told[-1]
+    assert "can't be read as a notebook" in told[-2]
+    assert "can't be made" in told[-1]
     assert soup(index).select_one("tbody a")["href"] == "cut/report.html"
 
 
