@@ -381,15 +381,22 @@ def clean(folder: Path | None, yes: bool) -> None:
     for run in find_runs(folder or project_folder() / "reports"):
         if not run.record:
             continue
-        with contextlib.suppress(RunningError), run.locked():
-            done = not run.facts or run.facts.get("outcome") == "finished"  # papermill writes none
-            for path in (run.folder / name for name in CHECKPOINTS):
-                if done and path.is_dir() and not path.is_symlink():
-                    size = sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
-                    total += size
-                    click.echo(f"{compact(size):>7}B  {short_path(path)}")
+        try:
+            with run.locked():
+                done = not run.facts or run.facts.get("outcome") == "finished"  # papermill: none
+                for path in (run.folder / name for name in CHECKPOINTS):
+                    if not done or not path.is_dir() or path.is_symlink():
+                        continue
+                    files = [each for each in path.rglob("*") if each.is_file()]
+                    size = sum(each.lstat().st_size for each in files)
                     if yes:
                         shutil.rmtree(path)
+                    total += size
+                    click.echo(f"{compact(size):>7}B  {short_path(path)}")
+        except RunningError:
+            pass
+        except OSError as error:
+            click.echo(f"{short_path(run.folder)} is left as it is ({error.strerror})", err=True)
     click.echo(f"{compact(total)}B {'deleted' if yes else 'to delete; --yes deletes it'}")
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from cifar_utils.reporting.cli import main
-from cifar_utils.runs.folder import Run
+from cifar_utils.runs.folder import LOCK, Run
 
 
 @pytest.fixture
@@ -49,6 +49,14 @@ def test_a_run_that_is_being_run_is_left_alone(reports):
     with Run(reports / "done").locked():
         assert main(["clean", "--yes"]) == 0
         assert (reports / "done" / "checkpoint").exists()
+
+
+def test_a_run_that_cannot_be_locked_is_told_and_left_alone(reports, capsys):
+    (reports / "done" / LOCK).mkdir()
+    assert main(["clean", "--yes"]) == 0
+    assert "reports/done is left as it is (" in capsys.readouterr().err
+    assert (reports / "done" / "checkpoint").exists()
+    assert not (reports / "by-papermill" / "checkpoint").exists()
 
 
 def test_a_folder_that_is_a_link_is_not_followed(reports, tmp_path_factory):
