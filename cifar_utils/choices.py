@@ -287,7 +287,7 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
         if callable(value := namespace[name])
         else known[name].check(value)
         for name in annotated
-        if name in known
+        if name in known and name in namespace
     }
     check_together(values)
     return values

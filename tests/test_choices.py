@@ -369,6 +369,9 @@ def test_the_values_in_a_notebook_are_those_of_its_annotated_names():
     namespace["epochs"] = "5"
     assert refused(parameters_in, namespace).startswith("epochs is '5'; it takes a whole number")
     assert parameters_in({}) == {}
+    namespace["__annotations__"]["later"] = int  # not given yet
+    namespace["epochs"] = 5
+    assert "later" not in parameters_in(namespace)
 
 
 def test_a_function_goes_by_its_name():

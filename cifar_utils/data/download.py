@@ -50,7 +50,8 @@ def find(archive: Archive) -> Path | None:
             )
     except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"CIFAR_DATA_DIR {given!r} can't be read ({reason})") from error
+        folder = f"CIFAR_DATA_DIR {given!r}" if given else "Keras's folder"
+        raise InputError(f"{folder} can't be read ({reason}); set CIFAR_DATA_DIR") from error
     return found[0] if found else None
 
 

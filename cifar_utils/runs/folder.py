@@ -339,7 +339,8 @@ class Run:
             except Timeout:
                 if path == kernel:
                     return "a kernel that outlived its process is about to end"
-                return f"being run by {path.read_text()}"
+                with suppress(OSError):  # it has ended since
+                    return f"being run by {path.read_text()}"
             except OSError:  # the folder is not writable
                 return ""
         return ""

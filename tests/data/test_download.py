@@ -108,7 +108,11 @@ def test_the_line_says_what_is_there_and_what_would_do(
 
 def test_a_home_that_is_nobodys(refused, monkeypatch):
     monkeypatch.setenv("CIFAR_DATA_DIR", "~nobody-of-this-name/data")
-    with refused("'~nobody-of-this-name/data' can't be read"):
+    with refused("CIFAR_DATA_DIR '~nobody-of-this-name/data' can't be read"):
+        find(CIFAR10)
+    monkeypatch.delenv("CIFAR_DATA_DIR")
+    monkeypatch.setenv("KERAS_HOME", "~nobody-of-this-name")
+    with refused("Keras's folder can't be read", "set CIFAR_DATA_DIR"):
         find(CIFAR10)
 
 
