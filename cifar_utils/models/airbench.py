@@ -78,10 +78,7 @@ class PatchWhitening(layers.Conv2D):
     first ``bias_epochs`` epochs. Later its gradient is zero, and only momentum still moves it.
     """
 
-    def __init__(self, *args, bias_epochs: int = 3, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.bias_epochs = bias_epochs
-        self.trains_bias = True
+    bias_epochs, trains_bias = 3, True
 
     def begin_epoch(self, epoch: int) -> bool:
         """Set whether this epoch trains the bias; return whether that has changed.
@@ -116,9 +113,6 @@ class PatchWhitening(layers.Conv2D):
         return self.convolution_op(images, self.kernel) + (
             bias if self.trains_bias else _frozen(bias)
         )
-
-    def get_config(self):
-        return {**super().get_config(), "bias_epochs": self.bias_epochs}
 
 
 @ops.custom_gradient

@@ -196,13 +196,9 @@ def extract_features(
     return Split(train, dataset.train.labels), Split(validation[:, 0], dataset.validation.labels)
 
 
-def _compute_features(base, images, variants, output, name, batch_size=64) -> np.ndarray:
-    if output is None:
-        scratch = tempfile.TemporaryDirectory(prefix="cifar-features-")
-        kept = _compute_features(base, images, variants, scratch.name, name, batch_size)
-        weakref.finalize(kept, scratch.cleanup)
-        return kept
-    folder = made_folder(Path(output) / "features")
+def _compute_features(base, images, variants, output, name) -> np.ndarray:
+    scratch = tempfile.TemporaryDirectory(prefix="cifar-features-") if output is None else None
+    folder = made_folder(Path(scratch.name if scratch else output) / "features")
     path, progress = folder / f"{name}.npy", folder / f"{name}.json"
     shape = (len(images), len(variants), *base.output.shape[1:])
     try:
@@ -212,14 +208,15 @@ def _compute_features(base, images, variants, output, name, batch_size=64) -> np
         needed, free = 2 * math.prod(shape), shutil.disk_usage(folder).free
         if needed > free:
             raise InputError(
-                f"output {output} has {free / 1e9:.1f} GB free, and the features need "
-                f"{needed / 1e9:.1f} GB; choose another output, fewer flips or a smaller input_size"
+                f"output {output or tempfile.gettempdir()} has {free / 1e9:.1f} GB free, and the "
+                f"features need {needed / 1e9:.1f} GB; choose another output, fewer flips or a "
+                "smaller input_size"
             ) from None
         done = 0
         kept = np.lib.format.open_memmap(path, "w+", np.float16, shape)
     tell, started, first = display_line(""), time.monotonic(), done
     while done < len(images):
-        stop = min(done + batch_size, len(images))
+        stop = min(done + 64, len(images))
         for index, (vertical, horizontal) in enumerate(variants):
             batch = images[done:stop, ::vertical, ::horizontal]
             kept[done:stop, index] = base.predict_on_batch(batch).astype(np.float32)
@@ -232,4 +229,6 @@ def _compute_features(base, images, variants, output, name, batch_size=64) -> np
         tell(told)
         write_event(output, "batch", phase=told)
     tell("")
+    if scratch:
+        weakref.finalize(kept, scratch.cleanup)
     return kept

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import keras
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.plots import STYLE, WIDTH, CaptionedFigure
+from cifar_utils.plots.figure import STYLE, WIDTH, CaptionedFigure
 
 DRAWS = 5  # epochs
 BATCH = 32  # images: the first is shown, the others give cutout its colour

@@ -44,9 +44,7 @@ class Muon(keras.optimizers.Optimizer):
     matrix of its own. Dense kernels, biases and normalization parameters follow SGD with Nesterov
     momentum, at rates in a fixed proportion to the learning rate.
 
-    The defaults are those of airbench94_muon (Jordan, arXiv:2404.00498 and its repository). The
-    factors are large because it sums losses over its batches of 2,000, and Keras takes their mean.
-    It also scales logits down. With a usual dense layer, factors of about 1 / batch size are right.
+    It is the optimizer of airbench94_muon (Jordan, arXiv:2404.00498 and its repository).
 
     Parameters
     ----------
@@ -71,10 +69,10 @@ class Muon(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.24,
-        momentum: float = 0.6,
-        dense_factor: float = 5600.0,
-        bias_factor: float = 440.0,
+        learning_rate,
+        momentum: float,
+        dense_factor: float,
+        bias_factor: float,
         sgd_momentum: float = 0.85,
         steps: int = 3,
         matrix_dtype: str | None = None,

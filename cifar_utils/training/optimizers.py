@@ -42,7 +42,8 @@ def muon(
     """Orthogonalized momentum for filters, SGD for the rest (Jordan et al., 2024).
 
     The factors are for each image of a batch, because SGD follows the sum of the images' losses.
-    The length of Muon's step does not depend on the gradient's length.
+    The defaults suit airbench, which scales its logits down. Other networks need factors of about
+    1 / batch size. The length of Muon's step does not depend on the gradient's length.
 
     Parameters
     ----------
