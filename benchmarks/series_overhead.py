@@ -27,13 +27,22 @@ RECORD = {
     "run": "nothing",
     "notebook": "nothing",
     "parameters": {},
-    "dataset": {"name": "none", "note": ""},
-    "model": {"architecture": "none", "parameters": 0},
+    "dataset": {"name": "none", "note": "", "train": 0, "validation": 0, "test": 0},
+    "model": {"architecture": "none", "parameters": 1},
     "environment": {},
-    "seconds": {"total": 0.0},
+    "seconds": {"train": 0.0, "total": 0.0},
     "history": [],
     "best_epoch": 0,
-    "scores": {},
+    "scores": {
+        "test": {
+            "n": 0,
+            "top1": 0.0,
+            "top1_interval": [0.0, 1.0],
+            "top5": 0.0,
+            "top5_interval": [0.0, 1.0],
+            "per_class": {},
+        }
+    },
 }
 PARAMETERS = """\
 number: int = 0  # at least 0: which of the runs it is

@@ -21,14 +21,15 @@ RECORD = {
     "run": "a run",
     "notebook": "01_tiny",
     "parameters": {},
-    "dataset": {"name": "digits", "note": ""},
+    "dataset": {"name": "digits", "note": "", "train": 900, "validation": 100, "test": 200},
     "model": {"architecture": "tiny", "parameters": 2444672},
     "environment": {},
-    "seconds": {"total": 65.0},
+    "seconds": {"train": 60.0, "total": 65.0},
     "history": [{"epoch": 1, "loss": 1.0}],
     "best_epoch": 1,
     "scores": {
         "test": {
+            "n": 200,
             "top1": 0.875,
             "top1_interval": [0.86, 0.89],
             "top5": 0.991,
@@ -80,7 +81,13 @@ def make_record():
     """Make the record of a small run, with what is to be different."""
     from cifar_utils.runs.record import RunRecord
 
-    return lambda **changes: RunRecord(**RECORD | changes)
+    def make(**changes):
+        for part in ("dataset", "model", "seconds"):
+            changes[part] = RECORD[part] | changes.get(part, {})
+        test = RECORD["scores"]["test"] | changes.get("scores", {}).get("test", {})
+        return RunRecord(**RECORD | changes | {"scores": {"test": test}})
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -130,8 +130,6 @@ def _render(notebook: Path) -> str:
     }
     if notebook.with_name(RECORD).exists():
         page |= _top(notebook)
-    if page.get("near_chance"):
-        page["twin"] = _twin(page["record"], notebook.parent)
     return TEMPLATES.get_template("page.html.j2").render(page)
 
 
@@ -139,14 +137,16 @@ def _top(notebook: Path) -> dict[str, Any]:
     """What a page shows of the record beside its notebook."""
     try:
         record = read_record(notebook.with_name(RECORD))
-        return {
-            "facts": record_facts(record),
-            "answer": answer(record).partition("\n\n")[0],
-            "near_chance": near_chance(record),
-            "record": record,
-        }
-    except Exception:  # somebody's edit may put anything in the place of a number
+    except InputError:
         return {"broken": True}
+    low = near_chance(record)
+    return {
+        "facts": record_facts(record),
+        "answer": answer(record).partition("\n\n")[0],
+        "near_chance": low,
+        "twin": low and _twin(record, notebook.parent),
+        "record": record,
+    }
 
 
 def _notes(notebook: Path) -> list[str]:
@@ -158,14 +158,11 @@ def _notes(notebook: Path) -> list[str]:
 
 def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
     """The results of a run: (label, value, detail), such as an accuracy and its 95% interval."""
-    scores, model = record.scores.get("test", {}), record.model
-    facts = []
+    scores, facts = record.scores["test"], []
     for key, label in (("top1", "test top-1"), ("top5", "test top-5")):
-        says_something = key == "top1" or len(scores.get("per_class", {})) > 5
-        if scores.get(key) is not None and says_something:
+        if key == "top1" or len(scores["per_class"]) > 5:
             facts.append((label, percent(scores[key]), interval(scores[f"{key}_interval"])))
-    if model.get("parameters"):
-        facts.append(("parameters", compact(model["parameters"]), ""))
+    facts.append(("parameters", compact(record.model["parameters"]), ""))
     if record.test_flops:
         count, share = record.views
         detail = f"{count} views of {share:.0%}" if count > 1 else ""
@@ -177,8 +174,7 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
         stretches = len(record.trained_by)
         detail += f"; computed in {stretches} stretches" if stretches > 1 else ""
         facts.append(("epochs", str(len(record.history)), detail))
-    if record.seconds.get("total"):
-        facts.append(("time", duration(record.seconds["total"]), ""))
+    facts.append(("time", duration(record.seconds["total"]), ""))
     return facts
 
 

@@ -121,8 +121,6 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configurati
     best: dict[tuple[str, str], tuple[tuple[Any, ...], Configuration, str]] = {}
     for group in groups:
         record, lead = group.record, group.lead
-        if not lead:  # a record without all test figures
-            continue
         images, validation = record.dataset["train"], _validation(group.runs[0]) or 0.0
         seeds = max([len(group.runs), *map(len, by_name(record.trials))])
         rank = len(record.trials) > 1, seeds, images, validation
@@ -159,16 +157,16 @@ def _finished(folder: Path) -> list[Configuration]:
 
 
 def _figures(group: Configuration, root: Path) -> dict[str, str]:
-    board, images = group.board, group.record.dataset.get("train", 0)
+    board, images = group.board, group.record.dataset["train"]
     return {
         "run": _links(group, root),
         "network": f"`{group.network}`",
-        "top-1": spread(board["top1"].dropna().tolist()),
-        "95% interval": interval(group.interval) if group.interval else ABSENT,
-        "top-5": spread(board["top5"].dropna().tolist()),
+        "top-1": spread(board["top1"].tolist()),
+        "95% interval": interval(group.interval),
+        "top-5": spread(board["top5"].tolist()),
         "reported": group.reported or ABSENT,
         "epochs": f"{board['epochs'].mean():.0f} of {images:,} images",
-        "training": group.training or ABSENT,
+        "training": group.training,
         "processor": group.each("processor"),
         "precision": group.each("precision"),
         "commit": short_commits(group.each("commit")),

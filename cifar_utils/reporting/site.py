@@ -111,17 +111,16 @@ def _breakable(name: str) -> Markup:
 
 def _aside(group: Configuration) -> str:
     """The text beside a mean accuracy: the deviation between seeds, or one run's interval."""
-    told = spread(group.board["top1"].dropna().tolist()).partition(" ")[2]
-    return told or (interval(group.interval) if group.interval else "")
+    told = spread(group.board["top1"].tolist()).partition(" ")[2]
+    return told or interval(group.interval)
 
 
 def _embedded(
     group: Configuration, groups: Sequence[Configuration], places: dict[Run, int]
 ) -> dict[str, Any]:
     """A configuration for the page's script, with its difference from each of ``groups``."""
-    low, high = group.interval or (None, None)
     seconds, flops = group.mean("train_seconds"), group.mean("flops")
-    images = group.record.dataset.get("train")
+    images = group.record.dataset["train"]
     settings = {"notebook": group.record.notebook}
     # None is the default of a parameter that older notebooks do not have.
     settings |= {name: str(value) for name, value in group.settings.items() if value is not None}
@@ -131,15 +130,15 @@ def _embedded(
         "name": group.name,
         "dataset": group.board["dataset"][0],
         "kind": group.kind,
-        "top1": [group.mean("top1"), low, high],
-        "accuracy": spread(group.board["top1"].dropna().tolist()),
+        "top1": [group.mean("top1"), *group.interval],
+        "accuracy": spread(group.board["top1"].tolist()),
         "seconds": seconds,
         "flops": flops,
         "images": images,
         "cost": {
-            "seconds": seconds and duration(seconds),
+            "seconds": duration(seconds),
             "flops": flops and f"{compact(flops)}FLOP",
-            "images": images and f"{images:,} images",
+            "images": f"{images:,} images",
         },
         "settings": settings,
         "means": {
@@ -184,7 +183,7 @@ def _missed(runs: Sequence[Run]) -> dict[str, Any]:
     shown = table.iloc[:MOST_MISSED]
     pictures = _pictures(runs[0], shown.index) if len(shown) else {}
     return {
-        "dataset": runs[0].record.dataset.get("name", ""),
+        "dataset": runs[0].record.dataset["name"],
         "runs": runs,
         "count": len(table),
         "images": [(row, pictures.get(row.Index)) for row in shown.itertuples()],

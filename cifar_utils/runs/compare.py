@@ -213,7 +213,7 @@ def missed_by_all(runs: Sequence[Run]) -> pd.DataFrame:
     predicted = [run.predicted for run in runs]
     labels, classes = predicted[0].labels, np.stack([each.classes for each in predicted])
     missed = np.flatnonzero((classes != labels).all(axis=0))
-    known = runs[0].record.scores["test"].get("per_class", {})  # of the labels there, in order
+    known = runs[0].record.scores["test"]["per_class"]  # of the labels there, in order
     names = dict(zip(np.unique(labels).tolist(), known, strict=False))
     said = [Counter(column).most_common() for column in classes[:, missed].T.tolist()]
     table = pd.DataFrame(
@@ -229,7 +229,7 @@ def missed_by_all(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _tested_on(run: Run) -> tuple[str, bytes]:
-    return run.record.dataset.get("name", "?"), run.predicted.labels.tobytes()
+    return run.record.dataset["name"], run.predicted.labels.tobytes()
 
 
 def _made_by(run: Run) -> dict[str, Any]:
@@ -264,7 +264,7 @@ def compare_means(group: Configuration, other: Configuration) -> str:
     It is empty for two datasets, or below two seeds of each.
     Its interval is by Welch's t-test (Biometrika 34, 28-35, 1947), over the seeds.
     """
-    shares, others = (each.board["top1"].dropna() for each in (group, other))
+    shares, others = (each.board["top1"] for each in (group, other))
     one_dataset = group.board["dataset"][0] == other.board["dataset"][0]
     if not one_dataset or min(len(shares), len(others)) < 2:
         return ""
@@ -282,7 +282,7 @@ def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
     """Means over runs that differ in no parameter but the seed, each against the first run's."""
     groups = configurations([*names])
     for group in groups:
-        shares = group.board["top1"].dropna().tolist()
+        shares = group.board["top1"].tolist()
         if len(shares) > 1:
             yield (
                 f"{', '.join(names[run] for run in group.runs)} differ in no parameter but the "

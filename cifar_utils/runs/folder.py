@@ -396,9 +396,7 @@ def find_runs(folder: Path) -> list[Run]:
     def order(run: Run) -> tuple[Any, ...]:
         if not run.record:
             return 1, "", 0.0, run.name
-        top1 = run.record.scores.get("test", {}).get("top1")
-        rank = -top1 if isinstance(top1, int | float) else 1.0
-        return 0, str(run.record.dataset.get("name", "")), rank, run.name
+        return 0, run.record.dataset["name"], -run.record.scores["test"]["top1"], run.name
 
     return sorted(map(Run, sorted(found)), key=order)
 

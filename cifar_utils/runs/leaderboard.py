@@ -9,7 +9,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
@@ -87,7 +86,7 @@ class Configuration:
     @property
     def network(self) -> str:
         """The network that was tested, with its options; each, if seeds chose several."""
-        return "; ".join(dict.fromkeys(map(str, self.board["architecture"])))
+        return self.each("architecture")
 
     @property
     def kind(self) -> str:
@@ -115,19 +114,17 @@ class Configuration:
         return _each("; ".join(self.board[column]).split("; "))
 
     @property
-    def interval(self) -> tuple[float, float] | None:
+    def interval(self) -> tuple[float, float]:
         """The 95% interval of top-1: Wilson's for one run, Student's for seeds, within 0 and 1."""
-        shares = self.board["top1"].dropna()
-        if len(shares) < 2:
-            bounds = self.mean("top1_low"), self.mean("top1_high")
-            return None if None in bounds else bounds
-        ((_, low, high),) = student_intervals([shares])
+        if len(self.runs) == 1:
+            return self.mean("top1_low"), self.mean("top1_high")
+        ((_, low, high),) = student_intervals([self.board["top1"]])
         return max(low, 0.0), min(high, 1.0)
 
     @property
     def training(self) -> str:
         """The time of training, from the fastest seed to the slowest."""
-        times = sorted(self.board["train_seconds"].dropna())
+        times = sorted(self.board["train_seconds"])
         return " to ".join(dict.fromkeys(map(duration, times[:1] + times[-1:])))
 
     @property
@@ -139,27 +136,24 @@ class Configuration:
     @property
     def answer(self) -> str:
         """The answer of one run, :func:`~cifar_utils.runs.answer.answer`, or the mean of seeds."""
-        shares = self.board["top1"].dropna()  # a record may lack its test figures
-        record = self.runs[shares.index[0]].record
+        shares = self.board["top1"]
         if len(shares) == 1:
-            return answer(record)
+            return answer(self.record)
         told = (
             f"mean of {len(shares)} seeds, standard deviation {100 * stdev(shares):.2f} "
             f"points, 95% interval {interval(self.interval)}"
         )
         sentences = [
-            classified(record, self.network, percent(self.mean("top1"), 2), told),
-            self.training and f"Training took {self.training}.",
+            classified(self.record, self.network, percent(self.mean("top1"), 2), told),
+            f"Training took {self.training}.",
             reported_sentence(self.network, self.reported),
         ]
         return " ".join(filter(None, sentences))
 
     @property
     def lead(self) -> str:
-        """The answer's first paragraph; empty where a record lacks what that takes."""
-        with suppress(LookupError, TypeError):
-            return self.answer.partition("\n\n")[0]
-        return ""
+        """The answer's first paragraph."""
+        return self.answer.partition("\n\n")[0]
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
@@ -215,8 +209,7 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
         groups.append(Configuration(tuple(alike), board))
 
     def order(group: Configuration) -> tuple[Any, ...]:
-        top1 = group.mean("top1")
-        return group.board["dataset"][0], 1.0 if top1 is None else -top1, group.name
+        return group.board["dataset"][0], -group.mean("top1"), group.name
 
     return sorted(groups, key=order)
 
@@ -230,7 +223,7 @@ def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
     found: dict[str, list[Configuration]] = {}
     for group in groups:
         record = group.record
-        images = [record.dataset.get(key) for key in ("name", "train", "validation", "test")]
+        images = [record.dataset[key] for key in ("name", "train", "validation", "test")]
         key = [record.notebook, group.kind, images, record.parameters.get("epochs")]
         found.setdefault(str(key), []).append(group)
     for alike in found.values():
@@ -287,31 +280,29 @@ def in_words(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 
 def _row(run: Run) -> dict[str, Any]:
     record = run.record
-    test, model, seconds = record.scores.get("test", {}), record.model, record.seconds
-    low, high = test.get("top1_interval") or (None, None)
-    dataset, architecture = record.dataset.get("name", ""), model.get("architecture", "")
-    parameters = model.get("parameters")
+    test, seconds = record.scores["test"], record.seconds
+    low, high = test["top1_interval"]
     reported, reported_by = best_reported(record)
     stretches = trained_by(record) or [{}]
     processors = [", ".join(s.get("accelerators") or []) or s.get("processor") for s in stretches]
     return {
         "run": run.name,
         "notebook": record.notebook,
-        "dataset": dataset,
-        "architecture": architecture,
-        "top1": test.get("top1"),
+        "dataset": record.dataset["name"],
+        "architecture": record.model["architecture"],
+        "top1": test["top1"],
         "top1_low": low,
         "top1_high": high,
-        "top5": test.get("top5"),
+        "top5": test["top5"],
         "loss": test.get("loss"),
         "reported": reported,
         "reported_by": reported_by,
-        "parameters": parameters,
+        "parameters": record.model["parameters"],
         "flops": record.test_flops,
         "epochs": len(record.history),
-        "train_images": record.dataset.get("train"),
-        "train_seconds": seconds.get("train"),
-        "total_seconds": seconds.get("total"),
+        "train_images": record.dataset["train"],
+        "train_seconds": seconds["train"],
+        "total_seconds": seconds["total"],
         "backend": _each(stretch.get("backend") for stretch in stretches),
         "processor": _each(processors),
         "precision": _each(stretch.get("precision") for stretch in stretches),

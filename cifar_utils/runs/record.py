@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from cifar_utils.tuning import Outcome
 
 SCHEMA = 1
+# Facts that every record has, with their types; others are free.
+NEEDED = {
+    "dataset": {"name": str, "train": int, "validation": int, "test": int},
+    "model": {"architecture": str, "parameters": int},
+    "seconds": {"train": Real, "total": Real},
+    "test": {"n": int, "top1": Real, "top1_interval": list, "top5": Real, "top5_interval": list,
+             "per_class": dict},
+}  # fmt: skip
 UNKNOWN = "unknown"  # stands for facts on training that a record does not have
 
 
@@ -57,12 +66,18 @@ def _told(by: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _check(facts: Mapping[str, Any], kinds: Mapping[str, type], whose: str = "") -> None:
+    for name, kind in kinds.items():
+        if not isinstance(value := facts.get(name), kind):
+            raise TypeError(f"its {whose}{name} is {short(value)}, not of type {kind.__name__}")
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunRecord:
     """One run's record: accuracies as fractions, seconds by phase.
 
     Its constructor unpacks NumPy scalars and replaces NaN and infinity by None, so a record equals
-    the one that is written and read again.
+    the one that is written and read again. Without the facts in ``NEEDED`` it raises a TypeError.
 
     Attributes
     ----------
@@ -129,13 +144,16 @@ class RunRecord:
         return flops and flops * (1 + (count - 1) * share)
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(RunRecord).items():
-            value, kind = _plain(getattr(self, name)), get_origin(kind) or kind
-            if not isinstance(value, kind):
-                raise TypeError(f"its {name} is {short(value)}, not of type {kind.__name__}")
-            object.__setattr__(self, name, value)
+        kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(RunRecord).items()}
+        for name in kinds:
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        _check(vars(self), kinds)
         if self.schema != SCHEMA:
             raise ValueError(f"its schema is {self.schema}, not {SCHEMA}")
+        _check(self.scores, {"test": dict}, "scores.")
+        parts = vars(self) | self.scores
+        for part, kinds in NEEDED.items():
+            _check(parts[part], kinds, f"{part}.")
 
     def _facts(self) -> dict[str, str]:
         data, seconds = self.dataset, self.seconds
@@ -162,11 +180,10 @@ class RunRecord:
         }
 
     def __repr__(self) -> str:
-        top1 = self.scores.get("test", {}).get("top1")
-        score = "" if top1 is None else f", test top-1 {percent(top1)}"
-        model, data = self.model.get("architecture", "?"), self.dataset.get("name", "?")
+        model, data = self.model["architecture"], self.dataset["name"]
         epochs = f"{len(self.history)} epoch{'s' * (len(self.history) != 1)}"
-        return f"{self.run}: {model} on {data} ({self.notebook}), {epochs}{score}"
+        score = f"test top-1 {percent(self.scores['test']['top1'])}"
+        return f"{self.run}: {model} on {data} ({self.notebook}), {epochs}, {score}"
 
     def _repr_html_(self) -> str:
         import pandas as pd  # takes half a second; the command line does not need it

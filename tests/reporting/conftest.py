@@ -37,7 +37,7 @@ def write_run():
             run=folder.name,
             notebook=notebook,
             parameters=parameters or {},
-            dataset={"name": dataset, "train": 900},
+            dataset={"name": dataset, "train": 900, "validation": 100, "test": 1000},
             model={"architecture": architecture, "parameters": 15636, "flops": 1_000_000},
             environment={"processor": "a processor"},
             seconds={"train": train, "total": train + 5},

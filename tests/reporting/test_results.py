@@ -211,15 +211,6 @@ def test_a_seed_without_test_figures_has_no_part_in_the_answer(add, project, pub
         assert all(each in first["answer"] for each in words)
 
 
-def test_an_answer_leaves_out_what_no_record_tells(add, project, published):
-    for seed in (0, 1):
-        add(f"r-s{seed}", seed=seed)
-        file = published / f"r-s{seed}" / "record.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": {}}))
-    first, _ = rows(render_table(published, project), "question")
-    assert first["answer"].endswith("points, 95% interval 50.0 to 50.0%).")
-
-
 def test_the_command_writes_both_and_nothing_else_of_the_readme(add, project):
     add("one")
     written = write_results(project)

@@ -88,14 +88,12 @@ def test_a_record_alone_is_a_run_and_hidden_folders_are_none(add_run, tmp_path):
     assert [row[0].strip() for row in read(tmp_path)[1]] == ["alone"]
 
 
-def test_a_record_that_says_little_is_listed(add_run, tmp_path):
-    for name in ("bare-s0", "bare-s1"):
-        file = add_run(name, parameters={"seed": int(name[-1])}) / "record.json"
-        bare = {"model": {}, "scores": {}, "seconds": {}, "history": [], "dataset": {}}
-        file.write_text(json.dumps(json.loads(file.read_text()) | bare))
-    page, ((_, *rest),) = read(tmp_path)
-    assert page.select(".answers") == []
-    assert rest == [*"––", "", "", "01_tiny", *"–––", "2026-11-21"]
+def test_a_run_whose_record_lacks_figures_is_not_finished(add_run, tmp_path):
+    file = add_run("bare") / "record.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scores": {}}))
+    page, _ = read(tmp_path)
+    assert page.select(".answers, .runs") == []
+    assert "its scores.test is None" in page.main.get_text()
 
 
 def test_seeds_of_one_configuration_are_one_row_that_unfolds(add_run, tmp_path):

@@ -27,6 +27,7 @@ def test_one_training_is_set_beside_the_best_figure_reported_of_its_network(reco
     assert "90.0% of 10,000 test images of cifar10 correctly, after 1 epoch of 45,000" in told
     assert "Reported of resnet20: 91.25% (He et al.)" in told
     hundred = record(0.69, architecture="preact")
+    hundred.model["parameters"] = 1_585_828
     hundred.dataset["name"], hundred.scores["test"]["top5"] = "cifar100", 0.916
     told = answer(hundred)
     assert "Its top-5 accuracy is 91.6%. Reported of preact: top-5 88.40% (report D)" in told

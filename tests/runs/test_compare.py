@@ -212,15 +212,6 @@ def test_those_of_which_runs_say_the_same_come_first(tmp_path, make):
     assert missed.loc[1, "said"] == [("3", 2), ("2", 1)]
 
 
-def test_records_that_say_little_are_compared(make):
-    one, two = make("one", None), make("two", None)
-    for place in (one, two):
-        bare = {"history": [{"epoch": 1}], "scores": {"test": {}}, "seconds": {}, "model": {}}
-        replace(load_run(place).record, **bare).write(place)
-    comparison = compare_runs([one, two])
-    assert set(comparison.words.loc["one"]) == {"–"}
-
-
 def test_a_terminal_shows_names_and_values_whole(make):
     settings = dict.fromkeys(("optimizer", "schedule", "augmentation", "architecture"), "none")
     many = {"schedule": "exponential(0.5)", "augmentation": "crop(2,'reflect'), alternating_flip"}

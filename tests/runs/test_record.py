@@ -73,6 +73,8 @@ def test_what_json_cannot_hold_is_refused(make_record):
         (r"\}$", "", "is broken"),
         (r"^.*$", "[]", "is broken"),
         ('"schema": 1', '"schema": 2', "its schema is 2, not 1"),
+        ('"top1": [0-9.]+', '"top1": "high"', "its test.top1 is 'high', not of type Real"),
+        ('"validation": [0-9]+', '"other": 1', "its dataset.validation is None, not of type int"),
         ('"notebook"', '"notbook"', "'notbook'"),
         ('"run": "a run",', "", "'run'"),
         ('"trials": .*?]', '"trials": {}', "its trials is {}, not of type list"),

@@ -64,14 +64,14 @@ def best_reported(record: RunRecord, metric: str = "top1") -> tuple[float | None
     tenth of the run's. Accuracy on training images does not count. It is ``(None, "")`` where
     nothing is left, and for a run with ``train_limit``, because others train on all images.
     """
-    size, data = record.model.get("parameters"), record.dataset.get("name", "")
+    size = record.model["parameters"]
     rows = [
         row
-        for row in reported_results(str(record.model.get("architecture")), data)
+        for row in reported_results(record.model["architecture"], record.dataset["name"])
         if metric in row
         and row["split"] != "train"
         and "train_images" not in row
-        and not (size and abs(row.get("parameters", size) / size - 1) > 0.1)
+        and abs(row.get("parameters", size) / size - 1) <= 0.1
     ]
     if not rows or record.parameters.get("train_limit"):
         return None, ""
@@ -124,7 +124,7 @@ def compare_with_reported(record: RunRecord) -> pd.DataFrame:
             label += f", {experiment['architecture']}"
         label += {"test": "", "unclear": " (split unclear)"}.get(split, f" ({split})")
         rows[label] = _cells({**experiment, **splits[split]})
-    facts = {"parameters": record.model.get("parameters"), "seconds": record.seconds.get("train")}
+    facts = {"parameters": record.model["parameters"], "seconds": record.seconds["train"]}
     rows["this run"] = _cells(record.scores["test"] | facts | {"epochs": len(record.history)})
     table = pd.DataFrame.from_dict(rows, orient="index")
     optional = ["accuracy, top-k unclear", "steps"]
