@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 from contextlib import suppress
@@ -56,9 +57,7 @@ def export_page(notebook: Path, page: Path) -> Path:
         html = _render(notebook)
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # of damaged output
         raise InputError(f"the page of {notebook} can't be made ({error!r})") from error
-    # UTF-8 can't encode the halves of characters in broken output: they become �.
-    html = html.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    write_atomically(page, html)
+    write_atomically(page, _encodable(html))
     return page
 
 
@@ -237,6 +236,11 @@ def _parameters(nb: NotebookNode, given: dict[str, Any]) -> list[tuple[Parameter
 # The cells of the notebook.
 
 
+def _encodable(text: str) -> str:
+    """A text whose halves of characters, which UTF-8 can't encode, have become �."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
     """Read a notebook and make its cells ready for a page.
 
@@ -244,7 +248,8 @@ def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
     ``html``; every other cell has ``html``.
     """
     try:
-        nb = nbformat.read(notebook, as_version=4)
+        content = json.dumps(json.loads(notebook.read_text("utf-8")), ensure_ascii=False)
+        nb = nbformat.reads(_encodable(content), as_version=4)
         nbformat.validate(nb, relax_add_props=True)
     except Exception as error:  # a bad file may raise nearly anything
         raise no_notebook(notebook, error) from error

@@ -338,6 +338,7 @@ MARKUP = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).ma
 @settings(max_examples=40, deadline=None)
 @given(MARKUP, st.sampled_from(["text/html", "text/markdown", "text/latex", "image/png"]))
 @example("<![", "text/html")
+@example("![a](\ud800)", "text/markdown")
 def test_any_markup_makes_a_page(folder, markup, kind):
     page = exported(
         folder,
