@@ -14,9 +14,10 @@ To repeat it, on an idle machine::
 It prints for each: seconds a step (the median); images a second; operations a second (those of
 convolutions and dense layers, forward and backward) as a share of those in the fastest product of
 two matrices, in bfloat16 where the processor has it; and seconds as a multiple of the first line's.
-With ``--whole`` it trains on CIFAR-10 by the recipe of the published runs, with fast layers and in
-plain PyTorch (``plain_torch.py``), and prints seconds of training, from images in memory to trained
-weights, and accuracy on the test images. Ours also traces the step and keeps a checkpoint an epoch.
+With ``--whole`` it trains on CIFAR-10 by the recipe of ``airbench-cifar10``, with fast layers and
+in plain PyTorch (``plain_torch.py``), and prints seconds of training, from images in memory to
+trained weights, and accuracy on the test images. Ours also traces the step and keeps a checkpoint
+an epoch.
 """
 
 import argparse

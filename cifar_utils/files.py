@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cifar_utils.errors import InputError
+from cifar_utils.text import encodable
 
 RECORD, FACTS, NOTEBOOK, PAGE = "record.json", "run.json", "notebook.ipynb", "report.html"
 PREDICTED, PREDICTIONS, MODEL = "predicted.npz", "predictions.npz", "model.keras"
@@ -40,6 +41,8 @@ def made_folder(folder: Path) -> Path:
 def write_atomically(path: Path | str, content: str | bytes) -> None:
     """Write a file so that a reader always finds a complete one, the old or the new.
 
+    Text is written in UTF-8, as :func:`~cifar_utils.text.encodable`.
+
     Raises
     ------
     OSError
@@ -47,7 +50,7 @@ def write_atomically(path: Path | str, content: str | bytes) -> None:
 
     """
     with written_atomically(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(encodable(content).encode() if isinstance(content, str) else content)
 
 
 @contextmanager

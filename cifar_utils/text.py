@@ -44,6 +44,11 @@ def near_guessing(accuracy: float, chance: float) -> bool:
     return accuracy < chance + min(chance / 2, 0.1)
 
 
+def encodable(text: str) -> str:
+    """A text whose halves of characters, which UTF-8 can't encode, have become �."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def listed(items: Sequence[str]) -> str:
     """Items in words: ``"cat, dog and frog"``."""
     return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)

@@ -33,7 +33,7 @@ from cifar_utils.runs.folder import Run, find_runs, no_notebook
 from cifar_utils.runs.leaderboard import configurations, read_notes
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import introduction
-from cifar_utils.text import compact, duration, interval, percent
+from cifar_utils.text import compact, duration, encodable, interval, percent
 
 TEMPLATE = Path(__file__).parent / "template"
 TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
@@ -55,9 +55,11 @@ def export_page(notebook: Path, page: Path) -> Path:
     """
     try:
         html = _render(notebook)
+    except InputError:
+        raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # of damaged output
         raise InputError(f"the page of {notebook} can't be made ({error!r})") from error
-    write_atomically(page, _encodable(html))
+    write_atomically(page, html)
     return page
 
 
@@ -236,11 +238,6 @@ def _parameters(nb: NotebookNode, given: dict[str, Any]) -> list[tuple[Parameter
 # The cells of the notebook.
 
 
-def _encodable(text: str) -> str:
-    """A text whose halves of characters, which UTF-8 can't encode, have become �."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
     """Read a notebook and make its cells ready for a page.
 
@@ -249,7 +246,7 @@ def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
     """
     try:
         content = json.dumps(json.loads(notebook.read_text("utf-8")), ensure_ascii=False)
-        nb = nbformat.reads(_encodable(content), as_version=4)
+        nb = nbformat.reads(encodable(content), as_version=4)
         nbformat.validate(nb, relax_add_props=True)
     except Exception as error:  # a bad file may raise nearly anything
         raise no_notebook(notebook, error) from error

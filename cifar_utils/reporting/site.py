@@ -98,6 +98,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         data={
             "configurations": [_embedded(group, listed, places) for group in listed],
             "tests": _paired_tests(tested, places),
+            "computed": [*COMPUTED.values()],
         },
     )
     write_atomically(folder / "index.html", index)

@@ -34,9 +34,14 @@ def answer(record: RunRecord) -> str:
         )
     trials = [trial for trial in record.trials if not _diverged(trial)]
     groups = by_name([trial for trial in trials if trial["epochs"] == trials[0]["epochs"]])
-    seeds = {trial.get("seed") for trial in record.trials}  # older records have none
-    alike = [group for group in groups if {trial.get("seed") for trial in group} == seeds]
+    seeds = {_seed(record, trial) for trial in record.trials}
+    alike = [group for group in groups if {_seed(record, trial) for trial in group} == seeds]
     return _compared(record, alike) if len(alike) > 1 else _trained(record)
+
+
+def _seed(record: RunRecord, trial: dict[str, Any]) -> int:
+    """A trial's seed; those of a search and of older records have the run's."""
+    return trial.get("seed", record.parameters.get("seed"))
 
 
 def near_chance(record: RunRecord) -> bool:

@@ -32,8 +32,8 @@ NEEDED = {
     "dataset": {"name": str, "train": int, "validation": int, "test": int},
     "model": {"architecture": str, "parameters": int},
     "seconds": {"train": Real, "total": Real},
-    "test": {"n": int, "top1": Real, "top1_interval": list, "top5": Real, "top5_interval": list,
-             "per_class": dict},
+    "scores.test": {"n": int, "top1": Real, "top1_interval": list, "top5": Real,
+                    "top5_interval": list, "per_class": dict},
 }  # fmt: skip
 UNKNOWN = "unknown"  # stands for facts on training that a record does not have
 
@@ -151,9 +151,14 @@ class RunRecord:
         if self.schema != SCHEMA:
             raise ValueError(f"its schema is {self.schema}, not {SCHEMA}")
         _check(self.scores, {"test": dict}, "scores.")
-        parts = vars(self) | self.scores
+        test = self.scores["test"]
+        parts = vars(self) | {"scores.test": test}
         for part, kinds in NEEDED.items():
             _check(parts[part], kinds, f"{part}.")
+        for name in ("top1_interval", "top5_interval"):
+            _check(dict(enumerate(test[name])), {0: Real, 1: Real}, f"scores.test.{name}.")
+        for trial in self.trials:
+            _check(trial, {"name": str, "epochs": int}, "trials.")
 
     def _facts(self) -> dict[str, str]:
         data, seconds = self.dataset, self.seconds

@@ -218,7 +218,7 @@ def test_chosen_runs_are_drawn_and_compared(visit, site):
     assert drawn.locator("circle").count() == 2 + 3
     table = [row.split("\t") for row in chosen.locator("tr").all_inner_texts()]
     assert table == [["", "first", LONG], ["top-1", "90.00%", "85.00%"], ["note", "–", EVIL]]
-    known = "as far as their records tell: commit, processor, computed in, backend not known"
+    known = "as far as their records tell: backend, computed in, processor, commit not known"
     assert chosen.get_by_text(f"They differ in nothing but note, {known}.").is_visible()
     (test,) = compare_runs([site / "deep/first", site / LONG]).tests
     assert chosen.locator("li", has_text="McNemar").all_inner_texts() == [str(test)]

@@ -317,7 +317,7 @@ def test_what_is_no_notebook_is_refused(tmp_path, content):
 
 def test_a_notebook_that_was_not_executed_is_refused(tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "a.ipynb")
-    with pytest.raises(InputError, match="has not been executed; run it"):
+    with pytest.raises(InputError, match=r"^\S+ has not been executed; run it"):
         export_page(tmp_path / "a.ipynb", tmp_path / "a.html")
 
 

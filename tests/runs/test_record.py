@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 @settings(max_examples=25)
 @given(dicts=st.dictionaries(st.text(), VALUES, max_size=4), rows=st.lists(st.just({"epoch": 1})))
 def test_a_record_read_is_the_one_written(make_record, folder, dicts, rows):
-    record = make_record(parameters=dicts, scores={"test": dicts}, history=rows)
+    record = make_record(parameters=dicts, scores={"test": {"more": dicts}}, history=rows)
     path = record.write(folder)
     assert read_record(path) == record
     assert read_record(folder) == record
@@ -73,7 +73,13 @@ def test_what_json_cannot_hold_is_refused(make_record):
         (r"\}$", "", "is broken"),
         (r"^.*$", "[]", "is broken"),
         ('"schema": 1', '"schema": 2', "its schema is 2, not 1"),
-        ('"top1": [0-9.]+', '"top1": "high"', "its test.top1 is 'high', not of type Real"),
+        ('"top1": [0-9.]+', '"top1": "high"', "its scores.test.top1 is 'high', not of type"),
+        (
+            '"top5_interval": .*?]',
+            '"top5_interval": [0.9]',
+            "test.top5_interval.1 is None",
+        ),
+        ('"trials": .*?]', '"trials": [{"name": "a"}]', "its trials.epochs is None"),
         ('"validation": [0-9]+', '"other": 1', "its dataset.validation is None, not of type int"),
         ('"notebook"', '"notbook"', "'notbook'"),
         ('"run": "a run",', "", "'run'"),

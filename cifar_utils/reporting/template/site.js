@@ -2,11 +2,11 @@
 document.addEventListener("DOMContentLoaded", () => {
   const table = document.querySelector(".runs");
   if (!table) return;
-  const { configurations, tests } = JSON.parse(document.getElementById("data").textContent);
+  const { configurations, tests, computed } = JSON.parse(document.getElementById("data").textContent);
   const rows = [...table.querySelectorAll("tbody tr")]; // one for each configuration, in that order
   tableSorts(table);
   tableFolds(rows, configurations);
-  rowsChoose(rows, configurations, tests);
+  rowsChoose(rows, configurations, tests, computed);
   drawCosts(document.getElementById("cost"), configurations);
 });
 
@@ -93,7 +93,7 @@ function tableFolds(rows, configurations) {
 
 // Ticked rows are drawn and compared below the table. At first these are a variant and the row before
 // it, if possible two with a paired test.
-function rowsChoose(rows, configurations, tests) {
+function rowsChoose(rows, configurations, tests, computed) {
   const section = document.getElementById("chosen");
   const place = section.querySelector("div");
   const boxes = rows.map((row, i) => {
@@ -117,7 +117,7 @@ function rowsChoose(rows, configurations, tests) {
       button.addEventListener("click", () => { boxes[chosen[i]].focus(); choose(chosen[i], false); });
       item.append(button);
     });
-    place.replaceChildren(...(some.length ? [names, curves(some)] : []), ...(some.length > 1 ? comparison(some, tests) : []));
+    place.replaceChildren(...(some.length ? [names, curves(some)] : []), ...(some.length > 1 ? comparison(some, tests, computed) : []));
   };
   const choose = (i, ticked) => {
     chosen = chosen.filter((other) => other !== i).concat(ticked ? [i] : []);
@@ -156,7 +156,7 @@ function curves(some) {
 }
 
 // The differences of configurations, their scores, and a paired test of each against the first.
-function comparison(some, tests) {
+function comparison(some, tests, computed) {
   const names = [...new Set(some.flatMap((one) => Object.keys(one.settings)))];
   const differing = names.filter((name) => some.some((one) => one.settings[name] !== some[0].settings[name]));
   const lines = [["top-1", ...some.map((one) => one.accuracy)], ...differing.map((name) => [name, ...some.map((one) => one.settings[name] ?? "–")])];
@@ -166,7 +166,7 @@ function comparison(some, tests) {
       make("tr", {}, make("th", { scope: "row" }, name), ...values.map((value) => make("td", {}, value))))));
   const paired = some.every((one) => one.runs.some((run) => some[0].runs.some((other) => other.seed === run.seed)));
   const things = paired ? differing : [...differing, "seed"];
-  const unsure = ["commit", "processor", "computed in", "backend"].filter((name) =>
+  const unsure = computed.filter((name) =>
     !differing.includes(name) && /unknown|changes/.test(some[0].settings[name]));
   const apart = things.length > 1
     ? `They differ in ${things.length} things, so no single one explains the result.`
@@ -190,7 +190,7 @@ function drawCosts(section, configurations) {
   ];
   const names = [...new Set(configurations.map((one) => one.dataset))];
   names.forEach((dataset) => {
-    const here = configurations.filter((one) => one.dataset === dataset && one.top1[0] !== null);
+    const here = configurations.filter((one) => one.dataset === dataset);
     const best = Math.max(...here.map((one) => one.top1[0]));
     const kinds = [...new Set(here.map((one) => one.kind))];
     const panels = costs.map(([key, name, ticks]) => {
@@ -252,7 +252,7 @@ function chart(title, told, series, x) {
       if (there.length <= 40) group.append(...there.filter((point) => point.name).map((point) => dot(point, 2.6)));
     });
     points.forEach((point) => {
-      if (point.low !== null) group.append(draw("line", { class: "spread", x1: across(point.x), x2: across(point.x), y1: up(point.low), y2: up(point.high) }));
+      group.append(draw("line", { class: "spread", x1: across(point.x), x2: across(point.x), y1: up(point.low), y2: up(point.high) }));
       group.append(dot(point, 4.5));
     });
   });

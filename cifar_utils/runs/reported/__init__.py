@@ -71,7 +71,7 @@ def best_reported(record: RunRecord, metric: str = "top1") -> tuple[float | None
         if metric in row
         and row["split"] != "train"
         and "train_images" not in row
-        and abs(row.get("parameters", size) / size - 1) <= 0.1
+        and abs(row.get("parameters", size) - size) <= 0.1 * size
     ]
     if not rows or record.parameters.get("train_limit"):
         return None, ""
