@@ -51,7 +51,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     folder
         The folder that has the runs' folders, at any depth.
     say
-        Receives a line for each page that is exported.
+        Receives a line for each page that is exported, and for test images that are not drawn.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         reports=[(letter, introduction(letter)) for letter in reports],
         families=together,
         notes=read_notes(folder, done),
-        missed=[_missed(alike) for alike in tested if len(alike) > 1],
+        missed=[_missed(alike, say) for alike in tested if len(alike) > 1],
         undone=[run for run in runs if not run.record],
         data={
             "configurations": [_embedded(group, listed, places) for group in listed],
@@ -179,12 +179,15 @@ def _paired_tests(tested: list[list[Run]], places: dict[Run, int]) -> dict[int, 
 # The test images that all runs get wrong.
 
 
-def _missed(runs: Sequence[Run]) -> dict[str, Any]:
+def _missed(runs: Sequence[Run], say: Callable[[str], None]) -> dict[str, Any]:
     table = missed_by_all(runs)
     shown = table.iloc[:MOST_MISSED]
     pictures = _pictures(runs[0], shown.index) if len(shown) else {}
+    dataset = runs[0].record.dataset["name"]
+    if len(shown) and not pictures:
+        say(f"{dataset}: test images are not drawn, because this machine has no such data")
     return {
-        "dataset": runs[0].record.dataset["name"],
+        "dataset": dataset,
         "runs": runs,
         "count": len(table),
         "images": [(row, pictures.get(row.Index)) for row in shown.itertuples()],

@@ -205,9 +205,11 @@ def test_what_all_runs_miss_is_listed_and_drawn(digits, tmp_path):
 def test_images_other_than_those_tested_are_not_drawn(digits, tmp_path, write_predicted):
     for run in range(3):
         write_predicted(tmp_path / f"r{run}", [0, 1, 2], [1, 1, 2])
-    page, _ = read(tmp_path)
+    told = []
+    page = soup(build_index(tmp_path, told.append))
     assert "image 0" in page.select_one(".missed li").get_text()
     assert page.select(".missed img") == []
+    assert "test images are not drawn" in told[-1]
 
 
 def test_pages_lead_to_the_index_and_to_their_neighbours(add_run, report_cells, tmp_path):
