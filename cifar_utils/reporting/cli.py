@@ -382,7 +382,7 @@ def clean(folder: Path | None, yes: bool) -> None:
         if not run.record:
             continue
         try:
-            with run.locked():
+            with contextlib.suppress(RunningError), run.locked():
                 done = not run.facts or run.facts.get("outcome") == "finished"  # papermill: none
                 for path in (run.folder / name for name in CHECKPOINTS):
                     if not done or not path.is_dir() or path.is_symlink():
@@ -393,8 +393,6 @@ def clean(folder: Path | None, yes: bool) -> None:
                         shutil.rmtree(path)
                     total += size
                     click.echo(f"{compact(size):>7}B  {short_path(path)}")
-        except RunningError:
-            pass
         except OSError as error:
             click.echo(f"{short_path(run.folder)} is left as it is ({error.strerror})", err=True)
     click.echo(f"{compact(total)}B {'deleted' if yes else 'to delete; --yes deletes it'}")
