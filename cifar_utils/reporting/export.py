@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import os
 import re
 from contextlib import suppress
@@ -33,7 +32,7 @@ from cifar_utils.runs.folder import Run, find_runs, no_notebook
 from cifar_utils.runs.leaderboard import configurations, read_notes
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import introduction
-from cifar_utils.text import compact, duration, encodable, interval, percent
+from cifar_utils.text import compact, duration, interval, percent
 
 TEMPLATE = Path(__file__).parent / "template"
 TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
@@ -245,8 +244,7 @@ def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
     ``html``; every other cell has ``html``.
     """
     try:
-        content = json.dumps(json.loads(notebook.read_text("utf-8")), ensure_ascii=False)
-        nb = nbformat.reads(encodable(content), as_version=4)
+        nb = nbformat.read(notebook, as_version=4)
         nbformat.validate(nb, relax_add_props=True)
     except Exception as error:  # a bad file may raise nearly anything
         raise no_notebook(notebook, error) from error

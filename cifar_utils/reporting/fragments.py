@@ -22,6 +22,8 @@ from bs4.exceptions import ParserRejectedMarkup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathInlineParser
 from PIL import Image
 
+from cifar_utils.text import encodable
+
 PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP")  # every browser shows these
 LARGE = 10_000  # bytes: a larger PNG is compressed
 PHOTOGRAPHIC = 8_000  # colours; a drawing has fewer
@@ -105,7 +107,7 @@ class _Renderer(IPythonRenderer):
 def markdown_html(source: str) -> str:
     """Markdown as HTML with MathML, not yet cleaned."""
     renderer = _Renderer(escape=False, exclude_anchor_links=True)
-    return MarkdownWithMath(renderer, inline=_Inline()).render(source)
+    return MarkdownWithMath(renderer, inline=_Inline()).render(encodable(source))
 
 
 def _formula(tex: str, display: str) -> str:
