@@ -306,9 +306,9 @@ def separable(x, classes: int, width: PositiveFloat = 1.0):
 def resnet50v2(x, classes: int):
     """ResNet50V2 of ``keras.applications`` from random weights; 23,585,290 parameters.
 
-    Notebook 03 can go on from it: ``run.model.get_layer("resnet50v2").save_weights(file)`` writes
-    the file that its parameter ``weights`` takes. Train with ``normalization="half"``, the range
-    that ``keras.applications`` gives this network. It takes images of any size.
+    Notebook 03 can go on from it: its parameter ``weights`` takes the run's folder. Train with
+    ``normalization="half"``, the range that ``keras.applications`` gives this network. It takes
+    images of any size.
 
     (He et al., arXiv:1603.05027.)
     """

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from keras import layers
 
+from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.events import display_line, write_event
-from cifar_utils.files import made_folder, write_atomically
+from cifar_utils.files import MODEL, made_folder, write_atomically
 from cifar_utils.models.fast import accelerate
 
 # The variants of an image, each as steps along height and width.
@@ -49,6 +50,7 @@ def build_transfer_model(
     input_size: int = 224,
     dropout: float = 0.1,
     fine_tune_layers: int = 0,
+    augmentation: str | None = None,
     precision: str = "auto",
     seed: int = 0,
     fast: bool = True,
@@ -70,9 +72,10 @@ def build_transfer_model(
         A network of ``keras.applications``, such as ``"resnet50v2"`` or ``"mobilenet_v2"``.
         Capitals and underscores don't matter.
     weights
-        ``"imagenet"`` (downloaded and checked by Keras), the path of a weights file, or ``None``
-        for random weights. Features and accuracy of random weights mean nothing.
-        ``model.pretrained`` keeps a file's name and SHA-256.
+        ``"imagenet"`` (downloaded and checked by Keras), the path of a weights file, the folder of
+        a run that trained the base, or ``None`` for random weights. Features and accuracy of random
+        weights mean nothing. ``model.pretrained`` keeps the name of the file or folder, and the
+        file's SHA-256.
     input_size
         Height and width to which images are resized, in pixels: at least 32, and for some bases
         more.
@@ -80,18 +83,21 @@ def build_transfer_model(
         How many of the base's last layers with weights are trained with the head. Batch
         normalization is not counted and stays frozen, because the other layers were trained with
         its statistics, scale and shift.
+    augmentation
+        As for :func:`~cifar_utils.models.build_model`; in training base and head together.
 
     Raises
     ------
     InputError
-        Where the base is unknown, ``input_size`` is too small, ``fine_tune_layers`` is more than
-        the base has, or the weights can't be downloaded or read or don't fit.
+        Where a name or an option is unknown, ``input_size`` is too small, ``fine_tune_layers`` is
+        more than the base has, or the weights can't be downloaded or read or don't fit.
 
     """
     name = known_name("base", base.replace("_", "").lower(), BASES)
+    augment = augmentation_layers(augmentation)
     set_random_seed(seed)
     with dtype_policy(precision):
-        images = keras.Input(dataset.image_shape, dtype="uint8", name="images")
+        images = keras.Input((None, None, 3), dtype="float32", name="images")
         x = layers.Resizing(input_size, input_size, dtype="float32")(images)
         # The range that the ImageNet weights were trained with.
         x = sys.modules[inspect.unwrap(BASES[name]).__module__].preprocess_input(x)
@@ -99,7 +105,10 @@ def build_transfer_model(
         _freeze(pretrained, fine_tune_layers)
         features = keras.Model(images, pretrained(x, training=False), name="features")
         head = _head(features.output.shape[1:], len(dataset.class_names), dropout)
-        model = keras.Model(images, head(features(images)), name=name)
+        images = x = keras.Input(dataset.image_shape, dtype="uint8", name="images")
+        for layer in augment:
+            x = layer(x)
+        model = keras.Model(images, head(features(x)), name=name)
         model = accelerate(model) if fast else model
     model.pretrained = _described(weights)
     return model
@@ -133,23 +142,34 @@ def _head(shape, classes: int, dropout: float) -> keras.Model:
 
 
 def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
+    shape = (size, size, 3)
     try:
-        return base(include_top=False, weights=weights, input_shape=(size, size, 3))
+        if weights is None or not Path(weights).is_dir():
+            return base(include_top=False, weights=weights, input_shape=shape)
+        made = base(include_top=False, weights=None, input_shape=shape)
+        trained = keras.models.load_model(_weights_file(weights))
+        made.set_weights(trained.get_layer(made.name).get_weights())
+        return made
     except Exception as error:  # Keras raises many kinds, also ValueError for a failed download
         reason = " ".join(str(error).split())[:240]
         raise InputError(
             f"{base.__name__} can't be made with input_size {size} and weights {weights!r} "
-            f"({reason}); weights takes imagenet, None or the path of a weights file"
+            f"({reason}); weights takes imagenet, None, the path of a weights file or a run's folder"
         ) from error
 
 
+def _weights_file(weights: str) -> Path:
+    path = Path(weights)
+    return path / MODEL if path.is_dir() else path
+
+
 def _described(weights: str | None) -> dict[str, str]:
-    """Pretrained weights as a record names them: the file's name and digest, not its path."""
+    """Pretrained weights as a record names them: by name and the file's digest, not by path."""
     if weights in (None, "imagenet"):
         return {"weights": weights or "random"}
-    with Path(weights).open("rb") as file:
+    with _weights_file(weights).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"weights": Path(weights).name, "weights_sha256": digest}
+    return {"weights": Path(weights).resolve().name, "weights_sha256": digest}
 
 
 def extract_features(

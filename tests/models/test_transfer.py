@@ -143,9 +143,9 @@ def test_images_are_scaled_as_the_base_was_trained_and_the_saved_model_is_plain(
         ({"input_size": 31}, ["ResNet50V2", "input_size 31", "at least 32"]),
         ({"fine_tune_layers": -1}, ["fine_tune_layers is -1; it takes 0 to 22"]),
         ({"fine_tune_layers": 23}, ["fine_tune_layers is 23; it takes 0 to 22"]),
-        ({"weights": "imagnet"}, ["'imagnet'", "takes imagenet, None or the path"]),
-        ({"weights": "no/such.weights.h5"}, ["'no/such.weights.h5'", "or the path"]),
-        ({"weights": "."}, ["'.'", "takes imagenet, None or the path"]),
+        ({"weights": "imagnet"}, ["'imagnet'", "takes imagenet, None, the path"]),
+        ({"weights": "no/such.weights.h5"}, ["'no/such.weights.h5'", "or a run's folder"]),
+        ({"weights": "."}, ["'.'", "takes imagenet, None, the path"]),
     ],
 )
 def test_bad_input_is_one_line(digits, refused, change, words):
@@ -241,15 +241,21 @@ def test_a_weights_file_is_loaded(digits, transfer, base, tmp_path):
 def test_a_base_trained_here_sees_images_as_it_did_in_training(digits, tmp_path, monkeypatch):
     monkeypatch.setitem(BASES, "resnet50v2", keras.applications.ResNet50V2)
     trained = build_model("resnet50v2", digits, normalization="half", precision="float32")
-    write_model(trained, tmp_path)
-    plain = keras.models.load_model(tmp_path / "model.keras")
-    path = tmp_path / "base.weights.h5"
-    plain.get_layer("resnet50v2").save_weights(path)
-    model = build_transfer_model(digits, weights=str(path), input_size=32, precision="float32")
+    file = write_model(trained, tmp_path)
+    plain = keras.models.load_model(file)
+    model = build_transfer_model(digits, weights=str(tmp_path), input_size=32, precision="float32")
     images = digits.test.images[:4]
     (pooled,) = [x for x in plain.layers if isinstance(x, keras.layers.GlobalAveragePooling2D)]
     then, now = keras.Model(plain.input, pooled.input), model.get_layer("features")
     np.testing.assert_allclose(to_numpy(now(images)), to_numpy(then(images)), 1e-4, 1e-4)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert model.pretrained == {"weights": tmp_path.name, "weights_sha256": digest}
+
+
+def test_a_run_of_another_network_is_one_line(digits, refused, tmp_path):
+    write_model(build_model("gn_resnet", digits), tmp_path)
+    with refused(str(tmp_path), "No such layer: resnet50v2", "or a run's folder"):
+        build_transfer_model(digits, weights=str(tmp_path), input_size=32)
 
 
 def test_imagenet_weights_are_downloaded_and_checked(digits, base, refused, tmp_path, monkeypatch):

@@ -105,6 +105,7 @@ def test_a_notebook_asks_for_all_that_is_promised(notebook):
     if "transfer" in notebook.stem:
         own = {"weights", "input_size", "flips", "dropout"}
         own |= {"fine_tune_layers", "fine_tune_epochs", "fine_tune_rate"}
+        own |= {"fine_tune_augmentation"}
     elif "augmentation" in notebook.stem:  # compares them
         own = {"architecture", "augmentations", "target_accuracy", "trial_epochs"}
     elif re.match("0[56]", notebook.stem):  # compare architectures
