@@ -154,7 +154,7 @@ def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
         reason = " ".join(str(error).split())[:240]
         raise InputError(
             f"{base.__name__} can't be made with input_size {size} and weights {weights!r} "
-            f"({reason}); weights takes imagenet, None, the path of a weights file or a run's folder"
+            f"({reason}); weights takes imagenet, None, a weights file or a run's folder"
         ) from error
 
 

@@ -143,9 +143,9 @@ def test_images_are_scaled_as_the_base_was_trained_and_the_saved_model_is_plain(
         ({"input_size": 31}, ["ResNet50V2", "input_size 31", "at least 32"]),
         ({"fine_tune_layers": -1}, ["fine_tune_layers is -1; it takes 0 to 22"]),
         ({"fine_tune_layers": 23}, ["fine_tune_layers is 23; it takes 0 to 22"]),
-        ({"weights": "imagnet"}, ["'imagnet'", "takes imagenet, None, the path"]),
+        ({"weights": "imagnet"}, ["'imagnet'", "takes imagenet, None, a weights file"]),
         ({"weights": "no/such.weights.h5"}, ["'no/such.weights.h5'", "or a run's folder"]),
-        ({"weights": "."}, ["'.'", "takes imagenet, None, the path"]),
+        ({"weights": "."}, ["'.'", "takes imagenet, None, a weights file"]),
     ],
 )
 def test_bad_input_is_one_line(digits, refused, change, words):
@@ -298,7 +298,7 @@ def test_imagenet_weights_without_a_network_are_one_line(digits, refused, tmp_pa
 
     monkeypatch.setattr(socket, "create_connection", unreachable)
     monkeypatch.setattr(HOME, lambda: str(tmp_path))
-    with refused("Network is unreachable", "the path of a weights file"):
+    with refused("Network is unreachable", "a weights file or"):
         build_transfer_model(digits, weights="imagenet", input_size=32)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
