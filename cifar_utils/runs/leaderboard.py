@@ -266,15 +266,12 @@ def in_words(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 
     ``interval`` stands for ``top1_low`` and ``top1_high``.
     """
+    table = table.assign(interval=[*zip(table["top1_low"], table["top1_high"], strict=True)])
     shown = pd.DataFrame(index=table.index)
     for key in columns:
         title, form = FORMS.get(key, (key, str))
-        bounds = ("top1_low", "top1_high") if key == "interval" else (key,)
-        rows = zip(*(table[bound] for bound in bounds), strict=True)
-        shown[title] = [
-            ABSENT if pd.isna(list(row)).any() else form(row if len(row) > 1 else row[0])
-            for row in rows
-        ]
+        known = table[key].astype(object)
+        shown[title] = known.map(form, na_action="ignore").where(known.notna(), ABSENT)
     return shown
 
 
