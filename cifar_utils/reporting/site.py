@@ -21,7 +21,7 @@ from cifar_utils.reporting.fragments import REPORT
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.reporting.results import answers
 from cifar_utils.runs.compare import compare_means, missed_by_all, paired_test, same_images
-from cifar_utils.runs.folder import Run, find_runs
+from cifar_utils.runs.folder import Run, find_runs, local_data
 from cifar_utils.runs.leaderboard import (
     COMPUTED,
     Configuration,
@@ -34,7 +34,6 @@ from cifar_utils.runs.reported import introduction
 from cifar_utils.text import as_given, compact, duration, interval, percent, spread
 
 MOST_MISSED = 60  # images to list, those with the most doubtful labels
-DATA = ("dataset", "test_limit", "image_size")  # parameters that determine the test images
 
 
 def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
@@ -196,20 +195,13 @@ def _missed(runs: Sequence[Run], say: Callable[[str], None]) -> dict[str, Any]:
 
 def _pictures(run: Run, numbers: Iterable[int]) -> dict[int, str]:
     """Test images as data URIs, by their numbers; empty if the data are not on this machine."""
-    from cifar_utils.data import load_dataset
-
-    given = run.facts.get("parameters", {})
-    options = {key: given[key] for key in DATA if key in given}
-    try:
-        test = load_dataset(options.pop("dataset"), offline=True, **options).test
-    except (InputError, KeyError, OSError):
-        return {}
-    if not np.array_equal(test.labels, run.predicted.labels):
+    data = local_data(run.facts.get("parameters", {}))
+    if data is None or not np.array_equal(data.test.labels, run.predicted.labels):
         return {}
     pictures = {}
     for number in numbers:
         file = io.BytesIO()
-        Image.fromarray(test.images[number]).save(file, "WEBP", quality=90)
+        Image.fromarray(data.test.images[number]).save(file, "WEBP", quality=90)
         pictures[number] = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
     return pictures
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+    from cifar_utils.data.dataset import Dataset
     from cifar_utils.evaluation import Predicted, Scores
 
 LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
@@ -441,13 +442,18 @@ def _statements(source: str) -> str:
         return source
 
 
-@cache  # a series reads the same data for many runs
-def _fingerprint(arguments: tuple[tuple[str, Any], ...]) -> str | None:
-    """The fingerprint of a run's data on this machine; None where they are missing."""
+def local_data(parameters: Mapping[str, Any]) -> Dataset | None:
+    """The data of a run with these parameters; None where this machine does not have them."""
     from cifar_utils.data import load_dataset
 
-    options = dict(arguments)
+    options = {key: parameters[key] for key in DATA if key in parameters}
     try:
-        return load_dataset(options.pop("dataset"), offline=True, **options).fingerprint
+        return load_dataset(options.pop("dataset"), offline=True, **options)
     except (InputError, KeyError, OSError):
         return None
+
+
+@cache  # a series reads the same data for many runs
+def _fingerprint(given: tuple[tuple[str, Any], ...]) -> str | None:
+    data = local_data(dict(given))
+    return data.fingerprint if data else None
