@@ -209,11 +209,9 @@ def _comparison(family: Sequence[Configuration], root: Path) -> str:
     record, pairs = reference.record, [[], *(_pairs(group, reference) for group in others)]
     rows, gains = [], student_intervals(pairs)
     for group, gain, values in zip([reference, *others], gains, pairs, strict=True):
-        shares = [_validation(run) for run in group.runs]
-        told = spread(shares) if len(shares) > 1 else _with_interval(shares[0], record)
         row = {
             "differs in": _told(group.differing(reference)) or "– (the reference)",
-            "validation top-1": told,
+            "validation top-1": _measured([_validation(run) for run in group.runs], record),
             "difference (points)": ABSENT,
             "runs": _links(group, root),
         }
@@ -237,17 +235,15 @@ def _told(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} `{value}`" for name, value in values.items())
 
 
-def _with_interval(share: float, record: RunRecord) -> str:
-    images = record.dataset["validation"]
-    bounds = wilson_interval(round(share * images), images)
-    return f"{percent(share, 2)} ({interval(bounds)})"
-
-
-def _measured(group: list[dict[str, Any]], record: RunRecord) -> str:
-    shares = [trial["val_accuracy"] for trial in group]
+def _measured(shares: Sequence[float | None], record: RunRecord) -> str:
+    """Validation accuracies of one training or of its seeds; None is of one that diverged."""
     if None in shares:
         return "diverged"
-    return spread(shares) if len(shares) > 1 else _with_interval(shares[0], record)
+    if len(shares) > 1:
+        return spread(shares)
+    images = record.dataset["validation"]
+    bounds = wilson_interval(round(shares[0] * images), images)
+    return f"{percent(shares[0], 2)} ({interval(bounds)})"
 
 
 def _trials(run: Run, root: Path) -> str:
@@ -258,7 +254,7 @@ def _trials(run: Run, root: Path) -> str:
         row = {
             "trial": called(group[0], "``"),
             "epochs": ", ".join(dict.fromkeys(str(trial["epochs"]) for trial in group)),
-            "validation top-1": _measured(group, record),
+            "validation top-1": _measured([trial["val_accuracy"] for trial in group], record),
             "after the last epoch": spread([row["val_accuracy"] for row in ends]),
         }
         if target:
