@@ -98,8 +98,8 @@ def render_table(folder: Path, root: Path) -> str:
     found, rows = answers(_finished(folder)), []
     for name, notebook in list_notebooks().items():
         told = [
-            f"[{group.name}]({_page(group.runs[0], root)}): {answer}"
-            for group, answer in found.get(name, [])
+            f"[{group.name}]({_page(group.runs[0], root)}): {group.lead}"
+            for group in found.get(name, [])
         ]
         rows.append(
             {
@@ -111,26 +111,26 @@ def render_table(folder: Path, root: Path) -> str:
     return _table(rows)
 
 
-def answers(groups: Iterable[Configuration]) -> dict[str, list[tuple[Configuration, str]]]:
-    """Each notebook's answers by its name: a configuration and its answer's first paragraph.
+def answers(groups: Iterable[Configuration]) -> dict[str, list[Configuration]]:
+    """The configurations that answer each notebook's question, by its name: one for each dataset.
 
-    There is one for each dataset: a comparison of several trainings, if there is any. Among
-    several, it is the one of the most seeds, then of the most training images, then of the best
-    validation accuracy.
+    It is a comparison of several trainings, if there is any. Among several, it is the one of the
+    most seeds, then of the most training images, then of the best validation accuracy.
     """
-    best: dict[tuple[str, str], tuple[tuple[Any, ...], Configuration, str]] = {}
+    alike: dict[tuple[str, str], list[Configuration]] = {}
     for group in groups:
-        record, lead = group.record, group.lead
-        images, validation = record.dataset["train"], _validation(group.runs[0]) or 0.0
-        seeds = max([len(group.runs), *map(len, by_name(record.trials))])
-        rank = len(record.trials) > 1, seeds, images, validation
-        key = record.notebook, group.board["dataset"][0]
-        if key not in best or rank > best[key][0]:
-            best[key] = rank, group, lead
-    found: dict[str, list[tuple[Configuration, str]]] = {}
-    for (notebook, _), (_, *answer) in sorted(best.items(), key=lambda row: row[0]):
-        found.setdefault(notebook, []).append(tuple(answer))
+        alike.setdefault((group.record.notebook, group.board["dataset"][0]), []).append(group)
+    found: dict[str, list[Configuration]] = {}
+    for notebook, dataset in sorted(alike):
+        found.setdefault(notebook, []).append(max(alike[notebook, dataset], key=_rank))
     return found
+
+
+def _rank(group: Configuration) -> tuple[bool, int, int, float]:
+    record = group.record
+    seeds = max([len(group.runs), *map(len, by_name(record.trials))])
+    validation = _validation(group.runs[0]) or 0.0
+    return len(record.trials) > 1, seeds, record.dataset["train"], validation
 
 
 def write_results(root: Path) -> list[Path]:

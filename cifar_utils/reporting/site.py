@@ -74,7 +74,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         return html.format(links.get(run.folder, ""), text or run.name)
 
     told = answers(groups)
-    named = [text for rows in told.values() for _, text in rows]
+    named = [group.lead for rows in told.values() for group in rows]
     named += [group.board["reported_by"][0] for group in listed]
     reports = {letter for text in named for letter in REPORT.findall(text)}
     index = TEMPLATES.get_template("index.html.j2").render(
