@@ -34,6 +34,12 @@ def test_the_fingerprint_is_of_what_is_in_the_splits_not_of_where_it_came_from(
     assert found[0] == found[1] != found[2]
 
 
+def test_digits_are_those_of_the_published_runs():
+    assert load_dataset("digits").fingerprint == (
+        "c93ba1e7865aa0a8cab7f4b2acfc977b70f506c82767118e6fe23b2605083a4c"
+    )
+
+
 def test_limits_are_stratified_and_the_test_images_are_those_of_every_seed():
     first, second = (load_dataset("digits", train_limit=200, test_limit=50, seed=s) for s in (0, 1))
     sizes = [len(split.labels) for split in (first.train, first.validation, first.test)]
@@ -103,13 +109,3 @@ def test_images_of_another_size_are_averages_and_those_of_their_own_are_left_alo
     averages = digits.train.images.reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4))
     assert np.abs(small.train.images - averages).mean() < 5  # of 255
     assert load_dataset("digits", image_size=48).image_shape == (48, 48, 3)
-
-
-def test_digits_need_no_download():
-    assert fetch("digits").is_file()
-
-
-def test_a_fraction_of_zero_holds_nothing_out():
-    dataset = load_dataset("digits", validation_fraction=0.0, train_limit=200)
-    assert (len(dataset.train.labels), len(dataset.validation.labels)) == (200, 0)
-    assert dataset.validation.images.shape[1:] == dataset.image_shape
