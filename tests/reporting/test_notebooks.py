@@ -12,7 +12,6 @@ from papermill.exceptions import PapermillExecutionError
 from cifar_utils.backend import PRECISIONS
 from cifar_utils.choices import REGISTRIES, check_parameters
 from cifar_utils.data import DATASETS
-from cifar_utils.errors import InputError
 from cifar_utils.models.transfer import FLIPS
 from cifar_utils.reporting.notebooks import (
     default_folder,
@@ -33,25 +32,23 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
     [b"\xff\xfe", b'{"cells": 3}', b"[" * 10**5, None],
     ids=["no text", "no cells", "deep", "no file"],
 )
-def test_a_file_that_is_no_notebook_is_one_line(tmp_path, content):
+def test_a_file_that_is_no_notebook_is_one_line(tmp_path, refused, content):
     path = tmp_path / "notebook.ipynb"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"can't be read as a notebook") as error:
+    with refused(path, "can't be read as a notebook"):
         read_parameters(path)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("tags", "words"),
     [([], "no cell tagged 'parameters'"), (["parameters"], "no parameter 'output'")],
 )
-def test_a_notebook_without_what_runs_need_is_told(tmp_path, tags, words):
+def test_a_notebook_without_what_runs_need_is_told(tmp_path, refused, tags, words):
     path = tmp_path / "notebook.ipynb"
     cell = nbformat.v4.new_code_cell("seed: int = 0  # any", metadata={"tags": tags})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    with pytest.raises(InputError, match=f"^{re.escape(str(path))} has {words}"):
+    with refused(f"{path} has {words}"):
         read_parameters(path)
 
 
@@ -172,12 +169,11 @@ def test_a_whole_name_wins_over_longer_ones(project, write_notebook):
         ("third.ipynb", "unknown notebook 'third'"),
     ],
 )
-def test_a_notebook_that_is_not_there_is_named(project, write_notebook, name, words):
+def test_a_notebook_that_is_not_there_is_named(project, write_notebook, refused, name, words):
     write_notebook()
     write_notebook(name="02_other")
-    with pytest.raises(InputError) as raised:
+    with refused(words):
         find_notebook(name)
-    assert words in str(raised.value)
 
 
 def test_outside_of_a_project_the_notebooks_beside_the_package_are_meant(tmp_path, monkeypatch):

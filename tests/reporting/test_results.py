@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from cifar_utils.errors import InputError
 from cifar_utils.reporting.results import (
     MARKS,
     render_results,
@@ -224,9 +223,9 @@ def test_the_command_writes_both_and_nothing_else_of_the_readme(add, project):
 
 
 @pytest.mark.parametrize("text", ["", MARKS[0], MARKS[1] + MARKS[0]])
-def test_a_readme_without_a_place_for_the_table_is_refused(text, project):
+def test_a_readme_without_a_place_for_the_table_is_refused(text, project, refused):
     (project / "README.md").write_text(text)
-    with pytest.raises(InputError, match="put both where the table goes"):
+    with refused("put both where the table goes"):
         write_results(project)
     assert not (project / "RESULTS.md").exists()
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from cifar_utils import compare_runs, load_run
-from cifar_utils.errors import InputError
 from cifar_utils.evaluation import Scores
 from cifar_utils.reporting.terminal import as_table
 from cifar_utils.runs.compare import PairedTest, missed_by_all, same_images
@@ -231,7 +230,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(make):
     assert compare_runs([one, two]).table.index.tolist() == [str(one), str(two)]
 
 
-def test_too_few_runs_or_one_twice_are_one_line(make, tmp_path):
+def test_too_few_runs_or_one_twice_are_one_line(make, refused, tmp_path):
     one = make("one")
     for runs, words in [
         ([], "two runs or more, not 0"),
@@ -239,5 +238,5 @@ def test_too_few_runs_or_one_twice_are_one_line(make, tmp_path):
         ([one, one / ".." / "one"], "one is given twice"),
         ([one, tmp_path / "none"], "none is not there"),
     ]:
-        with pytest.raises(InputError, match=words):
+        with refused(words):
             compare_runs(runs)
