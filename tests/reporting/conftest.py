@@ -7,13 +7,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cifar_utils.evaluation import Scores
-from cifar_utils.runs.record import RunRecord
 
 DONE = {"outcome": "finished", "ended": "2026-11-21T04:36:00+00:00"}
 
 
 @pytest.fixture(scope="session")
-def write_run():
+def write_run(make_record):
     """Write a run's folder: its record, ``run.json`` and, where cells are given, its notebook."""
 
     def write(
@@ -30,14 +29,12 @@ def write_run():
         **facts,
     ) -> Path:
         folder.mkdir(parents=True)
-        bounds = [top1 - 0.01, top1 + 0.01]
-        test = {"n": 1000, "top1": top1, "top1_interval": bounds}
-        test |= {"top5": 0.991, "top5_interval": bounds, "per_class": dict.fromkeys(classes, 0.5)}
-        RunRecord(
+        test = {"n": 1000, "top1": top1, "top1_interval": [top1 - 0.01, top1 + 0.01]}
+        make_record(
             run=folder.name,
             notebook=notebook,
             parameters=parameters or {},
-            dataset={"name": dataset, "train": 900, "validation": 100, "test": 1000},
+            dataset={"name": dataset, "test": 1000},
             model={"architecture": architecture, "parameters": 15636, "flops": 1_000_000},
             environment={"processor": "a processor"},
             seconds={"train": train, "total": train + 5},
@@ -46,7 +43,7 @@ def write_run():
                 for epoch, accuracy in enumerate(validation, 1)
             ],
             best_epoch=len(validation),
-            scores={"test": test},
+            scores={"test": test | {"per_class": dict.fromkeys(classes, 0.5)}},
         ).write(folder)
         identity = {"notebook": notebook, "parameters": {}, "notebook_sha256": ""}
         (folder / "run.json").write_text(json.dumps(identity | (facts or DONE)))
