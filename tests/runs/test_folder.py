@@ -124,6 +124,14 @@ def trained(tmp_path_factory, make_record):
     return load_run(folder), model, data.test
 
 
+def test_what_was_trained_in_bfloat16_predicts_the_same_in_float32(trained):
+    run, model, test = trained
+    assert {layer.compute_dtype for layer in run.model.layers[1:]} == {"float32"}
+    found = run.model.predict(test.images, verbose=0).argmax(axis=1)
+    expected = model.predict(test.images, verbose=0).argmax(axis=1)
+    assert (found == expected).mean() >= 0.995
+
+
 def test_a_saved_model_is_exported_to_other_formats(trained, tmp_path):
     tf = pytest.importorskip("tensorflow")
     run, _, test = trained
