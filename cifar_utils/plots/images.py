@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @matplotlib.rc_context(STYLE)
 def plot_samples(dataset: Dataset, seed: int = 0, columns: int = 9) -> CaptionedFigure:
-    """Training images, a row for each class. The seed draws 12 classes if there are more."""
+    """Training images, a row for each class. The seed draws 8 classes if there are more than 12."""
     rng = np.random.default_rng(seed)
     images, labels = dataset.train
     count = len(dataset.class_names)
-    shown = np.sort(rng.choice(count, min(count, FEW), replace=False))
+    shown = np.sort(rng.choice(count, count if count <= FEW else 8, replace=False))
     height, width, channels = dataset.image_shape
     gap = max(1, height // 12)
     grid = np.full((len(shown), columns, height + gap, width + gap, channels), 255, np.uint8)
@@ -43,7 +43,7 @@ def plot_samples(dataset: Dataset, seed: int = 0, columns: int = 9) -> Captioned
     figure = Figure(figsize=(WIDTH, tall))
     figure.set_layout_engine("none")
     axes = figure.add_axes((margin / WIDTH, 0, 1 - margin / WIDTH, 1))
-    axes.imshow(mosaic, interpolation="nearest")
+    axes.imshow(mosaic, interpolation="auto")
     axes.set_yticks(np.arange(len(shown)) * (height + gap) + height / 2, lines)
     axes.set_xticks([])
     axes.tick_params(length=0)
@@ -124,7 +124,7 @@ def plot_mistakes(scores: Scores, split: Split, count: int = 12) -> CaptionedFig
         axes.set_axis_off()
     for axes, index in zip(grid.flat, shown, strict=False):
         truth, said = names(index)
-        axes.imshow(split.images[index], interpolation="nearest")
+        axes.imshow(split.images[index], interpolation="auto")
         below = textwrap.fill(f"→ {said} {percent(certainty[index])}", 20)
         axes.set_title(f"{textwrap.fill(truth, 20)}\n{below}", size=11)
     first, last = percent(certainty[shown[0]]), percent(certainty[shown[-1]])
