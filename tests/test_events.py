@@ -49,6 +49,13 @@ def test_broken_lines_are_passed_over(tmp_path):
     assert read_events(path)[0] == [{"event": "epoch"}]
 
 
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_event(None, "epoch", epoch=1)
+    with Phases(None)("load"):
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_phase_is_announced_as_it_begins_and_timed_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr("time.monotonic", itertools.count().__next__)  # each look a second later
     phase = Phases(tmp_path)
@@ -63,6 +70,11 @@ def test_a_phase_is_announced_as_it_begins_and_timed_to_its_end(tmp_path, monkey
     assert phase.seconds["load"] > first
     assert list(phase.seconds) == ["load", "train"]
     assert [e["phase"] for e in events(tmp_path)] == ["load", "train", "load"]
+
+
+def test_outside_of_a_notebook_no_line_is_shown(capfd):
+    display_line("epoch 1")("epoch 2")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_in_a_notebook_a_line_is_shown_and_replaced(monkeypatch):

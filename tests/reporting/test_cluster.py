@@ -60,6 +60,9 @@ def test_runs_fail_apart_and_only_transient_causes_are_tried_again(
         notebook = write_notebook(*sources, name=f"{name}_notebook")
         return plan_run(notebook, {}, project / "out" / name)
 
+    mine = project / "out" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "thesis.tex").write_text("")
     tries = "from pathlib import Path\nPath(output, 'tries').open('a').write('x')"
     dies, fine = run("dies", DIE_ONCE), run("fine", SHOW_CORES)
     write_run(fine.folder)  # of other parameters, so it is run afresh
@@ -70,6 +73,7 @@ def test_runs_fail_apart_and_only_transient_causes_are_tried_again(
                 .replace("mkdir()", "mkdir(exist_ok=True)")),
             run("raises", tries + "\n1 / 0"),
             run("refuses", "from cifar_utils.errors import InputError\nraise InputError('no')"),
+            run("mine"),
             fine,
         ]
     )  # fmt: skip
@@ -78,13 +82,14 @@ def test_runs_fail_apart_and_only_transient_causes_are_tried_again(
         return len((project / "out" / name / "tries").read_text())
 
     statuses = {name: outcome.word for name, outcome in found.items()}
-    failed = dict.fromkeys(("never", "raises", "refuses"), "failed")
+    failed = dict.fromkeys(("never", "raises", "refuses", "mine"), "failed")
     assert statuses == failed | {"dies": "finished", "fine": "finished"}
     assert (tried("dies"), tried("never"), tried("raises")) == (2, 2, 1)
     assert "the kernel died" in found["never"].why
     assert found["raises"].why == "ZeroDivisionError: division by zero"
     assert any("1 / 0" in line for line in found["raises"].details)
     assert found["refuses"].why == "no"
+    assert "holds files but no run" in found["mine"].why
     assert [name for name, event in told if event["event"] == "retry"].count("dies") == 1
     assert ("fine", 2) in [(name, event.get("epoch")) for name, event in told]
     cores = json.loads((project / "out" / "fine" / "cores").read_text())

@@ -13,6 +13,7 @@ from cifar_utils.augmentation import augmentation_layers
 from cifar_utils.backend import keras
 from cifar_utils.choices import REGISTRIES
 from cifar_utils.data import load_dataset
+from cifar_utils.errors import InputError
 from cifar_utils.evaluation import Scores, evaluate
 from cifar_utils.events import read_events
 from cifar_utils.models import build_model, build_transfer_model, summarize
@@ -201,15 +202,17 @@ def test_a_run_s_model_classifies_pictures_of_any_size_and_kind(trained, tmp_pat
     assert run.predict(tmp_path / "a.png", top=99)["probability"].sum() == pytest.approx(1)
 
 
-def test_what_is_no_picture_is_one_line(trained, refused, tmp_path):
+def test_what_is_no_picture_is_one_line(trained, tmp_path):
     run, *_ = trained
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.png").write_bytes(b"no picture")
     for name, words in {
         "none.png": "is not there", "empty": "holds no pictures", "a.png": "its content is none of",
     }.items():  # fmt: skip
-        with refused(tmp_path / name, words):
+        with pytest.raises(InputError, match=words) as error:
             run.predict(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_the_command_line_predicts(trained, tmp_path, capsys):
@@ -290,33 +293,39 @@ def test_a_run_s_html_is_escaped(folder, make_record):
     assert "<b>" not in html
 
 
-def test_what_is_not_there_is_one_line_with_the_way_to_it(folder, refused):
+def test_what_is_not_there_is_one_line_with_the_way_to_it(folder):
     run = load_run(folder)
-    with refused(folder, "predictions.npz can't be read"):
+    with pytest.raises(InputError, match=r"predictions\.npz can't be read") as scores:
         _ = run.scores
-    with refused(folder, "no model.keras (published runs"):
+    with pytest.raises(InputError, match=r"no model\.keras \(published runs") as model:
         _ = run.model
+    for error in (scores, model):
+        assert str(folder) in str(error.value)
+        assert "\n" not in str(error.value)
 
 
-def test_a_broken_model_is_one_line(folder, refused):
+def test_a_broken_model_is_one_line(folder):
     for content in (b"", b"no zip", b"PK\x05\x06" + b"\0" * 18):
         (folder / "model.keras").write_bytes(content)
-        with refused("model.keras is broken (", "run 01_tiny"):
+        with pytest.raises(InputError, match=r"model\.keras is broken \(.*run 01_tiny") as error:
             _ = load_run(folder).model
+        assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_is_no_done_run_is_one_line(folder, refused, tmp_path):
-    def check(path, words):
-        with refused(path, words):
+def test_a_folder_that_is_no_done_run_is_one_line(folder, tmp_path):
+    def refused(path, words):
+        with pytest.raises(InputError, match=words) as error:
             load_run(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
 
-    check(tmp_path / "none", "is not there")
-    check(folder / "record.json", "is a file")
-    check(tmp_path, "holds no run; give one of those in it: made")
+    refused(tmp_path / "none", "is not there")
+    refused(folder / "record.json", "is a file")
+    refused(tmp_path, "holds no run; give one of those in it: made$")
     (tmp_path / "empty").mkdir()
-    check(tmp_path / "empty", "holds no run; give a run's folder")
+    refused(tmp_path / "empty", "holds no run; give a run's folder")
     (folder / "run.json").write_text("{}")
     (folder / "record.json").rename(folder / "away.json")
-    check(folder, "not finished; the same command goes on")
+    refused(folder, "not finished; the same command goes on")
     (folder / "record.json").write_text("{")
-    check(folder, "is broken")
+    refused(folder, "is broken")

@@ -81,7 +81,6 @@ def test_what_json_cannot_hold_is_refused(make_record):
         ),
         ('"trials": .*?]', '"trials": [{"name": "a"}]', "its trials.epochs is None"),
         ('"validation": [0-9]+', '"other": 1', "its dataset.validation is None, not of type int"),
-        (r'"test": \{', '"train": {', "its scores.test is None"),
         ('"notebook"', '"notbook"', "'notbook'"),
         ('"run": "a run",', "", "'run'"),
         ('"trials": .*?]', '"trials": {}', "its trials is {}, not of type list"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cifar_utils.data import load_dataset
+from cifar_utils.errors import InputError
 from cifar_utils.runs.folder import Run, RunningError, hold
 
 
@@ -71,6 +72,11 @@ def test_a_run_that_was_done_on_other_data_is_stale(run, finish, tmp_path, monke
     assert finish(gone, "0123456789abcdef").status().word == "done"
 
 
+def test_a_moved_folder_holds_the_same_run(run, finish):
+    moved = finish(run).folder.rename(run.folder.with_name("elsewhere"))
+    assert replace(run, folder=moved).status().word == "done"
+
+
 def test_another_run_is_told_by_what_differs(run, finish, write_notebook):
     finish(run)
     other = replace(run, parameters=run.parameters | {"epochs": 5, "note": "x"})
@@ -80,10 +86,10 @@ def test_another_run_is_told_by_what_differs(run, finish, write_notebook):
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"parameters": 3}', "\x00"])
-def test_a_broken_file_is_named(run, refused, content):
+def test_a_broken_file_is_named(run, content):
     run.folder.mkdir(parents=True)
     (run.folder / "run.json").write_text(content)
-    with refused("run.json is broken"):
+    with pytest.raises(InputError, match=r"run\.json is broken"):
         _ = run.facts
     word, why, *_ = run.status()
     assert word == "other"
@@ -137,11 +143,11 @@ def test_a_kernel_that_lives_keeps_its_folder(run, finish):
         pass
 
 
-def test_a_run_that_is_not_there_says_so(tmp_path, refused):
+def test_a_run_that_is_not_there_says_so(tmp_path):
     run = Run(tmp_path / "none")
     assert repr(run).endswith(f"; {run.folder} has nothing yet")
     for name in ("scores", "model"):
-        with refused(run.folder, "; run its notebook again"):
+        with pytest.raises(InputError, match=r"none.*; run its notebook again"):
             getattr(run, name)
 
 

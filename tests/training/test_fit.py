@@ -7,6 +7,7 @@ from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.models import build_model
 from cifar_utils.training import TrainingDiverged, fit
+from cifar_utils.training.fit import crossentropy
 
 SETTINGS = {
     "epochs": 2, "batch_size": 30, "optimizer": "adam", "learning_rate": 0.003,
@@ -95,6 +96,13 @@ def smoothed(labels, logits, share):
     labels = (1 - share) * np.eye(logits.shape[-1])[labels] + share / logits.shape[-1]
     logits = logits - logits.max(1, keepdims=True)
     return np.mean(np.log(np.exp(logits).sum(1)) - (labels * logits).sum(1))
+
+
+def test_a_share_of_each_label_goes_to_all_classes_alike():
+    logits, labels = np.random.default_rng(0).normal(size=(6, 10)), np.arange(6)
+    loss = crossentropy(0.5)(keras.ops.convert_to_tensor(labels), np.float32(logits))
+    found = keras.ops.convert_to_numpy(loss).mean()
+    assert found == pytest.approx(smoothed(labels, logits, 0.5), rel=1e-5)
 
 
 def test_smoothed_labels_teach_too_and_the_loss_of_validation_has_them(build, digits):

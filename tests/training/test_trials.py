@@ -39,6 +39,11 @@ def test_each_trial_is_trained_as_it_would_be_alone(trials, build, digits):
     assert losses[0] == pytest.approx(losses[1])
 
 
+def test_the_best_is_the_best_by_validation(trials):
+    assert best_trial(trials).accuracy == max(trial.accuracy for trial in trials[:2])
+    assert best_trial(trials[:1]) is trials[0]
+
+
 def test_one_that_diverges_ends_alone_and_says_so(trials):
     last = trials[2]
     assert "became" in last.diverged
