@@ -105,7 +105,7 @@ def refused():
     @contextmanager
     def check(*words):
         with pytest.raises(InputError) as caught:
-            yield
+            yield caught
         message = str(caught.value)
         assert len(message.splitlines()) == 1, message
         assert [word for word in words if str(word) not in message] == [], message

@@ -42,6 +42,11 @@ def test_another_seed_is_another_split(made, seed):
     assert len({split.tobytes() for split in splits}) > 1
 
 
+def test_a_seed_means_the_same_images_for_ever():
+    labels = np.arange(40) % 4
+    assert np.flatnonzero(stratified(labels, 8, seed=1)).tolist() == [2, 9, 16, 18, 21, 31, 36, 39]
+
+
 @settings(max_examples=25)
 @given(labelled(smallest=1), st.floats(0, 0.9), st.data())
 def test_a_limit_is_divided_too(made, fraction, data):

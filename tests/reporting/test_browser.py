@@ -24,6 +24,7 @@ PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
 EVIL = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>"
 PAGES = ["index.html", "second/report.html", "deep/first/report.html"]
 LONG = "varied-" + 78 * "x"  # 85 characters
+WHAT = ["interactive output", "picture", "interactive output", "iframe", "picture"]
 A4 = 673, 1001  # px at 96 dpi within margins of 16 mm
 
 
@@ -396,6 +397,13 @@ def test_the_open_dialog_is_accessible_too(visit, site):
     assert [each["id"] for each in found] == []
 
 
+def test_markup_in_parameters_and_errors_shows_as_text(visit, site):
+    for name, place in (("index.html", ".undone"), ("second/report.html", ".parameters")):
+        page = visit(site / name)
+        assert page.locator(f"{place} code", has_text="<script>window.stolen").is_visible()
+        assert page.evaluate("window.stolen") is None
+
+
 def test_the_keyboard_begins_at_a_link_past_the_controls_and_the_focus_is_seen(page):
     page.keyboard.press("Tab")
     focused = "document.activeElement"
@@ -430,3 +438,10 @@ def test_formulas_are_set_as_formulas(visit, others):
     assert root["height"] > 0
     assert page.locator("h1 math").text_content() == "ϵ"
     assert "Costs $5 and $6." in page.locator("main").inner_text()
+
+
+def test_what_a_page_can_t_show_is_named_in_a_line(visit, others):
+    page = visit(others)
+    names = [note.split(":")[0] for note in shown(page, ".outputs em")]
+    assert names == [f"[{what} not in this page" for what in WHAT]
+    assert max(note.bounding_box()["height"] for note in page.locator(".outputs em").all()) < 60

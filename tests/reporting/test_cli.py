@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from bs4 import BeautifulSoup
 
 from cifar_utils import __version__
 from cifar_utils.reporting.cli import main
@@ -108,12 +109,15 @@ def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
 
 def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
     write_notebook("print('before')", "1 / 0")
-    status, out, err = cli("run", "01")
+    status, out, err = cli("run", "01", "-p", "note", "<script>alert(1)</script>")
     assert status == 1
     (name,) = [folder.name for folder in Path("reports").iterdir()]
     assert err.splitlines()[0] == f"{name} failed: ZeroDivisionError: division by zero"
     assert out == f"page: reports/{name}/report.html\n"
-    assert 'id="error"' in Path("reports", name, "report.html").read_text()
+    page = BeautifulSoup(Path("reports", name, "report.html").read_text(), "html.parser")
+    assert page.select_one("#error")
+    assert len(page.find_all("script")) == 1
+    assert "'<script>alert(1)</script>'" in page.get_text()
 
 
 @pytest.mark.parametrize(

@@ -256,8 +256,9 @@ raise InputError("weights 'x' are not there; give a path\\nsecond line")"""
 
 def test_an_input_error_of_the_notebook_leaves_nothing(project, write_notebook, refused):
     run = plan_run(write_notebook(REFUSE), {}, project / "some" / "where" / "run")
-    with refused("weights 'x' are not there; give a path"):
+    with refused() as caught:
         execute(run)
+    assert str(caught.value) == "weights 'x' are not there; give a path"
     assert {path.name for path in project.iterdir()} == {"notebooks"}
 
 

@@ -3,12 +3,13 @@ import io
 import json
 import re
 
+import nbformat
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from cifar_utils.reporting.export import export_page, is_current
@@ -276,6 +277,13 @@ def test_what_is_no_notebook_is_refused(tmp_path, refused, content):
     with refused("a.ipynb can't be read as a notebook"):
         export_page(tmp_path / "a.ipynb", tmp_path / "a.html")
     assert not (tmp_path / "a.html").exists()
+
+
+def test_a_notebook_that_was_not_executed_is_refused(tmp_path, refused):
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "a.ipynb")
+    with refused() as caught:
+        export_page(tmp_path / "a.ipynb", tmp_path / "a.html")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.ipynb'} has not been executed; run it")
 
 
 def encoded(form, image):

@@ -178,9 +178,8 @@ def test_the_best_of_many_is_set_first_against_the_first_and_the_worst(record):
 def test_the_best_of_a_search_is_set_first_against_the_defaults(record):
     trials = [("defaults", 0.5, 2), *((str(k), k / 10, 2) for k in range(1, 9))]
     searched = record(trials=trials, validation=5000)
-    searched.parameters["seed"] = searched.trials[0]["seed"] = (
-        7  # a search's trials have no own one
-    )
+    # Only the defaults' trial has a seed of its own.
+    searched.parameters["seed"] = searched.trials[0]["seed"] = 7
     told = answer(searched)
     assert told.startswith("Trial 8 (width 8) is the best of 9 trainings")
     lead, more = told.split("\n\n")
