@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import softmax
-from scipy.stats import binomtest, studentized_range, t
+from scipy.stats import binomtest, chi, studentized_range, t
 from sklearn.metrics import confusion_matrix
 
 from cifar_utils.data.dataset import Split
@@ -31,9 +31,9 @@ BINS = 15  # of confidence, as in Guo et al.
 TARGET = 0.94  # report A's target accuracy; it does not give the k of its top-k
 
 
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """The 95% interval of a fraction ``hits / n`` (Wilson's score interval, 1927), as fractions."""
-    interval = binomtest(int(hits), int(n)).proportion_ci(0.95, method="wilson")
+    interval = binomtest(int(hits), int(n)).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -68,6 +68,15 @@ def tukey_half_width(shares: ArrayLike) -> float:
     freedom = (shares.shape[0] - 1) * (shares.shape[1] - 1)
     deviation = math.sqrt((residuals**2).sum() / freedom / shares.shape[1])
     return float(studentized_range.ppf(0.95, len(shares), freedom)) * deviation
+
+
+def tukey_level(cases: int) -> float:
+    """The level of the interval of one difference at which those of all pairs hold at once in 95%.
+
+    For differences of shares it is that of the studentized range (Agresti et al., Biometrics 64,
+    1270-1275, 2008). Of two cases it is 0.95.
+    """
+    return float(chi.cdf(studentized_range.ppf(0.95, cases, math.inf) / math.sqrt(2), 1))
 
 
 class Predicted(NamedTuple):

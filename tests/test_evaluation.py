@@ -1,5 +1,6 @@
 import io
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cifar_utils.evaluation import (
     read_scores,
     student_intervals,
     tukey_half_width,
+    tukey_level,
     wilson_interval,
 )
 
@@ -125,6 +127,13 @@ def test_wilson_interval_has_its_published_values():
     # Newcombe, Statistics in Medicine 17 (1998), table I.
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+
+
+@pytest.mark.parametrize(("cases", "studentized"), [(2, 2.772), (3, 3.314), (10, 4.474)])
+def test_intervals_of_shares_are_wider_the_more_cases_there_are_to_choose_from(cases, studentized):
+    # Studentized ranges of infinitely many degrees of freedom, as statistical tables print them.
+    half = NormalDist().inv_cdf((1 + tukey_level(cases)) / 2)
+    assert half == pytest.approx(studentized / math.sqrt(2), abs=1e-3)
 
 
 def test_dict_holds_plain_fractions():

@@ -6,7 +6,7 @@ import math
 from statistics import mean
 from typing import Any
 
-from cifar_utils.evaluation import TARGET, tukey_half_width, wilson_interval
+from cifar_utils.evaluation import TARGET, tukey_half_width, tukey_level, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
 from cifar_utils.text import as_given, interval, listed, near_guessing, percent
@@ -128,6 +128,10 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     ]
     if seeds > 1:
         sentences.append("The intervals are Tukey's over seeds, on the same validation images.")
+    elif len(groups) > 2:
+        sentences.append(
+            "The intervals are Tukey's over images: they allow for the choice of the best."
+        )
     if searched:
         sentences.append("The search chose it by these images, so its gain may be less on others.")
     trained = [
@@ -173,13 +177,13 @@ def by_name(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 def _gains(groups: list[list[dict[str, Any]]], images: int) -> dict[str, tuple[float, float, str]]:
     """The best trial's gain over each other one, by the others' names, as :func:`_gain` gives it.
 
-    The best is the first. Several seeds have Tukey's intervals.
+    The best is the first. The intervals are Tukey's: they allow for the choice of the best.
     """
     best, *others = groups
     if len(best) == 1:
+        best, level = best[0]["val_accuracy"], tukey_level(len(groups))
         return {
-            trial["name"]: _gain(best[0]["val_accuracy"], trial["val_accuracy"], images)
-            for (trial,) in others
+            trial["name"]: _gain(best, trial["val_accuracy"], images, level) for (trial,) in others
         }
     half = 100 * tukey_half_width([[one["val_accuracy"] for one in group] for group in groups])
     gains = {group[0]["name"]: 100 * (_mean(best) - _mean(group)) for group in others}
@@ -240,14 +244,14 @@ def called(trial: dict[str, Any], marks: str = "“”") -> str:
     return f"trial {trial['name']} ({', '.join(values)})"
 
 
-def _gain(best: float, other: float, images: int) -> tuple[float, float, str]:
+def _gain(best: float, other: float, images: int, level: float = 0.95) -> tuple[float, float, str]:
     """The best trial's gain in points, the low end of its interval, and the interval in words.
 
     The interval is of Newcombe's method for two shares (Statistics in Medicine 17, 873-890, 1998).
     It does not use that the images are the same ones, so it is too wide rather than too narrow.
     """
     (best_low, best_high), (other_low, other_high) = (
-        wilson_interval(round(share * images), images) for share in (best, other)
+        wilson_interval(round(share * images), images, level) for share in (best, other)
     )
     gain = best - other
     low = gain - math.hypot(best - best_low, other_high - other)
