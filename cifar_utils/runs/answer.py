@@ -11,6 +11,8 @@ from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
 from cifar_utils.text import as_given, interval, listed, near_guessing, percent
 
+AGAIN = "for longer"  # notebook 04's name of the training that follows its trials
+
 
 def answer(record: RunRecord) -> str:
     """A run's answer to its notebook's question, in plain text; the first paragraph stands alone.
@@ -18,9 +20,9 @@ def answer(record: RunRecord) -> str:
     For one training, it gives the network's accuracy and the best one that others report on test
     images, or the best top-5 accuracy where they report no other. For several, it names the best on
     the validation images, and its gain over the first one and over the worst, and accuracy on
-    training images; a second paragraph has the others and test accuracy. For a test accuracy near
+    training images; a second paragraph has the others and test accuracy. Where all are near
     chance, it says only that. Trainings of several seeds are compared by their means,
-    if none of them diverged.
+    if none of them diverged. Trials for fewer epochs are not compared, unless they ended early.
     """
     test = record.scores["test"]
     if near_chance(record):
@@ -32,11 +34,19 @@ def answer(record: RunRecord) -> str:
             f"{test['n']:,} test images correctly; guessing comes to {percent(_chance(test))}. "
             f"{way_out}"
         )
-    trials = [trial for trial in record.trials if not _diverged(trial)]
-    groups = by_name([trial for trial in trials if trial["epochs"] == trials[0]["epochs"]])
-    seeds = {_seed(record, trial) for trial in record.trials}
+    trials = [trial for trial in _raced(record) if not _diverged(trial)]
+    whole = next((trial["epochs"] for trial in trials if not trial.get("stopped")), None)
+    groups = by_name(
+        [trial for trial in trials if trial.get("stopped") or trial["epochs"] == whole]
+    )
+    seeds = {_seed(record, trial) for trial in _raced(record)}
     alike = [group for group in groups if {_seed(record, trial) for trial in group} == seeds]
     return _compared(record, alike) if len(alike) > 1 else _trained(record)
+
+
+def _raced(record: RunRecord) -> list[dict[str, Any]]:
+    """The trials that may be compared, without the training that followed them."""
+    return [trial for trial in record.trials if trial["name"] != AGAIN]
 
 
 def _seed(record: RunRecord, trial: dict[str, Any]) -> int:
@@ -45,7 +55,21 @@ def _seed(record: RunRecord, trial: dict[str, Any]) -> int:
 
 
 def near_chance(record: RunRecord) -> bool:
-    """Whether the test accuracy's 95% interval goes to :func:`~cifar_utils.text.near_guessing`."""
+    """Whether no network of a run can be told from :func:`~cifar_utils.text.near_guessing`.
+
+    It is the tested one by its test accuracy's 95% interval, and other trials by their validation
+    accuracies'.
+    """
+    images, chance = record.dataset["validation"], _chance(record.scores["test"])
+    lows = [
+        wilson_interval(round(trial["val_accuracy"] * images), images)[0]
+        for trial in record.trials
+        if not _diverged(trial)
+    ]
+    return _unsure(record) and all(near_guessing(low, chance) for low in lows)
+
+
+def _unsure(record: RunRecord) -> bool:
     test = record.scores["test"]
     return near_guessing(test["top1_interval"][0], _chance(test))
 
@@ -116,14 +140,16 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     worst = others[-1]
     others.sort(key=lambda group: group is not groups[0])  # what the others are set against
     gains = _gains([best, *others], images)
-    epochs, searched = best[0]["epochs"], best[0]["name"].isdigit()
+    searched = best[0]["name"].isdigit()
+    all_epochs = {trial["epochs"] for group in groups for trial in group}
+    epochs = " to ".join(map(str, sorted({min(all_epochs), max(all_epochs)})))
     shown = [group for group in others if group is others[0] or (group is worst and not searched)]
     name = called(best[0])
     how = "one seed" if seeds == 1 else f"means of {seeds} seeds"
     sentences = [
         f"{name[0].upper()}{name[1:]} is the best of {len(groups)} trainings of {epochs} "
-        f"epochs each ({how}): it classifies {percent(_mean(best))} of {images:,} "
-        "validation images correctly.",
+        f"epoch{'s' * (epochs != '1')} each ({how}): it classifies {percent(_mean(best))} "
+        f"of {images:,} validation images correctly.",
         *_better("It", shown, gains),
     ]
     if seeds > 1:
@@ -146,17 +172,25 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         first = listed([name for name, count in steps.items() if count == fewest])
         target = percent(record.parameters["target_accuracy"], 0)
         sentences.append(f"{target} is first reached by {first}, after {fewest:,.0f} steps.")
+    early = dict.fromkeys(
+        called(trial) for group in groups for trial in group if trial.get("stopped")
+    )
+    if early:
+        why = "Ended early, at the target accuracy or for lack of progress"
+        sentences.append(f"{why}: {listed(_few([*early]))}.")
     if diverged := dict.fromkeys(called(trial) for trial in record.trials if _diverged(trial)):
         sentences.append(f"Not compared, because the loss diverged: {listed(_few([*diverged]))}.")
     more = _better("The best", [group for group in others if group not in shown], gains)
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
     tested = classified(record, network, percent(test["top1"]), told)
-    if len(record.history) > epochs:
+    if _unsure(record):
+        tested += f" Guessing comes to {percent(_chance(test))}."
+    if len(_raced(record)) < len(record.trials):
         # Older records call it `longer`.
         given = record.parameters.get("augmentation", record.parameters.get("longer"))
         by = f" with “{given}”" if given else ""
-        sentences.append(f"Trained for longer{by}, {tested}")
+        sentences.append(f"Trained again{by}, {tested}")
     else:
         more.append(f"Tested{', the first seed' * (seeds > 1)}: {tested}")
     return f"{' '.join(sentences)}\n\n{' '.join(more)}".strip()

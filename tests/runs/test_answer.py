@@ -67,7 +67,7 @@ def test_what_is_reported_of_another_size_or_of_more_images_is_not_told(record, 
 
 
 def test_near_chance_nothing_is_claimed(record):
-    told = answer(record(0.25, trials=[("one", 0.9, 2), ("other", 0.5, 2)]))
+    told = answer(record(0.25, trials=[("one", 0.25, 2), ("other", 0.2, 2), ("lost", None, 0)]))
     assert "too small to tell" in told
     assert "20.0%" in told
     assert "too small to tell" in answer(record(0.60, per_class=dict.fromkeys("ab")))
@@ -75,6 +75,27 @@ def test_near_chance_nothing_is_claimed(record):
     blind = record(0.25)
     blind.model["weights"] = "random"
     assert "set weights to “imagenet”" in answer(blind)
+
+
+def test_trainings_are_compared_even_if_the_tested_network_is_near_chance(record):
+    told = answer(record(0.2, trials=[("residual", 0.9, 2), ("plain", 0.2, 2)]))
+    assert "“residual” is the best of 2 trainings" in told
+    assert told.endswith("(95% interval 19.0 to 21.0%). Guessing comes to 20.0%.")
+    assert "Guessing" not in answer(record(0.9, trials=[("residual", 0.9, 2), ("plain", 0.2, 2)]))
+
+
+def test_trainings_that_ended_early_are_compared_too(record):
+    trials = [("wide", 0.5, 1), ("deep", 0.9, 4), ("flat", 0.4, 1)]
+    rules = record(trials=trials)
+    for trial, why in zip(rules.trials, ("reached 50%", "", "no better"), strict=True):
+        trial["stopped"] = why
+    rules.history[:] = [{"epoch": epoch} for epoch in (1, 2, 3, 4)]
+    told = answer(rules)
+    assert "“deep” is the best of 3 trainings of 1 to 4 epochs each" in told
+    assert "target accuracy or for lack of progress: “wide” and “flat”." in told
+    assert "Trained again" not in told
+    rules.trials[1].update(stopped="no better", epochs=1)
+    assert "3 trainings of 1 epoch each" in answer(rules)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +167,7 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     assert "40% is first reached by “flip”, after 225 steps" in told
     several.trials[3]["val_accuracy"] = 0.4001
     assert "better than “none” by 10.0 points (95% interval +9.9 to +10.1)" in answer(several)
-    several.trials.append(several.trials[0] | {"name": "for longer", "val_accuracy": 0.9})
+    several.trials.append(several.trials[0] | {"name": "another", "val_accuracy": 0.9})
     assert "the best of 2 trainings" in answer(several), "one seed is not compared with several"
     several.trials[3]["diverged"] = True
     assert "means of" not in answer(several), "one that diverged once is not compared"
@@ -159,13 +180,16 @@ def test_a_comparison_ends_with_the_test_of_its_network(record):
     assert told.rpartition("Tested: ")[2].startswith("resnet20 classifies 90.0% of 10,000 test")
 
 
-def test_a_longer_training_after_the_comparison_is_told_with_it(record):
-    both = record(0.9, trials=[("none", 0.6, 2), ("flip", 0.8, 2)])
-    both.history[:] = [{"epoch": epoch} for epoch in (1, 2, 3)]
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_training_after_the_comparison_is_told_with_it_but_not_compared(record, epochs):
+    trials = [("none", 0.6, 2), ("flip", 0.8, 2), ("for longer", 0.7, epochs)]
+    both = record(0.9, trials=trials)
+    both.history[:] = [{"epoch": epoch} for epoch in range(1, epochs + 1)]
     both.parameters["augmentation"] = "crop(4), flip"
-    told = "Trained for longer with “crop(4), flip”, resnet20 classifies 90.0% of 10,000 test"
-    assert told in answer(both)
-    assert "Tested" not in answer(both)
+    told = answer(both)
+    assert "“flip” is the best of 2 trainings" in told
+    assert "Trained again with “crop(4), flip”, resnet20 classifies 90.0% of 10,000 test" in told
+    assert "Tested" not in told
 
 
 def test_the_best_of_many_is_set_first_against_the_first_and_the_worst(record):
