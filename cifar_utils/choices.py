@@ -176,7 +176,7 @@ class Parameter:
             raise InputError(f"{self.name} has nothing between two semicolons or after the last")
         calls = [repr(parse(kind, text)) for text in texts]
         if twice := next((call for call in calls if calls.count(call) > 1), None):
-            raise InputError(f"{self.name} has {twice.strip('[]')} twice; leave one out")
+            raise InputError(f"{self.name} has {twice.strip('[]') or 'none'} twice; leave one out")
 
 
 def _is_choice(value: Any, choice: str) -> bool:
@@ -249,7 +249,8 @@ def check_together(values: Mapping[str, Any]) -> None:
     architecture, registry = str(values.get("architecture")), REGISTRIES["architecture"]
     others = str(values.get("architectures") or "").split(";")
     if architecture in map(str.strip, others):
-        raise InputError(f"architectures has {architecture}, which is architecture; leave it out")
+        way_out = "leave it out, or change architecture"
+        raise InputError(f"architectures has {architecture}, which is architecture; {way_out}")
     name = architecture.partition("(")[0].strip()
     if values.get("space") and name in registry:
         for call in parse_calls("space", values["space"]):

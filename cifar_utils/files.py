@@ -68,7 +68,11 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
     path = Path(path)
     ending = PART + path.suffix  # Keras chooses the format by the suffix
     place = {"dir": path.parent, "prefix": f".{path.stem}.", "suffix": ending}
-    file = tempfile.NamedTemporaryFile(**place, delete=False)  # noqa: SIM115
+    try:
+        file = tempfile.NamedTemporaryFile(**place, delete=False)  # noqa: SIM115
+    except OSError as error:
+        error.filename = str(path)  # a user does not know the temporary one
+        raise
     temporary = Path(file.name)
     try:
         with file:

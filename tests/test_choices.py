@@ -191,6 +191,7 @@ def test_what_goes_by_validation_images_is_refused_without_them(name, value):
     [
         ({"architectures": "resnet56;"}, "architectures has nothing between two semicolons"),
         ({"architectures": "resnet56; resnet56()"}, "architectures has resnet56 twice"),
+        ({"augmentations": "none; none"}, "augmentations has none twice; leave one out"),
         ({"architectures": "resnet56; resnet20"}, "architectures has resnet20, which is arch"),
         ({"space": "learning_rate(0.1, 1), width(8, 16)"}, "space for resnet20 is 'width'; known"),
     ],
@@ -199,6 +200,7 @@ def test_parameters_that_do_not_fit_each_other_are_refused(given, words):
     known = parse_parameters(
         'architecture: str = "resnet20"  # the network\n'
         "architectures: str = None  # others\n"
+        "augmentations: str = None  # what is compared\n"
         "learning_rate: float = 0.1  # above 0: its peak\n"
         "space: str = None  # what is tuned"
     )

@@ -46,8 +46,9 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch, step,
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as error:
         write_atomically(tmp_path / "none" / "file", "content")
+    assert error.value.filename == str(tmp_path / "none" / "file")
 
 
 def test_a_reader_finds_one_content_or_the_other(tmp_path):

@@ -148,6 +148,8 @@ def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
             return base(include_top=False, weights=weights, input_shape=shape)
         made = base(include_top=False, weights=None, input_shape=shape)
         trained = keras.models.load_model(_weights_file(weights))
+        if made.name not in [layer.name for layer in trained.layers]:
+            raise ValueError(f"that run's network is not {made.name}")
         made.set_weights(trained.get_layer(made.name).get_weights())
         return made
     except Exception as error:  # Keras raises many kinds, also ValueError for a failed download

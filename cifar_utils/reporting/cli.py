@@ -59,11 +59,11 @@ def commands() -> None:
 
     \b
     Examples:
-      cifar-reports list                                     the notebooks and their questions
-      cifar-reports parameters 1                             the parameters of 01_vgg_like
-      cifar-reports options architecture                     the networks
-      cifar-reports run 1 -p dataset cifar10 -p epochs 20    one run; ends in a page
-      cifar-reports series                                   all runs of the quick profile
+      cifar-reports list                         the notebooks and their questions
+      cifar-reports parameters 1                 the parameters of 01_vgg_like
+      cifar-reports options architecture         the networks
+      cifar-reports run 1 -p epochs=20           one run; ends in a page
+      cifar-reports series                       all runs of the quick profile
     """  # noqa: D301
 
 
@@ -94,7 +94,7 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
     \b
     Examples:
       cifar-reports run 01
-      cifar-reports run 02_resnet -p dataset cifar10 -p architecture resnet18 --output reports/mine
+      cifar-reports run 02 -p dataset=cifar10 -p epochs=20 --output reports/mine
       cifar-reports run resnet -p train_limit=5000 -p learning_rate=0.1 --force
 
     Exit status: 0 done, or run by another process; 1 failed, 2 bad input, 130 Ctrl-C.
@@ -149,7 +149,7 @@ def options(kind: str, name: str | None) -> None:
     \b
     Examples:
       cifar-reports options schedule           the schedules, and their meaning
-      cifar-reports options schedule cosine    its options, as in: -p schedule "cosine(warmup=0.1)"
+      cifar-reports options schedule cosine    its options, as in "cosine(0.1)"
     """  # noqa: D301
     known = REGISTRIES[kind]
     if name is None:

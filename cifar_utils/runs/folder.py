@@ -379,7 +379,8 @@ def load_run(path: Path | str) -> Run:
         raise InputError(f"run {folder} is {what}; give a run's folder")
     if not any((folder / name).exists() for name in (RECORD, FACTS)):
         below = sorted(file.parent.name for file in folder.glob(f"*/{RECORD}"))
-        near = f"one of those in it: {', '.join(below[:3])}" if below else "a run's folder"
+        more = f" and {len(below) - 3} more" if len(below) > 3 else ""
+        near = f"one of those in it: {', '.join(below[:3])}{more}" if below else "a run's folder"
         raise InputError(f"folder {folder} holds no run; give {near}")
     if not run.record:
         raise InputError(f"run {folder}: {run.error}")

@@ -12,7 +12,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from cifar_utils import __version__
-from cifar_utils.reporting.cli import main
+from cifar_utils.reporting.cli import commands, main
 from cifar_utils.runs.folder import Run, Status
 
 SCORES = "test top-1 87.5% (86.0 to 89.0%), test top-5 99.1% (98.0 to 99.5%)"
@@ -34,6 +34,8 @@ def cli(project, capsys):
 def test_what_there_is_to_run_is_told(cli, write_notebook):
     assert "cifar-reports run 01\n" in cli("run", "--help")[1]
     assert cli()[1] == cli("--help")[1]
+    for command in ([], *([name] for name in commands.commands)):
+        assert max(map(len, cli(*command, "--help")[1].splitlines())) <= 80, command
     assert __version__ in cli("--version")[1]
     status, _, err = cli("list")
     assert status == 2
