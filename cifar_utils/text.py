@@ -2,10 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from html import escape
 from statistics import mean, stdev
 from typing import Any
 
 ABSENT = "–"
+
+
+class Told(str):
+    """Plain text in paragraphs. A notebook does not take the names in it for Markdown or HTML."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{escape(paragraph)}</p>" for paragraph in self.split("\n\n"))
 
 
 def percent(fraction: float, digits: int = 1) -> str:

@@ -1,6 +1,16 @@
 import pytest
+from bs4 import BeautifulSoup
+from IPython.core.formatters import DisplayFormatter
 
-from cifar_utils.text import as_given, compact, percent
+from cifar_utils.text import Told, as_given, compact, percent
+
+
+def test_a_notebook_shows_the_names_in_a_text_as_they_are():
+    told = Told("“resnet20” of folder:/_old_/<b>é.\n\nTested: $x$ *now*")
+    # As IPython displays it.
+    html = DisplayFormatter().format(told)[0]["text/html"]
+    shown = [paragraph.get_text() for paragraph in BeautifulSoup(html, "html.parser")("p")]
+    assert shown == told.split("\n\n")
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from typing import Any
 from cifar_utils.evaluation import TARGET, tukey_half_width, tukey_level, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
-from cifar_utils.text import as_given, interval, listed, near_guessing, percent
+from cifar_utils.text import Told, as_given, interval, listed, near_guessing, percent
 
 AGAIN = "for longer"  # notebook 04's name of the training that follows its trials
 
 
-def answer(record: RunRecord) -> str:
+def answer(record: RunRecord) -> Told:
     """A run's answer to its notebook's question, in plain text; the first paragraph stands alone.
 
     For one training, it gives the network's accuracy and the best one that others report on test
@@ -29,7 +29,7 @@ def answer(record: RunRecord) -> str:
         way_out = "More images or more epochs may help."
         if record.model.get("weights") == "random":
             way_out = "Its base has random weights: set weights to “imagenet”."
-        return (
+        return Told(
             f"This run is too small to tell. It classifies {percent(test['top1'])} of "
             f"{test['n']:,} test images correctly; guessing comes to {percent(_chance(test))}. "
             f"{way_out}"
@@ -41,7 +41,7 @@ def answer(record: RunRecord) -> str:
     )
     seeds = {_seed(record, trial) for trial in _raced(record)}
     alike = [group for group in groups if {_seed(record, trial) for trial in group} == seeds]
-    return _compared(record, alike) if len(alike) > 1 else _trained(record)
+    return Told(_compared(record, alike) if len(alike) > 1 else _trained(record))
 
 
 def _raced(record: RunRecord) -> list[dict[str, Any]]:

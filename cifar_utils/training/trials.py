@@ -15,7 +15,7 @@ from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, check_bounds, need_validation
 from cifar_utils.models import ModelSummary, build_model, summarize
-from cifar_utils.text import ABSENT, compact, duration, near_guessing, percent, slug, spread
+from cifar_utils.text import ABSENT, Told, compact, duration, near_guessing, percent, slug, spread
 from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
@@ -219,7 +219,7 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
     )
 
 
-def describe_trials(trials: Iterable[Trial]) -> str:
+def describe_trials(trials: Iterable[Trial]) -> Told:
     """The outcome in a few sentences: the trials by validation accuracy, and those that failed."""
     groups = by_name(trials)
     seeds = max(map(len, groups.values()), default=1)
@@ -237,7 +237,7 @@ def describe_trials(trials: Iterable[Trial]) -> str:
             sentences.append(f"{name} collapsed: from {_best([trial])} to {_last([trial])}.")
     if seeds < 2:
         sentences.append("One seed each: another seed gives other figures.")
-    return " ".join(sentences)
+    return Told(" ".join(sentences))
 
 
 def _best(trials: list[Trial]) -> str:
