@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import softmax
-from scipy.stats import binomtest, chi, studentized_range, t
+from scipy.stats import binomtest, halfnorm, studentized_range, t
 from sklearn.metrics import confusion_matrix
 
 from cifar_utils.data.dataset import Split
@@ -32,7 +32,7 @@ TARGET = 0.94  # report A's target accuracy; it does not give the k of its top-k
 
 
 def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The 95% interval of a fraction ``hits / n`` (Wilson's score interval, 1927), as fractions."""
+    """The interval of a fraction ``hits / n`` (Wilson's score interval, 1927), as fractions."""
     interval = binomtest(int(hits), int(n)).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -76,7 +76,7 @@ def tukey_level(cases: int) -> float:
     For differences of shares it is that of the studentized range (Agresti et al., Biometrics 64,
     1270-1275, 2008). Of two cases it is 0.95.
     """
-    return float(chi.cdf(studentized_range.ppf(0.95, cases, math.inf) / math.sqrt(2), 1))
+    return float(halfnorm.cdf(studentized_range.ppf(0.95, cases, math.inf) / math.sqrt(2)))
 
 
 class Predicted(NamedTuple):

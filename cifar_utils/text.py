@@ -64,6 +64,12 @@ def listed(items: Sequence[str]) -> str:
     return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
 
 
+def first_three(items: Sequence[str], separator: str = ", ") -> str:
+    """The first items, and how many more there are: ``"cat, dog, frog and 2 more"``."""
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+    return separator.join(items[:3]) + more
+
+
 def compact(number: float) -> str:
     """A count in three digits: ``"87.3 M"``."""
     number = float(f"{number:.3g}")  # 999,700 is 1 M

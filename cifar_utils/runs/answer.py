@@ -60,13 +60,14 @@ def near_chance(record: RunRecord) -> bool:
     It is the tested one by its test accuracy's 95% interval, and other trials by their validation
     accuracies'.
     """
+    if not _unsure(record):
+        return False
     images, chance = record.dataset["validation"], _chance(record.scores["test"])
-    lows = [
-        wilson_interval(round(trial["val_accuracy"] * images), images)[0]
+    return all(
+        near_guessing(wilson_interval(round(trial["val_accuracy"] * images), images)[0], chance)
         for trial in record.trials
         if not _diverged(trial)
-    ]
-    return _unsure(record) and all(near_guessing(low, chance) for low in lows)
+    )
 
 
 def _unsure(record: RunRecord) -> bool:
@@ -141,8 +142,9 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     others.sort(key=lambda group: group is not groups[0])  # what the others are set against
     gains = _gains([best, *others], images)
     searched = best[0]["name"].isdigit()
-    all_epochs = {trial["epochs"] for group in groups for trial in group}
-    epochs = " to ".join(map(str, sorted({min(all_epochs), max(all_epochs)})))
+    trials = [trial for group in groups for trial in group]
+    counts = [trial["epochs"] for trial in trials]
+    epochs = " to ".join(map(str, sorted({min(counts), max(counts)})))
     shown = [group for group in others if group is others[0] or (group is worst and not searched)]
     name = called(best[0])
     how = "one seed" if seeds == 1 else f"means of {seeds} seeds"
@@ -172,10 +174,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         first = listed([name for name, count in steps.items() if count == fewest])
         target = percent(record.parameters["target_accuracy"], 0)
         sentences.append(f"{target} is first reached by {first}, after {fewest:,.0f} steps.")
-    early = dict.fromkeys(
-        called(trial) for group in groups for trial in group if trial.get("stopped")
-    )
-    if early:
+    if early := dict.fromkeys(called(trial) for trial in trials if trial.get("stopped")):
         why = "Ended early, at the target accuracy or for lack of progress"
         sentences.append(f"{why}: {listed(_few([*early]))}.")
     if diverged := dict.fromkeys(called(trial) for trial in record.trials if _diverged(trial)):

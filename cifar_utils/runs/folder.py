@@ -30,6 +30,7 @@ from cifar_utils.files import (
 )
 from cifar_utils.provenance import changed_code
 from cifar_utils.runs.record import RunRecord, read_record
+from cifar_utils.text import first_three
 
 if TYPE_CHECKING:
     import keras
@@ -267,8 +268,7 @@ class Run:
             if name not in old or name not in new or old[name] != new[name]
         ]
         if differing:
-            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-            return Status("other", "; ".join(differing[:3]) + more)
+            return Status("other", first_three(differing, "; "))
         stopped = self.left and not held  # its page may be missing
         if facts.get("outcome") != "finished" or stopped:
             error = facts.get("error")
@@ -379,8 +379,7 @@ def load_run(path: Path | str) -> Run:
         raise InputError(f"run {folder} is {what}; give a run's folder")
     if not any((folder / name).exists() for name in (RECORD, FACTS)):
         below = sorted(file.parent.name for file in folder.glob(f"*/{RECORD}"))
-        more = f" and {len(below) - 3} more" if len(below) > 3 else ""
-        near = f"one of those in it: {', '.join(below[:3])}{more}" if below else "a run's folder"
+        near = f"one of those in it: {first_three(below)}" if below else "a run's folder"
         raise InputError(f"folder {folder} holds no run; give {near}")
     if not run.record:
         raise InputError(f"run {folder}: {run.error}")
