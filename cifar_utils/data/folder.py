@@ -10,8 +10,10 @@ from cifar_utils.data.download import what_is_at
 from cifar_utils.data.splits import check_classes, stratified
 from cifar_utils.data.unpack import first_line
 from cifar_utils.errors import InputError
+from cifar_utils.text import first_three
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp")
+OTHERS = (".avif", ".gif", ".heic", ".heif", ".jp2", ".svg", ".tif", ".tiff")  # pictures, too
 SIZE = 32  # pixels, if no size is given
 TEST_SHARE = 6  # without test/, one picture in six is a test image, as in CIFAR
 
@@ -73,6 +75,28 @@ def read_folder(path: Path) -> Contents:
     return Contents(names, train, test, first_line(note.read_bytes()) if note.is_file() else "")
 
 
+def list_pictures(folder: Path, called: str) -> list[Path]:
+    """The pictures in a folder, by name, without hidden files and files that are no pictures.
+
+    ``called`` is the folder's name in messages.
+
+    Raises
+    ------
+    InputError
+        Where there are none, or there is one of a format that can't be read.
+    """
+    files = [file for file in sorted(folder.iterdir()) if file.name[0] != "."]
+    readable = ", ".join(SUFFIXES)
+    if others := [file.name for file in files if file.suffix.lower() in OTHERS]:
+        raise InputError(
+            f"{called} holds {first_three(others)}, which can't be read; convert such pictures to "
+            f"one of {readable}, or remove them"
+        )
+    if not (found := [file for file in files if file.suffix.lower() in SUFFIXES]):
+        raise InputError(f"{called} holds no pictures ({readable}); put some there or remove it")
+    return found
+
+
 def _pictures(path: Path, part: str) -> tuple[tuple[str, ...], Split]:
     """The classes in ``train/`` or ``test/``, and the paths and labels of their pictures."""
     where = f"{PREFIX}{path.name}: {part}/"
@@ -82,13 +106,7 @@ def _pictures(path: Path, part: str) -> tuple[tuple[str, ...], Split]:
         for label, folder in enumerate(folders):
             if not folder.name.isprintable():
                 raise InputError(f"{where}{folder.name!r} is no name for a class; rename it")
-            files = [f for f in sorted(folder.iterdir()) if f.name[0] != "."]
-            files = [f for f in files if f.suffix.lower() in SUFFIXES]
-            if not files:
-                raise InputError(
-                    f"{where}{folder.name}/ holds no pictures ({', '.join(SUFFIXES)}); put some "
-                    "there or remove the folder"
-                )
+            files = list_pictures(folder, f"{where}{folder.name}/")
             paths += files
             labels += [label] * len(files)
     except OSError as error:

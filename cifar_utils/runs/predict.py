@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from cifar_utils.data.folder import SUFFIXES
+from cifar_utils.data.folder import list_pictures
 from cifar_utils.data.pictures import read_pictures
-from cifar_utils.errors import InputError
-from cifar_utils.runs.folder import visible
 
 if TYPE_CHECKING:
     from cifar_utils.runs.folder import Run
@@ -37,7 +35,9 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
     """
     size = run.model.input_shape[1]
     names = run.scores.class_names
-    paths = [file for path in pictures for file in _pictures(Path(path))]
+    paths = []
+    for path in map(Path, pictures):
+        paths += list_pictures(path, f"folder {path}") if path.is_dir() else [path]
     images = read_pictures("decoding", paths, size)
     probabilities = softmax(run.model.predict(images, verbose=0), axis=1)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
@@ -47,13 +47,3 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
         for label in labels
     ]
     return pd.DataFrame(rows, columns=["picture", "class", "probability"])
-
-
-def _pictures(path: Path) -> list[Path]:
-    """The picture, or the pictures in a folder without hidden ones, by name."""
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in visible(path) if file.suffix.lower() in SUFFIXES)
-    if not found:
-        raise InputError(f"folder {path} holds no pictures ({', '.join(SUFFIXES)})")
-    return found

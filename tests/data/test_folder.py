@@ -175,8 +175,14 @@ def too_few(folder):
     save(folder / "train/fox/0.png", Image.new("L", (9, 9)))
 
 
+def of_another_format(folder):
+    for number in range(5):
+        save(folder / "train/dog" / f"{number}.GIF", Image.new("L", (9, 9)))
+
+
 BAD = {
     "an empty class": (empty, ["train/fox/ holds no pictures", ".png"]),
+    "another format": (of_another_format, ["dog/ holds 0.GIF, 1.GIF, 2.GIF and 2 more", ".webp"]),
     "one class": (only_one, ["one class, 'cat'", "two or more"]),
     "no class": (no_folders, ["no folders", "train/CLASS/"]),
     "no picture": (

@@ -206,8 +206,11 @@ def test_what_is_no_picture_is_one_line(trained, tmp_path):
     run, *_ = trained
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "scans").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "scans" / "a.tif")
     for name, words in {
         "none.png": "is not there", "empty": "holds no pictures", "a.png": "its content is none of",
+        "scans": "holds a.tif, which can't be read",
     }.items():  # fmt: skip
         with pytest.raises(InputError, match=words) as error:
             run.predict(tmp_path / name)
