@@ -22,6 +22,16 @@ class InputError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+class TrainingDiverged(FloatingPointError):
+    """The loss, or what the model gives, is no longer a number. The message is one line.
+
+    ``history`` holds the complete epochs before that, where they are known.
+    """
+
+    history = None
+    _render_traceback_ = InputError._render_traceback_
+
+
 def known_name(kind: str, name: str, known: Any, label: str = "") -> str:
     """Return ``name`` if it is ``known``; else raise an InputError that offers the nearest one."""
     if name in known:

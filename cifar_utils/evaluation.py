@@ -20,7 +20,7 @@ from scipy.stats import binomtest, halfnorm, studentized_range, t
 from sklearn.metrics import confusion_matrix
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import InputError, check_bounds
+from cifar_utils.errors import InputError, TrainingDiverged, check_bounds
 from cifar_utils.files import PREDICTED, PREDICTIONS, written_atomically
 from cifar_utils.text import interval, percent
 
@@ -315,8 +315,8 @@ def evaluate(model: keras.Model, split: Split, class_names: tuple[str, ...]) -> 
 
     Raises
     ------
-    FloatingPointError
-        Where a logit is NaN or infinite: training has diverged, or a sum overflowed.
+    TrainingDiverged
+        Where a logit is NaN or infinite, perhaps because a sum overflowed.
     ValueError
         Where there are no images, or the model does not have ``K`` outputs.
 
@@ -398,7 +398,7 @@ def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
 def _scores(logits: np.ndarray, split: Split, class_names: tuple[str, ...]) -> Scores:
     broken = np.count_nonzero(~np.isfinite(logits).all(axis=1))
     if broken:
-        raise FloatingPointError(
+        raise TrainingDiverged(
             f"the model gives logits that are not finite for {broken:,} of {len(logits):,} images: "
             "its training has diverged; try a lower learning rate, or precision float32"
         )

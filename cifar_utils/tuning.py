@@ -26,12 +26,18 @@ from cifar_utils.choices import (
     parse_calls,
 )
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.errors import InputError, check_bounds, known_name, need_validation
+from cifar_utils.errors import (
+    InputError,
+    TrainingDiverged,
+    check_bounds,
+    known_name,
+    need_validation,
+)
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import made_folder, write_atomically
 from cifar_utils.models import build_model
 from cifar_utils.text import duration, percent, slug
-from cifar_utils.training import History, TrainingDiverged, fit
+from cifar_utils.training import History, fit
 from cifar_utils.training.callbacks import WAY_OUT, check_same
 from cifar_utils.training.history import best_epoch
 

@@ -144,8 +144,9 @@ def execute_notebook(run: Run, watch: Watch) -> Status:
         why = f"{error.ename}: {message}" if message else error.ename
         for number in {int(each) for each in ERRNO.findall(error.evalue)} & FULL:
             why += f"; {os.strerror(number)} (errno {number}); make room; the same command goes on"
-        transient = error.ename == DIED or bool(watch.verdict)
-        return Status("failed", why, tuple(lines[-DETAIL_LINES:]), transient)
+        # An error that shows itself in one line has no more details than this line.
+        details = () if lines == [why] else tuple(lines[-DETAIL_LINES:])
+        return Status("failed", why, details, error.ename == DIED or bool(watch.verdict))
     return Status("finished")
 
 

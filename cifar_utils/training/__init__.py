@@ -2,7 +2,7 @@
 
 from cifar_utils import later
 from cifar_utils.backend import keras  # the first import of Keras, a quiet one
-from cifar_utils.training.callbacks import TrainingDiverged
+from cifar_utils.errors import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 from cifar_utils.training.optimizers import make_optimizer

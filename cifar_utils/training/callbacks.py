@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cifar_utils.errors import InputError
+from cifar_utils.errors import InputError, TrainingDiverged
 from cifar_utils.events import display_line, is_watched, write_event
 from cifar_utils.files import sync, write_atomically
 from cifar_utils.models.summary import layers_of
@@ -35,12 +35,6 @@ def check_same(folder: Path, what: str, kept: Mapping, asked: Mapping) -> None:
                 f"{folder} holds {what} with {name} {there!r}, not {wanted!r}; "
                 f"{WAY_OUT.format(folder)}"
             )
-
-
-class TrainingDiverged(ArithmeticError):
-    """The loss is no longer a number; ``history`` holds the complete epochs before that."""
-
-    history = None
 
 
 class SeedEpoch(keras.callbacks.Callback):

@@ -13,13 +13,13 @@ import numpy as np
 
 from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import check_bounds, need_validation
+from cifar_utils.errors import TrainingDiverged, check_bounds, need_validation
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import made_folder
 from cifar_utils.provenance import code_in_use, describe_environment
 from cifar_utils.text import slug
 from cifar_utils.training.batches import Batches
-from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch, TrainingDiverged
+from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
 from cifar_utils.training.history import History, StoppingRule, best_epoch
 from cifar_utils.training.optimizers import make_optimizer
 from cifar_utils.training.schedules import Plateau

@@ -13,10 +13,9 @@ import pandas as pd
 from cifar_utils.backend import keras
 from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.errors import InputError, check_bounds, need_validation
+from cifar_utils.errors import InputError, TrainingDiverged, check_bounds, need_validation
 from cifar_utils.models import ModelSummary, build_model, summarize
 from cifar_utils.text import ABSENT, Told, compact, duration, near_guessing, percent, slug, spread
-from cifar_utils.training.callbacks import TrainingDiverged
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 

@@ -120,6 +120,16 @@ def test_a_run_that_was_stopped_while_it_was_put_aside_begins_again(done, monkey
     assert list(done.folder.rglob(".*")) == []
 
 
+def test_a_diverged_training_is_told_in_one_line(project, write_notebook):
+    diverge = (
+        "from cifar_utils.training import TrainingDiverged\nraise TrainingDiverged('lower it')"
+    )
+    run = plan_run(write_notebook(diverge), {})
+    outcome = execute(run)
+    assert (outcome.why, outcome.details) == ("TrainingDiverged: lower it", ())
+    assert page(run).select_one("#error").get_text().strip() == "TrainingDiverged: lower it"
+
+
 def test_a_failed_notebook_keeps_its_part_and_goes_on(project, write_notebook):
     fail_once = (
         'mark = Path(output, "checkpoint")\nif not mark.exists():\n    mark.mkdir()\n    1 / 0'
