@@ -160,7 +160,7 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
     """The results of a run: (label, value, detail), such as an accuracy and its 95% interval."""
     scores, facts = record.scores["test"], []
     for key, label in (("top1", "test top-1"), ("top5", "test top-5")):
-        if key == "top1" or len(scores["per_class"]) > 5:
+        if key == "top1" or record.top5 is not None:
             facts.append((label, percent(scores[key]), interval(scores[f"{key}_interval"])))
     facts.append(("parameters", compact(record.model["parameters"]), ""))
     if record.test_flops:

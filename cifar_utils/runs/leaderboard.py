@@ -290,7 +290,7 @@ def _row(run: Run) -> dict[str, Any]:
         "top1": test["top1"],
         "top1_low": low,
         "top1_high": high,
-        "top5": test["top5"],
+        "top5": record.top5,
         "loss": test.get("loss"),
         "reported": reported,
         "reported_by": reported_by,

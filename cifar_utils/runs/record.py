@@ -126,6 +126,12 @@ class RunRecord:
     code: dict[str, str] = field(default_factory=dict)
 
     @property
+    def top5(self) -> float | None:
+        """The top-5 accuracy on the test images; None with five classes or fewer, where it is 1."""
+        test = self.scores["test"]
+        return test["top5"] if len(test["per_class"]) > 5 else None
+
+    @property
     def views(self) -> tuple[int, float]:
         """The views of a test image, and the share of the test images that had more than one.
 

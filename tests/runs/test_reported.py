@@ -24,14 +24,14 @@ def compared(make_record):
     scores = {"loss": 0.41, "top1": 0.88, "top1_interval": [0.8734, 0.8862]}
     scores |= {"top5": 0.99, "top5_interval": [0.988, 0.992]}
 
-    def compared(architecture, dataset):
+    def compared(architecture, dataset, classes="abcdefghij"):
         return compare_with_reported(
             make_record(
                 dataset={"name": dataset},
                 model={"architecture": architecture, "parameters": 2_444_672},
                 seconds={"train": 6720.0},
                 history=[{"epoch": 1}, {"epoch": 2}],
-                scores={"test": scores},
+                scores={"test": scores | {"per_class": dict.fromkeys(classes, 0.9)}},
             )
         )
 
@@ -122,6 +122,11 @@ def test_figures_of_networks_of_the_same_size_stand_beside_our_own_network_s(com
     assert len([row for row in ours if ", report_a" in row]) == len(theirs) - 1
     assert ours[-2:].tolist() == ["xvel, cifar10-tiniest: mean of 5 runs, tiniest", "this run"]
     assert "gn_resnet" not in set(table_of().architecture)
+
+
+def test_a_top_5_accuracy_of_few_classes_is_not_shown(compared):
+    for classes, top5 in (("abcdef", "99.00% (98.8 to 99.2%)"), ("abcde", "–")):
+        assert compared("cifarnet", "folder:pets", classes).loc["this run", "top-5"] == top5
 
 
 def test_where_nothing_was_reported_the_table_says_so(compared):

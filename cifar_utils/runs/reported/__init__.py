@@ -125,7 +125,8 @@ def compare_with_reported(record: RunRecord) -> pd.DataFrame:
         label += {"test": "", "unclear": " (split unclear)"}.get(split, f" ({split})")
         rows[label] = _cells({**experiment, **splits[split]})
     facts = {"parameters": record.model["parameters"], "seconds": record.seconds["train"]}
-    rows["this run"] = _cells(record.scores["test"] | facts | {"epochs": len(record.history)})
+    facts |= {"epochs": len(record.history), "top5": record.top5}
+    rows["this run"] = _cells(record.scores["test"] | facts)
     table = pd.DataFrame.from_dict(rows, orient="index")
     optional = ["accuracy, top-k unclear", "steps"]
     return table.drop(columns=[c for c in optional if (table[c] == ABSENT).all()])
