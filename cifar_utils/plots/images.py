@@ -128,8 +128,11 @@ def plot_mistakes(scores: Scores, split: Split, count: int = 12) -> CaptionedFig
         below = textwrap.fill(f"→ {said} {percent(certainty[index])}", 20)
         axes.set_title(f"{textwrap.fill(truth, 20)}\n{below}", size=11)
     first, last = percent(certainty[shown[0]]), percent(certainty[shown[-1]])
+    which = f"{len(shown)} most confident of {len(wrong):,} mistakes"
+    if len(shown) == len(wrong):
+        which = f"{len(wrong)} mistakes" if len(wrong) > 1 else "only mistake"
     caption = (
-        f"The {len(shown)} most confident of {len(wrong):,} mistakes in {scores.n:,} images: "
+        f"The {which} in {scores.n:,} images: "
         "the true class → the predicted one, and the probability given to it."
     )
     truth, said = names(shown[0])

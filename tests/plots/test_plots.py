@@ -206,6 +206,10 @@ def test_confident_mistakes_come_first():
     titles = [axes.get_title() for axes in figure.figure.axes if axes.get_title()]
     assert titles == ["dog\n→ cat 90.0%", "cat\n→ dog 70.0%"]
     assert "2 of 3 images (66.7%) are misclassified" in figure.alt
+    images = dataset_of(2, n=3).test
+    captions = [plot_mistakes(scores, images, count=count).caption for count in (1, 2)]
+    assert captions[0].startswith("The 1 most confident of 2 mistakes in 3 images")
+    assert captions[1].startswith("The 2 mistakes in 3 images")
 
 
 def test_no_mistakes_is_said():
