@@ -371,13 +371,15 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -
 @commands.command()
 @click.argument("folder", required=False, type=click.Path(True, False, path_type=Path))
 @click.option("--yes", is_flag=True, help="Delete them. Without it they are only listed.")
-def clean(folder: Path | None, yes: bool) -> None:
+def clean(folder: Path | None, yes: bool) -> int:
     """Delete the checkpoints of the finished runs below FOLDER.
 
     Without FOLDER it is reports/ in the project. Finished runs keep their record, page, model and
     predictions. Runs that can go on keep their checkpoints.
+
+    Exit status: 0 done, 1 some could not be deleted.
     """
-    total = 0
+    total, left = 0, 0
     for run in find_runs(folder or project_folder() / "reports"):
         if not run.record:
             continue
@@ -394,8 +396,10 @@ def clean(folder: Path | None, yes: bool) -> None:
                     total += size
                     click.echo(f"{compact(size):>7}B  {short_path(path)}")
         except OSError as error:
+            left += 1
             click.echo(f"{short_path(run.folder)} is left as it is ({error.strerror})", err=True)
     click.echo(f"{compact(total)}B {'deleted' if yes else 'to delete; --yes deletes it'}")
+    return int(left > 0)
 
 
 @commands.command("publish")

@@ -52,6 +52,10 @@ def find_notebook(name: str) -> Path:
     if path.suffix == ".ipynb" and path.is_file():
         return path
     known, stem = list_notebooks(), name.removesuffix(".ipynb")
+    if path.name != name:
+        raise InputError(
+            f"notebook {name} is not there; give a file's path or one of these: {', '.join(known)}"
+        )
     ways = (  # the first way that fits any notebook counts
         lambda other: other == stem,
         lambda other: stem in (other.partition("_")[0].lstrip("0"), other.partition("_")[2]),

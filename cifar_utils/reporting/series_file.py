@@ -229,15 +229,17 @@ def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         count = _count(root, {}, twice) if root else 0
-        content = loader.construct_document(root) if 0 < count <= MOST_VALUES else None
+        content = loader.construct_document(root) if root and count <= MOST_VALUES else None
     except Exception as error:  # yaml may raise almost anything
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}:" if mark else f"{file}:"
         why = " ".join(str(getattr(error, "problem", error)).split())
         raise InputError(f"{where} it is not YAML ({why})") from error
-    if content is None:
-        allowed = f"it may have 1 to {MOST_VALUES:,}"
+    if count > MOST_VALUES:
+        allowed = f"it may have {MOST_VALUES:,}"
         raise InputError(f"{file} has {count:,.0f} values, its aliases' included; {allowed}")
+    if content is None:
+        raise InputError(f"{file} is empty; it takes profiles with lists of runs")
     return root, content, twice
 
 

@@ -53,7 +53,7 @@ def test_a_run_that_is_being_run_is_left_alone(reports):
 
 def test_a_run_that_cannot_be_locked_is_told_and_left_alone(reports, capsys):
     (reports / "done" / LOCK).mkdir()
-    assert main(["clean", "--yes"]) == 0
+    assert main(["clean", "--yes"]) == 1
     assert "reports/done is left as it is (" in capsys.readouterr().err
     assert (reports / "done" / "checkpoint").exists()
     assert not (reports / "by-papermill" / "checkpoint").exists()

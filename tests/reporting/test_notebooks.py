@@ -166,7 +166,8 @@ def test_a_whole_name_wins_over_longer_ones(project, write_notebook):
     [
         ("01_tinny", "unknown notebook '01_tinny'; did you mean '01_tiny'?"),
         ("0", "may be 01_tiny or 02_other; write more"),
-        ("elsewhere/01_tiny.ipynb", "unknown notebook 'elsewhere/01_tiny'"),
+        ("elsewhere/01_tiny.ipynb", "notebook elsewhere/01_tiny.ipynb is not there"),
+        ("elsewhere/01_tiny", "a file's path or one of these: 01_tiny, 02_other"),
         ("third.ipynb", "unknown notebook 'third'"),
     ],
 )

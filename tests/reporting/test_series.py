@@ -128,7 +128,8 @@ def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
     ("content", "words"),
     [
         ("profiles: {quick: [", "yaml:1: it is not YAML"),
-        ("", "has 0 values"),
+        ("", "is empty; it takes profiles"),
+        ("# no runs yet\nnull", "is empty; it takes profiles"),
         ("profiles: {slow: [{name: a, notebook: '01'}]}", "unknown profile 'quick'"),
         ("profiles: {quick: 3}", "yaml:1: quick is 3; it takes a list, as in [a, b]"),
         ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "yaml:1: it is not YAML"),
