@@ -12,7 +12,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import student_intervals, wilson_interval
 from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
-from cifar_utils.runs.answer import by_name, called, steps_to_target
+from cifar_utils.runs.answer import by_name, called, diverged, steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     Configuration,
@@ -163,7 +163,7 @@ def _figures(group: Configuration, root: Path) -> dict[str, str]:
         "network": f"`{group.network}`",
         "top-1": spread(board["top1"].tolist()),
         "95% interval": interval(group.interval),
-        "top-5": spread(board["top5"].tolist()),
+        "top-5": spread(board["top5"].dropna().tolist()),
         "reported": group.reported or ABSENT,
         "epochs": f"{board['epochs'].mean():.0f} of {images:,} images",
         "training": group.training,
@@ -254,7 +254,9 @@ def _trials(run: Run, root: Path) -> str:
         row = {
             "trial": called(group[0], "``"),
             "epochs": ", ".join(dict.fromkeys(str(trial["epochs"]) for trial in group)),
-            "validation top-1": _measured([trial["val_accuracy"] for trial in group], record),
+            "validation top-1": _measured(
+                [None if diverged(trial) else trial["val_accuracy"] for trial in group], record
+            ),
             "after the last epoch": spread([row["val_accuracy"] for row in ends]),
         }
         if target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from statistics import mean
 from typing import Any
 
@@ -26,16 +27,17 @@ def answer(record: RunRecord) -> Told:
     """
     test = record.scores["test"]
     if near_chance(record):
-        way_out = "More images or more epochs may help."
+        way_out = "More images, more epochs or a lower learning rate may help."
         if record.model.get("weights") == "random":
             way_out = "Its base has random weights: set weights to “imagenet”."
         return Told(
-            f"This run is too small to tell. It classifies {percent(test['top1'])} of "
-            f"{test['n']:,} test images correctly; guessing comes to {percent(_chance(test))}. "
+            "This run is too small to tell, or its training failed. It classifies "
+            f"{percent(test['top1'])} of {test['n']:,} test images correctly; guessing comes to "
+            f"{percent(_chance(test))}. "
             f"{way_out}"
         )
-    trials = [trial for trial in _raced(record) if not _diverged(trial)]
-    whole = next((trial["epochs"] for trial in trials if not trial.get("stopped")), None)
+    trials = [trial for trial in _raced(record) if not diverged(trial)]
+    whole = max((trial["epochs"] for trial in trials if not trial.get("stopped")), default=None)
     groups = by_name(
         [trial for trial in trials if trial.get("stopped") or trial["epochs"] == whole]
     )
@@ -66,7 +68,7 @@ def near_chance(record: RunRecord) -> bool:
     return all(
         near_guessing(wilson_interval(round(trial["val_accuracy"] * images), images)[0], chance)
         for trial in record.trials
-        if not _diverged(trial)
+        if not diverged(trial)
     )
 
 
@@ -82,7 +84,7 @@ def _chance(test: dict[str, Any]) -> float:
 def _trained(record: RunRecord) -> str:
     test, data, network = record.scores["test"], record.dataset, record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}, one seed"
-    sentences = [classified(record, network, percent(test["top1"]), told)]
+    sentences = [classified([record], network, percent(test["top1"]), told)]
     best, by = best_reported(record)
     best_five, by_five = best_reported(record, "top5")
     if best is not None:
@@ -100,18 +102,29 @@ def _trained(record: RunRecord) -> str:
     return " ".join(sentences)
 
 
-def classified(record: RunRecord, network: str, share: str, told: str) -> str:
-    """A sentence with a share of the test images, in words, and what is ``told`` of it."""
-    test, data, epochs = record.scores["test"], record.dataset, len(record.history)
+def classified(records: Sequence[RunRecord], network: str, share: str, told: str) -> str:
+    """A sentence with a share of the test images, in words, and what is ``told`` of it.
+
+    The records are of one configuration, a seed each.
+    """
+    record = records[0]
+    test, data = record.scores["test"], record.dataset
+    kept = _from_to(one.best_epoch for one in records)
+    epochs = _from_to(len(one.history) for one in records)
     views, unsure = record.views
     whose = f"the {unsure:.0%} that are least certain by one" if unsure < 1 else "each"
     seen = f", by {views} views of {whose}" if views > 1 else ""
-    of = f"{record.best_epoch} of " if record.best_epoch < epochs else ""
+    of = f"{kept} of " if kept != epochs else ""
     return (
         f"{network} classifies {share} of {test['n']:,} test images of {data['name']} correctly"
-        f"{seen}, after {of}{epochs} epoch{'s' * (epochs != 1)} of {data['train']:,} images "
+        f"{seen}, after {of}{epochs} epoch{'s' * (epochs != '1')} of {data['train']:,} images "
         f"({told})."
     )
+
+
+def _from_to(counts: Iterable[int]) -> str:
+    """The least and the greatest count: ``"8 to 9"``; one number where they are equal."""
+    return " to ".join(map(str, sorted({min(every := [*counts]), max(every)})))
 
 
 def reported_sentence(network: str, reported: str) -> str:
@@ -143,8 +156,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     gains = _gains([best, *others], images)
     searched = best[0]["name"].isdigit()
     trials = [trial for group in groups for trial in group]
-    counts = [trial["epochs"] for trial in trials]
-    epochs = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    epochs = _from_to(trial["epochs"] for trial in trials)
     shown = [group for group in others if group is others[0] or (group is worst and not searched)]
     name = called(best[0])
     how = "one seed" if seeds == 1 else f"means of {seeds} seeds"
@@ -177,12 +189,12 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     if early := dict.fromkeys(called(trial) for trial in trials if trial.get("stopped")):
         why = "Ended early, at the target accuracy or for lack of progress"
         sentences.append(f"{why}: {listed(_few([*early]))}.")
-    if diverged := dict.fromkeys(called(trial) for trial in record.trials if _diverged(trial)):
-        sentences.append(f"Not compared, because the loss diverged: {listed(_few([*diverged]))}.")
+    if lost := dict.fromkeys(called(trial) for trial in record.trials if diverged(trial)):
+        sentences.append(f"Not compared, because the loss diverged: {listed(_few([*lost]))}.")
     more = _better("The best", [group for group in others if group not in shown], gains)
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
-    tested = classified(record, network, percent(test["top1"]), told)
+    tested = classified([record], network, percent(test["top1"]), told)
     if _unsure(record):
         tested += f" Guessing comes to {percent(_chance(test))}."
     if len(_raced(record)) < len(record.trials):
@@ -260,7 +272,8 @@ def _steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:
     return None
 
 
-def _diverged(trial: dict[str, Any]) -> bool:
+def diverged(trial: dict[str, Any]) -> bool:
+    """Whether the loss of a record's trial diverged, in its first epoch or later."""
     return trial["val_accuracy"] is None or trial.get("diverged", False)
 
 

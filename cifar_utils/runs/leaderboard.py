@@ -76,7 +76,7 @@ class Configuration:
     def name(self) -> str:
         """The first run's name, without its seed where there are several."""
         name = self.runs[0].name
-        return re.sub(r"-s\d+$", "", name) if len(self.runs) > 1 else name
+        return re.sub(r"-s\d+(?=$|-[0-9a-f]{6}$)", "", name) if len(self.runs) > 1 else name
 
     @property
     def record(self) -> RunRecord:
@@ -144,7 +144,9 @@ class Configuration:
             f"points, 95% interval {interval(self.interval)}"
         )
         sentences = [
-            classified(self.record, self.network, percent(self.mean("top1"), 2), told),
+            classified(
+                [run.record for run in self.runs], self.network, percent(self.mean("top1"), 2), told
+            ),
             f"Training took {self.training}.",
             reported_sentence(self.network, self.reported),
         ]
@@ -157,11 +159,16 @@ class Configuration:
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
-    """A record's parameters without the seed and the output, by name.
+    """A record's parameters without the seed and the output, by name, in order.
 
-    The name of a reader's own network has a digest of its code.
+    Those that are None are left out: that is the default of a parameter which older notebooks do
+    not have. The name of a reader's own network has a digest of its code.
     """
-    given = {name: record.parameters[name] for name in sorted(record.parameters.keys() - SEEDS)}
+    given = {
+        name: value
+        for name, value in sorted(record.parameters.items())
+        if name not in SEEDS and value is not None
+    }
     if code := record.model.get("source"):
         digest = hashlib.sha256(code.encode()).hexdigest()[:6]
         given["architecture"] = f"{given.get('architecture')}, code {digest}"
@@ -190,14 +197,18 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     """Group finished runs by all parameters but the seed; by dataset, the best mean comes first.
 
     Notebook and parameters of a configuration are the same. Commits and machines may differ; the
-    columns ``commit`` and ``processor`` list them.
+    columns ``commit`` and ``processor`` list them. A run that compares several networks stands
+    alone: its answer is not a mean of theirs.
     """
     found: dict[str, list[Run]] = {}
     seen: Counter[str] = Counter()
     for run in runs:
         key = json.dumps([run.record.notebook, settings(run.record)])
+        seed = run.record.parameters.get("seed")
+        if len(run.record.trials) > 1:  # it compares networks, perhaps of several seeds already
+            key += f" {seed}"
         # A second run of a seed is not another seed.
-        again = f"{key} {run.record.parameters.get('seed')}"
+        again = f"{key} {seed}"
         found.setdefault(f"{key} {seen[again]}", []).append(run)
         seen[again] += 1
     groups = []

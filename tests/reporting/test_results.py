@@ -119,6 +119,12 @@ def test_one_seed_of_each_gets_intervals_over_images_and_no_difference(add, publ
     assert second["differs in"] == "schedule `cosine(0.1)`"
 
 
+def test_a_top_5_accuracy_of_few_classes_is_a_dash(add, published, tmp_path):
+    for name, seed in (("r-s0", 0), ("r-s1", 1), ("alone", 2)):
+        add(name, seed=seed, classes="abc", given={"epochs": 3} if name == "alone" else None)
+    assert {row["top-5"] for row in rows(render_results(published, tmp_path), "top-5")} == {"–"}
+
+
 @pytest.mark.parametrize("given", [{"epochs": 3}, {"seed": 1}, {"architecture": "other"}])
 def test_runs_of_another_budget_network_or_seed_alone_are_no_comparison(
     add, published, tmp_path, given
@@ -154,12 +160,15 @@ def test_seeds_of_a_trial_share_a_row(add, published, tmp_path):
         for seed, name, *shares in (
             *((3, "flip", 0.3, 0.3, 0.5), (3, "none", 0.4, 0.3), (3, "bad", 0.3)),
             *((4, "flip", 0.4, 0.5, 0.6), (4, "none", 0.1, 0.3), (4, "bad")),
+            *((3, "late", 0.3, 0.4), (4, "late", 0.3)),
         )
     ]
+    trials[-1]["diverged"] = True
     add("race", trials=trials, given={"target_accuracy": 0.4, "batch_size": 300})
     text = render_results(published, tmp_path)
     assert "Seeds 3 and 4, 4,000 validation images." in text
-    flip, none, bad = rows(text, "trial")
+    flip, none, bad, late = rows(text, "trial")
+    assert late["validation top-1"] == "diverged"
     assert flip["validation top-1"] == "55.00% ± 7.07, n = 2"
     assert flip["after the last epoch"] == flip["validation top-1"]
     assert (flip["steps to 40%"], none["steps to 40%"]) == ("6", "–")

@@ -104,7 +104,7 @@ def test_trainings_that_ended_early_are_compared_too(record):
 def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     record, images, second, tells
 ):
-    trials = [("first", 0.5, 2), ("best", 0.89, 2), ("second", second, 2), ("longer", 0.95, 9)]
+    trials = [("first", 0.5, 2), ("best", 0.89, 2), ("second", second, 2), ("shorter", 0.95, 1)]
     told = answer(record(trials=trials, validation=images))
     lead, more = told.split("\n\n")
     assert "“best” is the best of 3 trainings of 2 epochs each (one seed)" in lead
@@ -124,6 +124,13 @@ def test_trainings_that_diverged_are_not_compared(record):
     assert "because the loss diverged: “at once” and “soon”." in told
     del several.trials[2]
     assert "trainings" not in answer(several), "the one that is left has none beside it"
+
+
+def test_a_search_whose_defaults_diverged_compares_its_whole_trainings(record):
+    rows = [("the defaults", None, 0), ("1", 0.4, 1), ("2", 0.46, 1), ("3", 0.8, 9), ("4", 0.85, 9)]
+    told = answer(record(trials=rows))
+    assert "Trial 4 (width 8) is the best of 2 trainings of 9 epochs each" in told
+    assert "because the loss diverged: “the defaults”" in told
 
 
 def test_how_well_each_learned_its_training_images_is_told(record):

@@ -119,6 +119,37 @@ def test_seeds_of_one_configuration_are_together_by_seed(found):
     assert (low, high) == pytest.approx((0.8 - 0.24842, 1.0), abs=1e-4)
 
 
+def test_seeds_that_kept_other_epochs_are_told_from_the_least_to_the_most(found):
+    runs = [found("r-s0-abc123"), found("r-s1-abcdef", seed=1)]
+    for run, last, best in ((runs[0], 9, 9), (runs[1], 8, 7)):
+        facts = json.loads((run.folder / "record.json").read_text())
+        facts["history"] = [{"epoch": epoch} for epoch in range(1, last + 1)]
+        (run.folder / "record.json").write_text(json.dumps(facts | {"best_epoch": best}))
+    (group,) = configurations(runs)
+    assert "after 7 to 9 of 8 to 9 epochs of 900 images (mean of 2 seeds" in group.answer
+    assert group.name == "r-abc123"
+
+
+def test_a_run_that_compares_networks_stands_alone_with_its_comparison(found):
+    runs = [found("r-s0"), found("r-s1", seed=1)]
+    trials = [
+        {"name": name, "val_accuracy": share, "epochs": 2, "values": {}}
+        for name, share in (("wide", 0.9), ("deep", 0.5))
+    ]
+    for run in runs:
+        facts = json.loads((run.folder / "record.json").read_text())
+        facts["dataset"]["validation"] = 5000
+        (run.folder / "record.json").write_text(json.dumps(facts | {"trials": trials}))
+    groups = configurations(runs)
+    assert [len(group.runs) for group in groups] == [1, 1]
+    assert all("“wide” is the best of 2 trainings" in group.answer for group in groups)
+
+
+def test_a_parameter_that_is_none_is_as_one_that_is_not_there(found):
+    (group,) = configurations([found("old"), found("new", seed=1, patience=None)])
+    assert group.settings == {"architecture": "resnet20"}
+
+
 def test_one_run_is_a_configuration_with_wilson_s_interval(found):
     (group,) = configurations([found("r-s3", seed=3)])
     assert (group.name, spread(group.board["top1"].tolist())) == ("r-s3", "90.00%")
