@@ -248,7 +248,7 @@ def check_together(values: Mapping[str, Any]) -> None:
             need_validation(f"{name} {short(value)}", values.get("validation_fraction", 1))
     architecture, registry = str(values.get("architecture")), REGISTRIES["architecture"]
     others = str(values.get("architectures") or "").split(";")
-    if architecture in map(str.strip, others):
+    if _written_out(architecture) in map(_written_out, others):
         way_out = "leave it out, or change architecture"
         raise InputError(f"architectures has {architecture}, which is architecture; {way_out}")
     name = architecture.partition("(")[0].strip()
@@ -256,6 +256,13 @@ def check_together(values: Mapping[str, Any]) -> None:
         for call in parse_calls("space", values["space"]):
             if call.name not in values:  # what is no parameter is the network's own
                 known_name("", call.name, registry.options(name), label=f"space for {name}")
+
+
+def _written_out(architecture: str) -> str:
+    """A network with its options by name: ``"resnet20(0.1)"`` is ``"resnet20(dropout=0.1)"``."""
+    with contextlib.suppress(InputError):  # a network of the reader's own
+        return repr(parse_call("architecture", architecture))
+    return architecture
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:

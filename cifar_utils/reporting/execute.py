@@ -54,7 +54,7 @@ def execute(
     InputError
         Where the folder holds something else, or this run of older code or data; where it can't be
         written; or where the notebook itself raised one. The folder is then as it was before this
-        call.
+        call, except that a new run keeps its checkpoints.
     KeyboardInterrupt
         At Ctrl-C. The kernel has ended, all files are complete, and the same call goes on.
 
@@ -148,7 +148,7 @@ def _held(run: Run) -> Iterator[None]:
 def _restored(folder: Path, afresh: bool) -> Iterator[None]:
     """Clear a run's files for a run ``afresh``; restore them if the run ends in bad input.
 
-    Other files in the folder stay as they are.
+    Other files in the folder stay as they are. What a new run has trained stays, too.
     """
     aside = folder / BEFORE
     cleared = False
@@ -166,8 +166,10 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
         cleared = not own()
         yield
     except (InputError, OSError) as error:
-        kept = any((folder / name).exists() for name in CHECKPOINTS)
-        can_go_on = isinstance(error, OSError) and kept  # when the disk has room again
+        # Hours of training are not thrown away: the same command goes on, once it can.
+        trained = any(path.is_file() for name in CHECKPOINTS for path in (folder / name).rglob("*"))
+        new = cleared and not [*aside.glob("*")]
+        can_go_on = trained and (new or isinstance(error, OSError))
         if aside.is_dir() and not can_go_on:
             for path in own() if cleared else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -120,6 +120,22 @@ def test_a_run_that_was_stopped_while_it_was_put_aside_begins_again(done, monkey
     assert list(done.folder.rglob(".*")) == []
 
 
+def test_what_a_new_run_has_trained_outlives_bad_input_in_a_later_cell(
+    project, write_notebook, refused
+):
+    train = 'Path(output, "checkpoint").mkdir()\nPath(output, "checkpoint", "epoch").touch()'
+    refuse = "from cifar_utils.errors import InputError\nraise InputError('a bad thing')"
+    run = plan_run(write_notebook(f"from pathlib import Path\n{train}", refuse), {})
+    with refused("a bad thing"):
+        execute(run)
+    assert (run.folder / "checkpoint" / "epoch").exists()
+    assert run.status().word == "unfinished"
+    other = plan_run(write_notebook(refuse, name="02_other"), {})
+    with refused("a bad thing"):
+        execute(other)
+    assert not other.folder.exists()
+
+
 def test_a_diverged_training_is_told_in_one_line(project, write_notebook):
     diverge = (
         "from cifar_utils.training import TrainingDiverged\nraise TrainingDiverged('lower it')"
