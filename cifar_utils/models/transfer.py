@@ -204,36 +204,42 @@ def extract_features(
     """
     variants = FLIPS[known_name("flips", flips, FLIPS)]
     base = model.get_layer("features")
-    facts = (dataset.fingerprint, base.output.shape, base.output.dtype)
+    # Images of several sizes give features of one shape.
+    size = [layer.height for layer in base.layers if isinstance(layer, layers.Resizing)]
+    facts = (dataset.fingerprint, size, base.output.shape, base.output.dtype)
     digest = hashlib.sha256(repr(facts).encode())
     for weight in base.get_weights():
         digest.update(np.ascontiguousarray(weight))
-    train, validation = (
-        _compute_features(base, split.images, steps, output, f"{name}-{digest.hexdigest()[:16]}")
+    scratch = tempfile.TemporaryDirectory(prefix="cifar-features-") if output is None else None
+    folder = made_folder(Path(scratch.name if scratch else output) / "features")
+    parts = [
+        (folder / f"{name}-{digest.hexdigest()[:16]}.npy", split.images, steps)
         for name, split, steps in (
             (f"train-{flips}", dataset.train, variants),
             ("validation", dataset.validation, FLIPS["none"]),
         )
-    )
+    ]
+    numbers = sum(len(images) * len(steps) for path, images, steps in parts if not path.exists())
+    needed, free = 2 * numbers * math.prod(base.output.shape[1:]), shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"output {output or tempfile.gettempdir()} has {free / 1e9:.1f} GB free, and the "
+            f"features need {needed / 1e9:.1f} GB; choose another output, fewer flips or a "
+            "smaller input_size"
+        )
+    train, validation = (_compute_features(base, *part, output) for part in parts)
+    if scratch:
+        weakref.finalize(train, scratch.cleanup)
     return Split(train, dataset.train.labels), Split(validation[:, 0], dataset.validation.labels)
 
 
-def _compute_features(base, images, variants, output, name) -> np.ndarray:
-    scratch = tempfile.TemporaryDirectory(prefix="cifar-features-") if output is None else None
-    folder = made_folder(Path(scratch.name if scratch else output) / "features")
-    path, progress = folder / f"{name}.npy", folder / f"{name}.json"
+def _compute_features(base, path, images, variants, output) -> np.ndarray:
+    progress = path.with_suffix(".json")
     shape = (len(images), len(variants), *base.output.shape[1:])
     try:
         done = json.loads(progress.read_text())["images"]
         kept = np.lib.format.open_memmap(path, "r+")
     except (OSError, ValueError, KeyError):
-        needed, free = 2 * math.prod(shape), shutil.disk_usage(folder).free
-        if needed > free:
-            raise InputError(
-                f"output {output or tempfile.gettempdir()} has {free / 1e9:.1f} GB free, and the "
-                f"features need {needed / 1e9:.1f} GB; choose another output, fewer flips or a "
-                "smaller input_size"
-            ) from None
         done = 0
         kept = np.lib.format.open_memmap(path, "w+", np.float16, shape)
     tell, started, first = display_line(""), time.monotonic(), done
@@ -246,11 +252,9 @@ def _compute_features(base, images, variants, output, name) -> np.ndarray:
         kept.flush()
         write_atomically(progress, json.dumps({"images": done}))
         left = (time.monotonic() - started) / (done - first) * (len(images) - done)
-        kind = name.split("-")[0]
+        kind = path.name.split("-")[0]
         told = f"features of {done:,} of {len(images):,} {kind} images; {left:,.0f} s left"
         tell(told)
         write_event(output, "batch", phase=told)
     tell("")
-    if scratch:
-        weakref.finalize(kept, scratch.cleanup)
     return kept

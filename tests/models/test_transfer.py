@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import math
 import socket
 
 import h5py
@@ -216,6 +217,10 @@ def test_features_of_other_images_another_size_or_damaged_are_computed_anew(
     tiny = dataclasses.replace(few, train=Split(*(x[:2] for x in few.train)))
     train, _ = extract_features(large, tiny, output=tmp_path)
     assert train.images.shape == (2, 1, 2, 2, 32)
+    smaller = build_transfer_model(few, weights=None, input_size=60, precision="float32")
+    again, _ = extract_features(smaller, tiny, output=tmp_path)
+    assert again.images.shape == train.images.shape
+    assert (again.images != train.images).any()
 
 
 def test_unknown_flips_and_a_full_disk_are_one_line(few, transfer, refused, tmp_path, monkeypatch):
@@ -224,6 +229,11 @@ def test_unknown_flips_and_a_full_disk_are_one_line(few, transfer, refused, tmp_
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with refused("has 0.0 GB free", "choose another output"):
+        extract_features(transfer, few, output=tmp_path)
+    assert list(tmp_path.rglob("*.npy")) == []
+    places = math.prod(transfer.get_layer("features").output.shape[1:])
+    usage.free = 2 * places * len(few.train.labels)  # enough for the training images alone
+    with refused("choose another output"):
         extract_features(transfer, few, output=tmp_path)
     assert list(tmp_path.rglob("*.npy")) == []
 
