@@ -49,9 +49,11 @@ def fit(
 
     Without validation images, it keeps the last epoch's weights.
 
-    The same call on the same machine, with as many cores, the same precision, backend, versions and
-    commit gives the same weights to the bit, whether or not it was interrupted. A run that resumes
-    under other conditions says so, and :attr:`~cifar_utils.training.History.trained_by` lists them.
+    The same call on the same processor, with as many cores, the same versions and commit gives the
+    same weights to the bit, whether or not it was interrupted. (On a GPU, TensorFlow adds gradients
+    up in any order.) A run that resumes under other conditions says so, and
+    :attr:`~cifar_utils.training.History.trained_by` lists them. It must resume with the same
+    precision and backend.
 
     Parameters
     ----------
@@ -105,6 +107,7 @@ def fit(
         "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
         "weight_decay": weight_decay, "label_smoothing": label_smoothing,
         "target_accuracy": target_accuracy, "patience": patience,
+        "precision": model.dtype_policy.name, "backend": keras.backend.backend(),
         "model and images": _fingerprint(model, train),
     }  # fmt: skip
     batches = Batches(model, train, batch_size, seed)
@@ -146,6 +149,7 @@ def fit(
             if line:
                 display_line(line)
                 write_event(output, "note", text=line)
+            start = model.get_weights()
             try:
                 model.fit(
                     batches,
@@ -166,6 +170,10 @@ def fit(
                 )
             except TrainingDiverged as error:
                 error.history = history(checkpoint.epochs)
+                raise
+            except KeyboardInterrupt:
+                if not checkpoint.epochs:  # the same call begins again with the same weights
+                    model.set_weights(start)
                 raise
         done = history(checkpoint.epochs)
         checkpoint.load(done.best_epoch)

@@ -65,6 +65,8 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """The trial as a record keeps it."""
+        # When a loss is found to have diverged depends on the clock, but not its epoch.
+        lost = self.diverged and f"the loss diverged in epoch {len(self.history.epochs) + 1}"
         return {
             "name": self.name,
             "seed": self.seed,
@@ -78,7 +80,7 @@ class Trial:
             "history": self.history.epochs,
             "trained_by": self.history.trained_by,
             "diverged": bool(self.diverged),
-            "stopped": self.diverged or self.history.stopped,
+            "stopped": lost or self.history.stopped,
         }
 
     def __repr__(self) -> str:

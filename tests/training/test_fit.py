@@ -120,6 +120,24 @@ def test_smoothed_labels_teach_too_and_the_loss_of_validation_has_them(build, di
     )
 
 
+def test_a_model_that_was_interrupted_in_its_first_epoch_begins_again(build, digits, tmp_path):
+    arguments = digits.train, digits.validation
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    model, undisturbed = build(), build()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cifar_utils.training.callbacks.Progress.on_epoch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, *arguments, **SETTINGS, output=tmp_path)
+    again, once = (
+        fit(each, *arguments, **SETTINGS, output=folder).epochs
+        for each, folder in ((model, tmp_path), (undisturbed, None))
+    )
+    assert [row["loss"] for row in again] == [row["loss"] for row in once]
+
+
 def test_the_seed_is_what_a_run_hangs_on(build, digits):
     runs = []
     for seed in (1, 1, 2):

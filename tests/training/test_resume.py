@@ -160,6 +160,8 @@ def test_another_run_s_folder_is_refused_and_left_alone(build, digits, train, re
     for name, value in changes.items():
         was = 1 if name == "epochs" else SETTINGS.get(name)
         is_refused(same_model, digits.train, f"{name} {was!r}, not {value!r}", **{name: value})
+    half = build(augmentation=AUGMENTATION, precision="mixed_bfloat16")
+    is_refused(half, digits.train, "precision 'float32', not 'mixed_bfloat16'")
     for name, text in [("tiny(0.3)", AUGMENTATION), ("report_a", AUGMENTATION), ("tiny", "crop")]:
         is_refused(build(name, augmentation=text), digits.train, "model and images")
     images, labels = digits.train
