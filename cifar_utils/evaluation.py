@@ -388,6 +388,7 @@ def _tops(scores: Scores, ks: Sequence[int], digits: int = 1) -> dict[str, str]:
     return {
         f"top-{k}": f"{percent(scores.top_k(k), digits)} ({interval(scores.top_k_interval(k))})"
         for k in ks
+        if k < len(scores.class_names)  # else it is always 100%
     }
 
 

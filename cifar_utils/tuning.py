@@ -271,6 +271,7 @@ def tune(
     if _shared() and output is None:
         raise InputError("output is None; processes that share a search need a common folder")
     _network(architecture, {name: row.value(row.low) for name, row in ranges.items()})
+    plot = settings.pop("plot", None)
     study = {
         "images": data.fingerprint, "space": space, "architecture": architecture, "tuner": tuner,
         "trials": trials, "epochs": epochs, "seed": seed, **settings,
@@ -287,7 +288,7 @@ def tune(
             model = build_model(_network(architecture, values), data, seed=seed, **built)
             return model, fit(
                 model, data.train, data.validation, **settings | own, epochs=epochs, until=until,
-                seed=seed, output=output, trial=_words(values),
+                seed=seed, output=output, trial=_words(values), plot=plot,
             )  # fmt: skip
 
         if not (folder / DONE).exists():

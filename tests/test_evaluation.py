@@ -311,3 +311,4 @@ def test_top_k_side_by_side():
     assert table.loc["by hand", "top-1"] == "50.0% (15.0 to 85.0%)"
     assert table.loc["by hand", "top-2"].startswith("75.0% (")
     assert table.loc["by hand", "94% reached at"] == "top-3"
+    assert "top-3" not in table, "of three classes it is always 100%"

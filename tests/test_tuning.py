@@ -151,6 +151,11 @@ def test_trials_that_are_known_are_not_trained_again(search, played, tmp_path):
     assert len(played) == 1
 
 
+def test_a_search_may_draw_each_training(search, played, tmp_path):
+    assert search(output=tmp_path, plot=print).trials
+    assert "plot" not in json.loads((tmp_path / "tuning" / "study.json").read_text())
+
+
 def test_hyperband_trains_the_best_further(search, played):
     trials = search(tuner="hyperband", trials=23, epochs=9).trials
     assert [trial.epochs for trial in trials] == [1] * 9 + [3] * 3 + [9] + [3] * 5 + [9] * 5

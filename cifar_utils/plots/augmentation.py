@@ -73,9 +73,9 @@ def augmented(text: str, images: np.ndarray, seed: int = 0, epoch: int = 0) -> n
         if layer not in within:
             images = layer.change(images, np.arange(len(images)), seed, epoch)
     seeds = np.random.SeedSequence([seed, epoch]).generate_state(max(len(within), 1)) >> 1
-    images = images.astype(np.float32)
+    whole, images = images.shape, images.astype(np.float32)
     for layer, own in zip(within, seeds, strict=False):
-        layer.build(images.shape)
+        layer.build(whole)  # as in a model: `shrink` gives smaller images in some epochs alone
         layer.seed_generator.state.assign([int(own), 0])
         if hasattr(layer, "begin_epoch"):
             layer.begin_epoch(epoch)

@@ -33,6 +33,11 @@ def test_each_augmentation_is_a_row_that_begins_with_the_original(digits):
     assert {"original", "epoch 1", "alternating flip"} <= set(texts(figure))
 
 
+def test_a_row_may_show_smaller_images_first_as_a_network_sees_them(digits):
+    (row,) = pictures(plot_augmentations(digits, "shrink(16, 2), shrink(24, 4)"))
+    assert [len(picture) for picture in row] == [32, 16, 16, 24, 24, 32]
+
+
 def test_the_figure_follows_the_seed(digits):
     first, same, other = (
         plot_augmentations(digits, "rotation", seed=seed).png() for seed in (1, 1, 2)
