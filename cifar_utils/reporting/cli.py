@@ -381,14 +381,14 @@ def clean(folder: Path | None, yes: bool) -> int:
     """
     total, left = 0, 0
     for run in find_runs(folder or project_folder() / "reports"):
-        if not run.record:
+        paths = [run.folder / name for name in CHECKPOINTS]
+        paths = [path for path in paths if path.is_dir() and not path.is_symlink()]
+        if not run.record or not paths:
             continue
         try:
             with contextlib.suppress(RunningError), run.locked():
                 done = not run.facts or run.facts.get("outcome") == "finished"  # papermill: none
-                for path in (run.folder / name for name in CHECKPOINTS):
-                    if not done or not path.is_dir() or path.is_symlink():
-                        continue
+                for path in paths if done else []:
                     files = [each for each in path.rglob("*") if each.is_file()]
                     size = sum(each.lstat().st_size for each in files)
                     if yes:

@@ -81,9 +81,10 @@ class Watch:
         started = time.monotonic()
         while True:
             last = self.ended.wait(POLL_SECONDS)  # once more after the end, for the last events
-            fresh, self.position = read_events(self.events, self.position)
-            for event in fresh:
-                self.tell(event)
+            with suppress(OSError):  # a shared disk may fail for a moment
+                fresh, self.position = read_events(self.events, self.position)
+                for event in fresh:
+                    self.tell(event)
             if last:
                 return
             timeout = self.run.timeout

@@ -70,7 +70,10 @@ def page_digest(notebook: Path) -> str:
     names = ("page.html.j2", "head.html.j2", "reports.html.j2", "style.css", "script.js")
     looks = [TEMPLATE / name for name in names]
     code = map(Path(__file__).with_name, ("export.py", "fragments.py"))
-    words = [Path(runs.__file__).parent / name for name in ("answer.py", "reported/results.yaml")]
+    told = ("answer.py", "record.py", "reported/__init__.py", "reported/results.yaml")
+    words = [
+        Path(runs.__file__).parent / name for name in (*told, "../text.py", "../evaluation.py")
+    ]
     files = [*looks, *code, *words, notebook, notebook.with_name(RECORD)]
     content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
     content += "".join(_notes(notebook)).encode()
@@ -169,11 +172,13 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
         facts.append(("FLOPs a test image", compact(record.test_flops), detail))
     if record.history:
         chosen = "val_accuracy" in record.history[-1]
-        detail = f"best: {record.best_epoch}" if chosen else ""
-        detail += f"; stopped: {record.stopped}" if record.stopped else ""
         stretches = len(record.trained_by)
-        detail += f"; computed in {stretches} stretches" if stretches > 1 else ""
-        facts.append(("epochs", str(len(record.history)), detail))
+        details = [
+            f"best: {record.best_epoch}" if chosen else "",
+            f"stopped: {record.stopped}" if record.stopped else "",
+            f"computed in {stretches} stretches" if stretches > 1 else "",
+        ]
+        facts.append(("epochs", str(len(record.history)), "; ".join(filter(None, details))))
     facts.append(("time", duration(record.seconds["total"]), ""))
     return facts
 

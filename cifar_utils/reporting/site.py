@@ -122,11 +122,11 @@ def _embedded(
     seconds, flops = group.mean("train_seconds"), group.mean("flops")
     images = group.record.dataset["train"]
     settings = {"notebook": group.record.notebook}
-    # None is the default of a parameter that older notebooks do not have.
-    settings |= {name: str(value) for name, value in group.settings.items() if value is not None}
+    settings |= {name: str(value) for name, value in group.settings.items()}
     settings |= {name: group.each(column) for column, name in COMPUTED.items()}
     settings["commit"] = short_commits(settings["commit"])
     return {
+        "place": groups.index(group),
         "name": group.name,
         "dataset": group.board["dataset"][0],
         "kind": group.kind,
@@ -142,8 +142,8 @@ def _embedded(
         },
         "settings": settings,
         "means": {
-            other.name: told
-            for other in groups
+            place: told  # names may be the same in two folders
+            for place, other in enumerate(groups)
             if other is not group and (told := compare_means(group, other))
         },
         "runs": [

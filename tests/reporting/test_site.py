@@ -268,3 +268,17 @@ def test_names_from_records_show_as_text(add_run, tmp_path):
     assert "<b> $x$" in page.main.get_text()
     runs = json.loads(page.select_one("script#data").get_text())["configurations"]
     assert runs[0]["settings"][evil] == "b"
+
+
+def test_differences_of_means_are_of_the_configuration_and_not_of_its_name(add_run, tmp_path):
+    for name, top1 in (("a/x", 0.6), ("b/x", 0.9), ("a/y", 0.7)):
+        for seed in (0, 1):
+            width = {"width": round(100 * top1)}
+            add_run(f"{name}-s{seed}", top1=top1 + seed / 100, parameters={"seed": seed} | width)
+    page, _ = read(tmp_path)
+    rows = json.loads(page.select_one("script#data").get_text())["configurations"]
+    best, y, x = rows
+    assert [row["place"] for row in rows] == [0, 1, 2]
+    assert (best["name"], y["name"], x["name"]) == ("x", "y", "x")
+    assert "-20.00" in y["means"]["0"]
+    assert "+10.00" in y["means"]["2"]

@@ -171,7 +171,7 @@ function comparison(some, tests, computed) {
   const apart = things.length > 1
     ? `They differ in ${things.length} things, so no single one explains the result.`
     : `They differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
-  const told = some.slice(1).flatMap((one) => [one.means[some[0].name], ...one.runs.flatMap((run) =>
+  const told = some.slice(1).flatMap((one) => [one.means[some[0].place], ...one.runs.flatMap((run) =>
     some[0].runs.map((other) => tests[run.place]?.[other.place]))]).filter(Boolean);
   const note = told.length
     ? "McNemar's tests are of two trained networks, one seed each. Another seed may change them; p-values and intervals are not corrected for the number of tests."
