@@ -1,7 +1,7 @@
 """Numbers as pages and terminals tell them, and text as names of folders."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from statistics import mean, stdev
 from typing import Any
@@ -57,6 +57,11 @@ def near_guessing(accuracy: float, chance: float) -> bool:
 def encodable(text: str) -> str:
     """A text whose halves of characters, which UTF-8 can't encode, have become �."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def from_to(values: Sequence[Any], words: Callable[[Any], str] = str) -> str:
+    """The least and the greatest value: ``"8 to 9"``; one of them where their words are equal."""
+    return " to ".join(dict.fromkeys(words(value) for value in (min(values), max(values))))
 
 
 def listed(items: Sequence[str]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
 from cifar_utils.evaluation import TARGET, tukey_half_width, tukey_level, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
-from cifar_utils.text import Told, as_given, interval, listed, near_guessing, percent
+from cifar_utils.text import Told, as_given, from_to, interval, listed, near_guessing, percent
 
 AGAIN = "for longer"  # notebook 04's name of the training that follows its trials
 
@@ -109,8 +109,8 @@ def classified(records: Sequence[RunRecord], network: str, share: str, told: str
     """
     record = records[0]
     test, data = record.scores["test"], record.dataset
-    kept = _from_to(one.best_epoch for one in records)
-    epochs = _from_to(len(one.history) for one in records)
+    kept = from_to([one.best_epoch for one in records])
+    epochs = from_to([len(one.history) for one in records])
     views, unsure = record.views
     whose = f"the {unsure:.0%} that are least certain by one" if unsure < 1 else "each"
     seen = f", by {views} views of {whose}" if views > 1 else ""
@@ -120,11 +120,6 @@ def classified(records: Sequence[RunRecord], network: str, share: str, told: str
         f"{seen}, after {of}{epochs} epoch{'s' * (epochs != '1')} of {data['train']:,} images "
         f"({told})."
     )
-
-
-def _from_to(counts: Iterable[int]) -> str:
-    """The least and the greatest count: ``"8 to 9"``; one number where they are equal."""
-    return " to ".join(map(str, sorted({min(every := [*counts]), max(every)})))
 
 
 def reported_sentence(network: str, reported: str) -> str:
@@ -156,7 +151,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     gains = _gains([best, *others], images)
     searched = best[0]["name"].isdigit()
     trials = [trial for group in groups for trial in group]
-    epochs = _from_to(trial["epochs"] for trial in trials)
+    epochs = from_to([trial["epochs"] for trial in trials])
     shown = [group for group in others if group is others[0] or (group is worst and not searched)]
     name = called(best[0])
     how = "one seed" if seeds == 1 else f"means of {seeds} seeds"

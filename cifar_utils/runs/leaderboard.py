@@ -23,7 +23,7 @@ from cifar_utils.runs.answer import answer, classified, reported_sentence
 from cifar_utils.runs.folder import Run
 from cifar_utils.runs.record import UNKNOWN, RunRecord
 from cifar_utils.runs.reported import best_reported
-from cifar_utils.text import ABSENT, as_given, compact, duration, interval, percent
+from cifar_utils.text import ABSENT, as_given, compact, duration, from_to, interval, percent
 
 SHARES = ["top1", "top1_low", "top1_high", "top5", "reported"]
 COUNTS = ["parameters", "flops", "epochs", "train_images", "seed"]
@@ -124,8 +124,7 @@ class Configuration:
     @property
     def training(self) -> str:
         """The time of training, from the fastest seed to the slowest."""
-        times = sorted(self.board["train_seconds"])
-        return " to ".join(dict.fromkeys(map(duration, times[:1] + times[-1:])))
+        return from_to(self.board["train_seconds"], duration)
 
     @property
     def reported(self) -> str:

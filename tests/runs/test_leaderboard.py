@@ -104,6 +104,13 @@ def test_the_reported_figure_is_the_top_1_on_test_images(
     assert row["reported"] == reported or (reported is None and pd.isna(row["reported"]))
 
 
+def change(run, **facts):
+    """Change a run's record; return a run that has not been read."""
+    file = run.folder / "record.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+    return Run(run.folder)
+
+
 def test_seeds_of_one_configuration_are_together_by_seed(found):
     network = "resnet20(dropout=0.1)"
     seeds = [
@@ -120,27 +127,24 @@ def test_seeds_of_one_configuration_are_together_by_seed(found):
 
 
 def test_seeds_that_kept_other_epochs_are_told_from_the_least_to_the_most(found):
-    runs = [found("r-s0-abc123"), found("r-s1-abcdef", seed=1)]
-    for run, last, best in ((runs[0], 9, 9), (runs[1], 8, 7)):
-        facts = json.loads((run.folder / "record.json").read_text())
-        facts["history"] = [{"epoch": epoch} for epoch in range(1, last + 1)]
-        (run.folder / "record.json").write_text(json.dumps(facts | {"best_epoch": best}))
+    history = [{"epoch": epoch} for epoch in range(1, 10)]
+    runs = [
+        change(found("r-s0-abc123"), history=history, best_epoch=9),
+        change(found("r-s1-abcdef", seed=1), history=history[:8], best_epoch=7),
+    ]
     (group,) = configurations(runs)
     assert "after 7 to 9 of 8 to 9 epochs of 900 images (mean of 2 seeds" in group.answer
     assert group.name == "r-abc123"
 
 
 def test_a_run_that_compares_networks_stands_alone_with_its_comparison(found):
-    runs = [found("r-s0"), found("r-s1", seed=1)]
     trials = [
         {"name": name, "val_accuracy": share, "epochs": 2, "values": {}}
         for name, share in (("wide", 0.9), ("deep", 0.5))
     ]
-    for run in runs:
-        facts = json.loads((run.folder / "record.json").read_text())
-        facts["dataset"]["validation"] = 5000
-        (run.folder / "record.json").write_text(json.dumps(facts | {"trials": trials}))
-    groups = configurations(runs)
+    runs = [found("r-s0"), found("r-s1", seed=1)]
+    dataset = runs[0].record.dataset | {"validation": 5000}
+    groups = configurations([change(run, dataset=dataset, trials=trials) for run in runs])
     assert [len(group.runs) for group in groups] == [1, 1]
     assert all("“wide” is the best of 2 trainings" in group.answer for group in groups)
 
@@ -170,11 +174,9 @@ def test_what_differs_in_more_than_the_seed_is_apart(found, other):
 
 
 def test_seeds_whose_best_trials_differ_name_each_network_and_no_reported_mean(found):
-    runs = [found("r-s0"), found("r-s1", seed=1)]
-    facts = json.loads((runs[1].folder / "record.json").read_text())
-    facts["model"]["architecture"] = "resnet56"
-    (runs[1].folder / "record.json").write_text(json.dumps(facts))
-    (group,) = configurations(runs)
+    one, two = found("r-s0"), found("r-s1", seed=1)
+    two = change(two, model=two.record.model | {"architecture": "resnet56"})
+    (group,) = configurations([one, two])
     assert group.network == "resnet20; resnet56"
     assert (group.mean("reported"), group.reported) == (None, "")
 
