@@ -64,15 +64,14 @@ def from_to(values: Sequence[Any], words: Callable[[Any], str] = str) -> str:
     return " to ".join(dict.fromkeys(words(value) for value in (min(values), max(values))))
 
 
-def listed(items: Sequence[str]) -> str:
-    """Items in words: ``"cat, dog and frog"``."""
-    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
+def listed(items: Sequence[str], most: int | None = None, separator: str = ", ") -> str:
+    """Items in words: ``"cat, dog and frog"``.
 
-
-def first_three(items: Sequence[str], separator: str = ", ") -> str:
-    """The first items, and how many more there are: ``"cat, dog, frog and 2 more"``."""
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return separator.join(items[:3]) + more
+    Of ``most`` items and at least two more, it gives the first: ``"cat, dog, frog and 2 more"``.
+    """
+    if most is not None and len(items) > most + 1:
+        items = [*items[:most], f"{len(items) - most} more"]
+    return separator.join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
 
 
 def compact(number: float) -> str:

@@ -2,7 +2,7 @@ import pytest
 from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 
-from cifar_utils.text import Told, as_given, compact, percent
+from cifar_utils.text import Told, as_given, compact, listed, percent
 
 
 def test_a_notebook_shows_the_names_in_a_text_as_they_are():
@@ -34,3 +34,14 @@ def test_reported_percentages_have_no_decimals_that_nobody_gave(share, words):
 )
 def test_a_count_has_three_digits(number, words):
     assert compact(number) == words
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        *(("", ""), ("a", "a"), ("ab", "a and b"), ("abc", "a, b and c")),
+        *(("abcd", "a, b, c and d"), ("abcde", "a, b, c and 2 more")),  # never one more
+    ],
+)
+def test_a_long_list_says_how_many_it_leaves_out(items, words):
+    assert listed(list(items), 3) == words

@@ -183,9 +183,9 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         sentences.append(f"{target} is first reached by {first}, after {fewest:,.0f} steps.")
     if early := dict.fromkeys(called(trial) for trial in trials if trial.get("stopped")):
         why = "Ended early, at the target accuracy or for lack of progress"
-        sentences.append(f"{why}: {listed(_few([*early]))}.")
+        sentences.append(f"{why}: {listed([*early], 3)}.")
     if lost := dict.fromkeys(called(trial) for trial in record.trials if diverged(trial)):
-        sentences.append(f"Not compared, because the loss diverged: {listed(_few([*lost]))}.")
+        sentences.append(f"Not compared, because the loss diverged: {listed([*lost], 3)}.")
     more = _better("The best", [group for group in others if group not in shown], gains)
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
@@ -242,9 +242,9 @@ def _better(subject: str, others: list, gains: dict[str, tuple[float, float, str
             better.append(f"{called(trial)} by {gain:.1f} points (95% interval {told})")
         else:
             alike.append(f"{called(trial)} ({told} points)")
-    sentences = [f"{subject} is better than {listed(_few(better))}."] if better else []
+    sentences = [f"{subject} is better than {listed(better, 3)}."] if better else []
     if alike:
-        sentences.append(f"Its difference from {listed(_few(alike))} may be chance.")
+        sentences.append(f"Its difference from {listed(alike, 3)} may be chance.")
     return sentences
 
 
@@ -270,11 +270,6 @@ def _steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:
 def diverged(trial: dict[str, Any]) -> bool:
     """Whether the loss of a record's trial diverged, in its first epoch or later."""
     return trial["val_accuracy"] is None or trial.get("diverged", False)
-
-
-def _few(names: list[str]) -> list[str]:
-    """The first of some names, and how many others there are."""
-    return names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} others"]
 
 
 def called(trial: dict[str, Any], marks: str = "“”") -> str:

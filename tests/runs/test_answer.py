@@ -219,7 +219,7 @@ def test_the_best_of_a_search_is_set_first_against_the_defaults(record):
     assert "better than “defaults” by 30.0 points (95% interval +27.2 to +32.8)." in lead
     assert "The search chose it by these images" in lead
     assert "than trial 7 (width 8) by 10.0 points" in more
-    assert "and 4 others." in more
+    assert "and 4 more." in more
 
 
 def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_percent(record):
