@@ -64,14 +64,14 @@ def from_to(values: Sequence[Any], words: Callable[[Any], str] = str) -> str:
     return " to ".join(dict.fromkeys(words(value) for value in (min(values), max(values))))
 
 
-def listed(items: Sequence[str], most: int | None = None, separator: str = ", ") -> str:
-    """Items in words: ``"cat, dog and frog"``.
+def listed(items: Sequence[str]) -> str:
+    """Items in words: ``"cat, dog and frog"``."""
+    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
 
-    Of ``most`` items and at least two more, it gives the first: ``"cat, dog, frog and 2 more"``.
-    """
-    if most is not None and len(items) > most + 1:
-        items = [*items[:most], f"{len(items) - most} more"]
-    return separator.join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
+
+def first_three(items: Sequence[str]) -> list[str]:
+    """Up to four items as they are; of more, the first three, and how many more there are."""
+    return [*items] if len(items) <= 4 else [*items[:3], f"{len(items) - 3} more"]
 
 
 def compact(number: float) -> str:

@@ -2,7 +2,7 @@ import pytest
 from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 
-from cifar_utils.text import Told, as_given, compact, listed, percent
+from cifar_utils.text import Told, as_given, compact, first_three, listed, percent
 
 
 def test_a_notebook_shows_the_names_in_a_text_as_they_are():
@@ -44,4 +44,4 @@ def test_a_count_has_three_digits(number, words):
     ],
 )
 def test_a_long_list_says_how_many_it_leaves_out(items, words):
-    assert listed(list(items), 3) == words
+    assert listed(first_three(list(items))) == words

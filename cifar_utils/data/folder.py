@@ -10,7 +10,7 @@ from cifar_utils.data.download import what_is_at
 from cifar_utils.data.splits import check_classes, stratified
 from cifar_utils.data.unpack import first_line
 from cifar_utils.errors import InputError
-from cifar_utils.text import listed
+from cifar_utils.text import first_three, listed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp")
 OTHERS = (".avif", ".gif", ".heic", ".heif", ".jp2", ".svg", ".tif", ".tiff")  # pictures, too
@@ -89,8 +89,8 @@ def list_pictures(folder: Path, called: str) -> list[Path]:
     readable = ", ".join(SUFFIXES)
     if others := [file.name for file in files if file.suffix.lower() in OTHERS]:
         raise InputError(
-            f"{called} holds {listed(others, 3)}, which can't be read; convert such pictures to "
-            f"one of {readable}, or remove them"
+            f"{called} holds {listed(first_three(others))}, which can't be read; "
+            f"convert such pictures to one of {readable}, or remove them"
         )
     if not (found := [file for file in files if file.suffix.lower() in SUFFIXES]):
         raise InputError(f"{called} holds no pictures ({readable}); put some there or remove it")

@@ -10,7 +10,16 @@ from typing import Any
 from cifar_utils.evaluation import TARGET, tukey_half_width, tukey_level, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
-from cifar_utils.text import Told, as_given, from_to, interval, listed, near_guessing, percent
+from cifar_utils.text import (
+    Told,
+    as_given,
+    first_three,
+    from_to,
+    interval,
+    listed,
+    near_guessing,
+    percent,
+)
 
 AGAIN = "for longer"  # notebook 04's name of the training that follows its trials
 
@@ -183,9 +192,11 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         sentences.append(f"{target} is first reached by {first}, after {fewest:,.0f} steps.")
     if early := dict.fromkeys(called(trial) for trial in trials if trial.get("stopped")):
         why = "Ended early, at the target accuracy or for lack of progress"
-        sentences.append(f"{why}: {listed([*early], 3)}.")
+        sentences.append(f"{why}: {listed(first_three([*early]))}.")
     if lost := dict.fromkeys(called(trial) for trial in record.trials if diverged(trial)):
-        sentences.append(f"Not compared, because the loss diverged: {listed([*lost], 3)}.")
+        sentences.append(
+            f"Not compared, because the loss diverged: {listed(first_three([*lost]))}."
+        )
     more = _better("The best", [group for group in others if group not in shown], gains)
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
@@ -242,9 +253,9 @@ def _better(subject: str, others: list, gains: dict[str, tuple[float, float, str
             better.append(f"{called(trial)} by {gain:.1f} points (95% interval {told})")
         else:
             alike.append(f"{called(trial)} ({told} points)")
-    sentences = [f"{subject} is better than {listed(better, 3)}."] if better else []
+    sentences = [f"{subject} is better than {listed(first_three(better))}."] if better else []
     if alike:
-        sentences.append(f"Its difference from {listed(alike, 3)} may be chance.")
+        sentences.append(f"Its difference from {listed(first_three(alike))} may be chance.")
     return sentences
 
 

@@ -30,7 +30,7 @@ from cifar_utils.files import (
 )
 from cifar_utils.provenance import changed_code
 from cifar_utils.runs.record import RunRecord, read_record
-from cifar_utils.text import listed
+from cifar_utils.text import first_three, listed
 
 if TYPE_CHECKING:
     import keras
@@ -268,7 +268,7 @@ class Run:
             if name not in old or name not in new or old[name] != new[name]
         ]
         if differing:
-            return Status("other", listed(differing, 3, "; "))
+            return Status("other", "; ".join(first_three(differing)))
         stopped = self.left and not held  # its page may be missing
         if facts.get("outcome") != "finished" or stopped:
             error = facts.get("error")
@@ -379,7 +379,7 @@ def load_run(path: Path | str) -> Run:
         raise InputError(f"run {folder} is {what}; give a run's folder")
     if not any((folder / name).exists() for name in (RECORD, FACTS)):
         below = sorted(file.parent.name for file in folder.glob(f"*/{RECORD}"))
-        near = f"one of those in it: {listed(below, 3)}" if below else "a run's folder"
+        near = f"one of those in it: {listed(first_three(below))}" if below else "a run's folder"
         raise InputError(f"folder {folder} holds no run; give {near}")
     if not run.record:
         raise InputError(f"run {folder}: {run.error}")

@@ -325,10 +325,10 @@ def test_a_folder_that_is_no_done_run_is_one_line(folder, tmp_path):
     refused(tmp_path / "none", "is not there")
     refused(folder / "record.json", "is a file")
     refused(tmp_path, "holds no run; give one of those in it: made$")
-    for name in "abcd":
+    for name in "abcde":
         (tmp_path / "many" / name).mkdir(parents=True)
         (tmp_path / "many" / name / "record.json").write_text("{}")
-    refused(tmp_path / "many", "those in it: a, b, c and 1 more$")
+    refused(tmp_path / "many", "those in it: a, b, c and 2 more$")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "holds no run; give a run's folder")
     (folder / "run.json").write_text("{}")
