@@ -8,6 +8,7 @@ document.addEventListener("DOMContentLoaded", () => {
   tableFolds(rows, configurations);
   rowsChoose(rows, configurations, tests, computed);
   drawCosts(document.getElementById("cost"), configurations);
+  drawLabels(document.getElementById("labels"), configurations);
 });
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -15,6 +16,7 @@ const draw = (name, attributes = {}, ...children) => fill(document.createElement
 const SHOWN = 0.15; // figures of time and arithmetic show accuracies down to 15 points below the best
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 const percent = (share, digits = 1) => `${(100 * share + 1e-9).toFixed(digits)}%`; // halves round up
+const point = (one, key) => ({ x: one[key], y: one.top1[0], low: one.top1[1], high: one.top1[2], name: `${one.name}: ${one.accuracy}, ${one.cost[key]}` });
 const look = (place) => `c${place % 6} d${Math.floor(place / 6) % 4}`;
 
 // A header sorts by its column: first by larger numbers or earlier letters, then the reverse.
@@ -186,7 +188,6 @@ function drawCosts(section, configurations) {
   const costs = [
     ["seconds", "training time", Object.entries({ s: 1, min: 60, h: 3600 }).flatMap(([unit, size]) => [1, 2, 5, 10, 20].map((k) => [k * size, `${k} ${unit}`]))],
     ["flops", "FLOPs a test image", [..."kMGT"].flatMap((unit, i) => [1, 2, 5, 10, 20, 50, 100, 200, 500].map((k) => [k * 1000 ** (i + 1), `${k} ${unit}`]))],
-    ["images", "labelled training images", [2, 3, 4, 5].flatMap((power) => [1, 2, 5].map((k) => [k * 10 ** power, (k * 10 ** power).toLocaleString("en")]))],
   ];
   const names = [...new Set(configurations.map((one) => one.dataset))];
   names.forEach((dataset) => {
@@ -195,14 +196,12 @@ function drawCosts(section, configurations) {
     const kinds = [...new Set(here.map((one) => one.kind))];
     const panels = costs.map(([key, name, ticks]) => {
       const known = here.filter((one) => one[key] > 0);
-      const floor = key === "images" ? 0 : best - SHOWN; // fewer labels are less accurate by nature
-      const shown = known.filter((one) => one.top1[0] >= floor).sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
-      if (shown.length < 2 || (key === "images" && shown[0][key] === shown.at(-1)[key])) return null;
-      const point = (one) => ({ x: one[key], y: one.top1[0], low: one.top1[1], high: one.top1[2], name: `${one.name}: ${one.accuracy}, ${one.cost[key]}` });
-      const frontier = shown.filter((one, i) => shown.slice(0, i).every((cheaper) => cheaper.top1[0] < one.top1[0]));
-      const series = kinds.map((kind, i) => ({ look: look(i), points: shown.filter((one) => one.kind === kind).map(point) }));
+      const shown = fromLeast(known.filter((one) => one.top1[0] >= best - SHOWN), key);
+      if (shown.length < 2) return null;
+      const frontier = unbeaten(shown);
+      const series = kinds.map((kind, i) => ({ look: look(i), points: shown.filter((one) => one.kind === kind).map((one) => point(one, key)) }));
       const low = shown[0][key] / 2, high = shown.at(-1)[key] * 2;
-      const left = known.length > shown.length ? ` Not drawn: ${known.length - shown.length} below ${percent(floor)}.` : "";
+      const left = known.length > shown.length ? ` Not drawn: ${known.length - shown.length} below ${percent(best - SHOWN)}.` : "";
       const told = `The best for their cost, from the cheapest: ${frontier.map((one) => `${one.name} ${percent(one.top1[0])}`).join(", ")}.${left}`;
       return chart(`test accuracy by ${name}`, told, [{ look: "frontier", lines: [frontier.map((one) => ({ x: one[key], y: one.top1[0] }))] }, ...series],
         { name, log: true, low, high, ticks: ticks.filter(([tick]) => low <= tick && tick <= high) });
@@ -211,6 +210,30 @@ function drawCosts(section, configurations) {
   });
   section.append(make("p", { class: "note" }, "Bars are 95% intervals: of one run over its test images, of several seeds of their mean. The two kinds can't be compared. Each time is of the run's own machine. The grey line joins the runs that no cheaper run beats, whatever their intervals."));
   section.hidden = !section.querySelector("svg");
+}
+
+const fromLeast = (some, key) => [...some].sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
+const unbeaten = (sorted) => sorted.filter((one, i) => sorted.slice(0, i).every((before) => before.top1[0] < one.top1[0]));
+
+// A line for each network of a notebook that learned from different numbers of images.
+function drawLabels(section, configurations) {
+  const learner = (one) => `${one.kind} in ${one.settings.notebook}`;
+  new Set(configurations.map((one) => one.dataset)).forEach((dataset) => {
+    const here = configurations.filter((one) => one.dataset === dataset);
+    const lines = [...new Set(here.map(learner))]
+      .map((name) => [name, unbeaten(fromLeast(here.filter((one) => learner(one) === name), "images"))])
+      .filter(([, line]) => line.at(-1).images >= 2 * line[0].images);
+    if (!lines.length) return;
+    const images = lines.flatMap(([, line]) => line.map((one) => one.images));
+    const told = lines.map(([name, line]) => `${name}: ${line.map((one) => `${percent(one.top1[0])} from ${one.cost.images}`).join(", ")}.`).join(" ");
+    const series = lines.map(([, line], i) => ({ look: look(i), lines: [line.map((one) => ({ x: one.images, y: one.top1[0] }))], points: line.map((one) => point(one, "images")) }));
+    const ticks = [...new Set(images)].sort((a, b) => a - b).map((count) => [count, count.toLocaleString("en")]);
+    section.append(make("h3", {}, dataset), legend(lines.map(([name]) => name)), make("div", { class: "charts" },
+      chart("test accuracy by labelled training images", told, series,
+        { name: "labelled training images", log: true, low: Math.min(...images) / 2, high: Math.max(...images) * 2, ticks })));
+    section.hidden = false;
+  });
+  section.append(make("p", { class: "note" }, "A line joins the runs that no run of the same network and notebook with fewer images beats. Their epochs and settings differ. Bars are 95% intervals, as above."));
 }
 
 // Round steps that include low and high: two or more.
