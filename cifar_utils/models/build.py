@@ -80,6 +80,8 @@ def build_model(
             # Keras gives the reason in bold, below a line that only names the layer.
             reason = str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].strip()
             reason = reason.partition("\n")[0] or type(error).__name__
+            if "zero or negative" in reason:  # of a layer's output
+                reason = "they are too small for its layers; give a larger image_size"
             raise InputError(f"{network!r} can't be built for {size} images: {reason}") from error
         expected = (None, len(dataset.class_names))
         if getattr(x, "shape", None) != expected:

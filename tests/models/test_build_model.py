@@ -133,7 +133,9 @@ def test_unknown_names_and_options_are_one_line(digits, refused, architecture, o
 
 
 def test_images_too_small_for_an_architecture_are_one_line(digits, refused, with_images):
-    with refused("cifarnet can't be built for 16×16", "negative"):
+    with refused(
+        "cifarnet can't be built for 16×16", "too small for its layers; give a larger image_size"
+    ):
         build_model("cifarnet", with_images(digits, 16))
 
 
