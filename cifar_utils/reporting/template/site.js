@@ -192,16 +192,16 @@ function drawCosts(section, configurations) {
   const names = [...new Set(configurations.map((one) => one.dataset))];
   names.forEach((dataset) => {
     const here = configurations.filter((one) => one.dataset === dataset);
-    const best = Math.max(...here.map((one) => one.top1[0]));
+    const floor = Math.max(...here.map((one) => one.top1[0])) - SHOWN;
     const kinds = [...new Set(here.map((one) => one.kind))];
     const panels = costs.map(([key, name, ticks]) => {
       const known = here.filter((one) => one[key] > 0);
-      const shown = fromLeast(known.filter((one) => one.top1[0] >= best - SHOWN), key);
+      const shown = fromLeast(known.filter((one) => one.top1[0] >= floor), key);
       if (shown.length < 2) return null;
       const frontier = unbeaten(shown);
       const series = kinds.map((kind, i) => ({ look: look(i), points: shown.filter((one) => one.kind === kind).map((one) => point(one, key)) }));
       const low = shown[0][key] / 2, high = shown.at(-1)[key] * 2;
-      const left = known.length > shown.length ? ` Not drawn: ${known.length - shown.length} below ${percent(best - SHOWN)}.` : "";
+      const left = known.length > shown.length ? ` Not drawn: ${known.length - shown.length} below ${percent(floor)}.` : "";
       const told = `The best for their cost, from the cheapest: ${frontier.map((one) => `${one.name} ${percent(one.top1[0])}`).join(", ")}.${left}`;
       return chart(`test accuracy by ${name}`, told, [{ look: "frontier", lines: [frontier.map((one) => ({ x: one[key], y: one.top1[0] }))] }, ...series],
         { name, log: true, low, high, ticks: ticks.filter(([tick]) => low <= tick && tick <= high) });
