@@ -226,7 +226,7 @@ def finish(folder: Path, case: Case, reference: Path) -> dict:
         commands, done = commands + 1, all(is_finished(folder / name) for name in case.runs)
     pairs = [(reference / name, folder / name) for name in case.runs]
     differing = [f"{b.name}: {what}" for a, b in pairs for what in differences(a, b)]
-    left = [str(path) for name in (".*", "writing.*") for path in folder.rglob(name)]
+    left = [str(path) for path in folder.rglob(".*")]
     psutil.wait_procs(alive(), timeout=10)  # some may be about to end
     staying = [process.pid for process in alive()]
     result = {"commands": commands, "differing": differing, "left": left, "alive": staying}

@@ -66,7 +66,7 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
 
     """
     path = Path(path)
-    ending = PART + path.suffix  # Keras chooses the format by the suffix
+    ending = PART + "".join(path.suffixes)  # Keras chooses the format by them
     place = {"dir": path.parent, "prefix": f".{path.stem}.", "suffix": ending}
     try:
         file = tempfile.NamedTemporaryFile(**place, delete=False)  # noqa: SIM115

@@ -14,7 +14,7 @@ import numpy as np
 
 from cifar_utils.errors import InputError, TrainingDiverged
 from cifar_utils.events import display_line, is_watched, write_event
-from cifar_utils.files import sync, write_atomically
+from cifar_utils.files import write_atomically, written_atomically
 from cifar_utils.models.summary import layers_of
 from cifar_utils.provenance import changes, with_epoch
 from cifar_utils.training.batches import Batches
@@ -133,18 +133,13 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         done = epoch + 1
-        weights = self.weights(done)
-        temporary = weights.with_name("writing.weights.h5")
         self.trained_by = with_epoch(self.trained_by, done, self.environment)
         state = {"settings": self.settings, "epochs": self.epochs, "trained_by": self.trained_by}
         try:
-            self.model.save_weights(temporary)
-            sync(temporary)
-            temporary.replace(weights)
-            sync(self.folder)
+            with written_atomically(self.weights(done)) as file:
+                self.model.save_weights(Path(file.name))
             write_atomically(self.folder / "state.json", json.dumps(state))
         except (OSError, RuntimeError) as error:  # RuntimeError: HDF5's incomplete write
-            temporary.unlink(missing_ok=True)
             number = getattr(error, "errno", None) or errno.EIO
             raise OSError(
                 number,

@@ -40,7 +40,8 @@ def gradient_norms(
         Where a gradient is NaN or infinite.
 
     """
-    optimizer, batches = _RecordNorms(), Batches(model, split, batch_size, seed)
+    batches = Batches(model, split, batch_size, seed)
+    optimizer = keras.optimizers.SGD(1.0, momentum=0.9)  # its first momentum is the gradient
     # Another model of the same layers, so that the given one stays compiled as it is.
     probe = keras.Model(model.input, model.output)
     probe.compile(
@@ -50,7 +51,6 @@ def gradient_norms(
         # TensorFlow would need longer to compile a single step than to run it.
         run_eagerly=keras.backend.backend() == "tensorflow",
     )
-    optimizer.build(probe.trainable_variables)
     variables = [*probe.trainable_variables, *probe.non_trainable_variables]
     kept = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
     seeds = SeedEpoch(batches, seed)
@@ -66,9 +66,9 @@ def gradient_norms(
             "layer": variable.path.rsplit("/")[-2],
             "shape": "×".join(map(str, variable.shape)),
             "weights": math.prod(variable.shape),
-            "norm": math.sqrt(ops.convert_to_numpy(square)),
+            "norm": float(ops.norm(ops.ravel(momentum))),
         }
-        for variable, square in zip(model.trainable_variables, optimizer.squares, strict=True)
+        for variable, momentum in zip(model.trainable_variables, optimizer.momentums, strict=True)
         if len(variable.shape) > 1
     ]
     for row in rows:
@@ -77,23 +77,3 @@ def gradient_norms(
                 f"the gradient of {row['layer']} is not finite; try precision float32"
             )
     return pd.DataFrame(rows).set_index("layer")
-
-
-class _RecordNorms(keras.optimizers.Optimizer):
-    """Keeps the square of each gradient's norm, and changes nothing."""
-
-    def __init__(self):
-        super().__init__(0.0, name="norms")
-
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
-        self.squares = [
-            self.add_variable((), "zeros", "float32", name=f"square_{place}")
-            for place in range(len(variables))
-        ]
-
-    def update_step(self, gradient, variable, learning_rate):
-        square = ops.sum(ops.square(ops.cast(gradient, "float32")))
-        self.assign(self.squares[self._get_variable_index(variable)], square)
