@@ -1,6 +1,6 @@
 """Datasets: ``load_dataset("cifar10")`` gives images and labels, split for a model.
 
-``load_dataset("folder:/path")`` reads your own pictures. Each reader is imported when it is needed.
+``load_dataset("folder:/path")`` reads your own pictures.
 """
 
 import hashlib
@@ -15,10 +15,14 @@ from cifar_utils.data.archive import (
     CIFAR100_COARSE,
     TINY_IMAGENET,
     Archive,
-    Contents,
 )
+from cifar_utils.data.cifar import read_cifar
 from cifar_utils.data.dataset import PREFIX, Dataset, Split
+from cifar_utils.data.download import download, find
+from cifar_utils.data.folder import SIZE, folder_of, read_folder
+from cifar_utils.data.pictures import read_pictures, resize
 from cifar_utils.data.splits import check_classes, held_out, limited
+from cifar_utils.data.tiny_imagenet import read_tiny_imagenet
 from cifar_utils.errors import InputError, check_bounds, known_name
 
 # The archive of each dataset; None for data that come with a package.
@@ -86,12 +90,10 @@ def load_dataset(
         raise InputError(f"{name} is not on this machine; run 'cifar-reports data fetch {name}'")
     source = "download" if path is None else "folder" if path.is_dir() else "archive"
     if name.startswith(PREFIX):
-        from cifar_utils.data.folder import SIZE, read_folder
-        from cifar_utils.data.pictures import read_pictures
-
         names, train, test, note = read_folder(path)
     elif archive:
-        names, train, test, note = _read(archive, path)
+        read = read_tiny_imagenet if archive.file == TINY_IMAGENET.file else read_cifar
+        names, train, test, note = read(path or download(archive), archive)
     else:
         names, train, test, source, note = *digits.read_digits(), "embedded", ""
     kept, held = held_out(train.labels, validation_fraction, seed, train_limit)
@@ -110,8 +112,6 @@ def load_dataset(
             for files, labels in splits
         ]
     elif image_size is not None:
-        from cifar_utils.data.pictures import resize
-
         splits = [Split(resize(images, image_size), labels) for images, labels in splits]
     return Dataset(name, names, *splits, source, _fingerprint(names, splits), note)
 
@@ -119,30 +119,9 @@ def load_dataset(
 def _found(name: str) -> tuple[Archive | None, Path | None]:
     """A dataset's archive, if it has one, and the path of its data, if they are here."""
     if name.startswith(PREFIX):
-        from cifar_utils.data.folder import folder_of
-
         return None, folder_of(name)
     archive = DATASETS[known_name("dataset", name, [*DATASETS, f"{PREFIX}/path"])]
-    if archive is None:
-        return None, digits.location()
-    from cifar_utils.data.download import find
-
-    return archive, find(archive)
-
-
-def _read(archive: Archive, path: Path | None) -> Contents:
-    """The contents of an archive; it is downloaded if it has no path."""
-    if path is None:
-        from cifar_utils.data.download import download
-
-        path = download(archive)
-    if archive.file == TINY_IMAGENET.file:
-        from cifar_utils.data.tiny_imagenet import read_tiny_imagenet
-
-        return read_tiny_imagenet(path, archive)
-    from cifar_utils.data.cifar import read_cifar
-
-    return read_cifar(path, archive)
+    return archive, find(archive) if archive else digits.location()
 
 
 def _take(split: Split, chosen: np.ndarray) -> Split:
