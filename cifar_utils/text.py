@@ -54,6 +54,15 @@ def near_guessing(accuracy: float, chance: float) -> bool:
     return accuracy < chance + min(chance / 2, 0.1)
 
 
+def collapsed(best: float, last: float, chance: float) -> bool:
+    """Whether words may say that a network lost what it had learned.
+
+    The accuracy of the last epoch then is near guessing, or less than half of the best epoch's,
+    which is not near guessing.
+    """
+    return not near_guessing(best, chance) and (last < best / 2 or near_guessing(last, chance))
+
+
 def encodable(text: str) -> str:
     """A text whose halves of characters, which UTF-8 can't encode, have become �."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

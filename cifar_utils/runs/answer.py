@@ -13,6 +13,7 @@ from cifar_utils.runs.reported import best_reported, reported_results
 from cifar_utils.text import (
     Told,
     as_given,
+    collapsed,
     first_three,
     from_to,
     interval,
@@ -185,6 +186,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     ]
     if len(trained) > 1:
         sentences.append(f"Training accuracy in the last epoch is {listed(trained)}.")
+    sentences += _collapsed(groups, _chance(record.scores["test"]))
     steps = {called(group[0]): steps_to_target(record, group) for group in groups}
     if fewest := min(filter(None, steps.values()), default=None):
         first = listed([name for name, count in steps.items() if count == fewest])
@@ -211,6 +213,25 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     else:
         more.append(f"Tested{', the first seed' * (seeds > 1)}: {tested}")
     return f"{' '.join(sentences)}\n\n{' '.join(more)}".strip()
+
+
+def _collapsed(groups: list[list[dict[str, Any]]], chance: float) -> list[str]:
+    """Of each network that lost what it had learned, how often and by how much it did."""
+    sentences = []
+    for group in groups:
+        ends = [
+            (trial["val_accuracy"], trial["history"][-1]["val_accuracy"])
+            for trial in group
+            if trial.get("history")  # a search keeps none
+        ]
+        if fallen := [(best, last) for best, last in ends if collapsed(best, last, chance)]:
+            best, last = (percent(mean(shares)) for shares in zip(*fallen, strict=True))
+            often = f" in {len(fallen)} of {len(group)} trainings" if len(group) > 1 else ""
+            sentences.append(
+                f"{called(group[0])} lost what it had learned{often}: it classifies {last} of the "
+                f"validation images correctly in the last epoch, {best} in its best one."
+            )
+    return sentences[:3]
 
 
 def _mean(group: list[dict[str, Any]]) -> float:

@@ -15,7 +15,17 @@ from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, TrainingDiverged, check_bounds, need_validation
 from cifar_utils.models import ModelSummary, build_model, summarize
-from cifar_utils.text import ABSENT, Told, compact, duration, near_guessing, percent, slug, spread
+from cifar_utils.text import (
+    ABSENT,
+    Told,
+    collapsed,
+    compact,
+    duration,
+    near_guessing,
+    percent,
+    slug,
+    spread,
+)
 from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 
@@ -234,7 +244,7 @@ def describe_trials(trials: Iterable[Trial]) -> Told:
             sentences.append(f"In {name}, {trial.diverged}.")
         elif near_guessing(trial.accuracy, chance):
             sentences.append(f"{name} is near guessing, {percent(chance)}.")
-        elif trial.history.epochs[-1]["val_accuracy"] < trial.accuracy / 2:
+        elif collapsed(trial.accuracy, trial.history.epochs[-1]["val_accuracy"], chance):
             sentences.append(f"{name} collapsed: from {_best([trial])} to {_last([trial])}.")
     if seeds < 2:
         sentences.append("One seed each: another seed gives other figures.")

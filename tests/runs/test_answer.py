@@ -136,7 +136,8 @@ def test_a_search_whose_defaults_diverged_compares_its_whole_trainings(record):
 def test_how_well_each_learned_its_training_images_is_told(record):
     both = record(trials=[("plain", 0.6, 2), ("residual", 0.8, 2)])
     for trial, share in zip(both.trials, (0.55, 0.79), strict=True):
-        trial["history"] = [{"accuracy": 0.1}, {"accuracy": share}]
+        rows = [{"accuracy": 0.1}, {"accuracy": share}]
+        trial["history"] = [row | {"val_accuracy": trial["val_accuracy"]} for row in rows]
     assert "79.0% by “residual” and 55.0% by “plain”." in answer(both).split("\n\n")[0]
 
 
@@ -245,3 +246,17 @@ def test_what_the_base_gains_by_training_on_is_told_from_validation_images(recor
     told = answer(both)
     assert ("88.0% of 5,000 validation images" in told) == tells
     assert ("92.0%, +4.0 points (95% interval +2.8 to +5.2)" in told) == tells
+
+
+def test_a_network_that_lost_what_it_had_learned_is_told(record):
+    several = record(trials=[("plain", 0.19, 2), ("mended", 0.5, 2)] * 2)
+    ends = ([0.19, 0.1], [0.4, 0.5], [0.17, 0.19], [0.3, 0.45])
+    for trial, shares in zip(several.trials, ends, strict=True):
+        trial["history"] = [{"val_accuracy": share, "accuracy": share} for share in shares]
+    several.scores["test"]["per_class"] = dict.fromkeys("abcdefghij")
+    told = answer(several)
+    assert (
+        "“plain” lost what it had learned in 1 of 2 trainings: it classifies 10.0% of the "
+        "validation images correctly in the last epoch, 19.0% in its best one."
+    ) in told
+    assert "“mended” lost" not in told

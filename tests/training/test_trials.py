@@ -86,6 +86,8 @@ def test_words_say_the_order_and_who_fell_by_the_way(trials):
     rows = [{"epoch": e, "val_accuracy": a, "val_loss": 1.0} for e, a in ((1, 0.8), (2, 0.1))]
     fallen = replace(trials[0], history=History(rows, 1))
     assert "“slow” collapsed: from 80.0% (epoch 1) to 10.0%." in describe_trials([fallen])
+    low = replace(trials[0], history=History([rows[0] | {"val_accuracy": 0.18}, rows[1]], 1))
+    assert "“slow” collapsed: from 18.0% (epoch 1) to 10.0%." in describe_trials([low])
     still = replace(trials[0], history=History(rows[1:], 1))
     assert "“slow” is near guessing, 10.0%" in describe_trials([still])
     of_two = [replace(trials[0], history=History(rows[:1], 1), model=two_classes)]
