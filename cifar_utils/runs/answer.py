@@ -231,7 +231,7 @@ def _collapsed(groups: list[list[dict[str, Any]]], chance: float) -> list[str]:
                 f"{called(group[0])} lost what it had learned{often}: it classifies {last} of the "
                 f"validation images correctly in the last epoch, {best} in its best one."
             )
-    return sentences[:3]
+    return sentences
 
 
 def _mean(group: list[dict[str, Any]]) -> float:

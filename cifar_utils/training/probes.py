@@ -41,7 +41,7 @@ def gradient_norms(
 
     """
     batches = Batches(model, split, batch_size, seed)
-    optimizer = keras.optimizers.SGD(1.0, momentum=0.9)  # its first momentum is the gradient
+    optimizer = keras.optimizers.SGD(1.0, momentum=0.9)  # its first momentum is minus the gradient
     # Another model of the same layers, so that the given one stays compiled as it is.
     probe = keras.Model(model.input, model.output)
     probe.compile(
