@@ -1,7 +1,7 @@
 """Numbers as pages and terminals tell them, and text as names of folders."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from statistics import mean, stdev
 from typing import Any
@@ -54,13 +54,17 @@ def near_guessing(accuracy: float, chance: float) -> bool:
     return accuracy < chance + min(chance / 2, 0.1)
 
 
-def collapsed(best: float, last: float, chance: float) -> bool:
+def collapsed(epochs: Sequence[Mapping[str, float]], chance: float) -> bool:
     """Whether words may say that a network lost what it had learned.
 
-    The accuracy of the last epoch then is near guessing, or less than half of the best epoch's,
-    which is not near guessing.
+    In one epoch its accuracies, on training and on validation images, were not near guessing. In
+    the last one, validation accuracy is near guessing, or below half of the best.
     """
-    return not near_guessing(best, chance) and (last < best / 2 or near_guessing(last, chance))
+    best, last = max(row["val_accuracy"] for row in epochs), epochs[-1]["val_accuracy"]
+    learned = any(
+        not near_guessing(min(row["accuracy"], row["val_accuracy"]), chance) for row in epochs
+    )
+    return learned and (last < best / 2 or near_guessing(last, chance))
 
 
 def encodable(text: str) -> str:

@@ -219,13 +219,10 @@ def _collapsed(groups: list[list[dict[str, Any]]], chance: float) -> list[str]:
     """Of each network that lost what it had learned, how often and by how much it did."""
     sentences = []
     for group in groups:
-        ends = [
-            (trial["val_accuracy"], trial["history"][-1]["val_accuracy"])
-            for trial in group
-            if trial.get("history")  # a search keeps none
-        ]
-        if fallen := [(best, last) for best, last in ends if collapsed(best, last, chance)]:
-            best, last = (percent(mean(shares)) for shares in zip(*fallen, strict=True))
+        told = [trial for trial in group if trial.get("history")]  # a search keeps none
+        if fallen := [trial for trial in told if collapsed(trial["history"], chance)]:
+            best = percent(_mean(fallen))
+            last = percent(mean(trial["history"][-1]["val_accuracy"] for trial in fallen))
             often = f" in {len(fallen)} of {len(group)} trainings" if len(group) > 1 else ""
             sentences.append(
                 f"{called(group[0])} lost what it had learned{often}: it classifies {last} of the "

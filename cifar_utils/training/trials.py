@@ -244,7 +244,7 @@ def describe_trials(trials: Iterable[Trial]) -> Told:
             sentences.append(f"In {name}, {trial.diverged}.")
         elif near_guessing(trial.accuracy, chance):
             sentences.append(f"{name} is near guessing, {percent(chance)}.")
-        elif collapsed(trial.accuracy, trial.history.epochs[-1]["val_accuracy"], chance):
+        elif collapsed(trial.history.epochs, chance):
             sentences.append(f"{name} collapsed: from {_best([trial])} to {_last([trial])}.")
     if seeds < 2:
         sentences.append("One seed each: another seed gives other figures.")
