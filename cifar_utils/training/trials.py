@@ -245,7 +245,8 @@ def describe_trials(trials: Iterable[Trial]) -> Told:
         elif near_guessing(trial.accuracy, chance):
             sentences.append(f"{name} is near guessing, {percent(chance)}.")
         elif collapsed(trial.history.epochs, chance):
-            sentences.append(f"{name} collapsed: from {_best([trial])} to {_last([trial])}.")
+            course = f"from {_best([trial])} to {_last([trial])}"
+            sentences.append(f"{name} lost what it had learned: {course}.")
     if seeds < 2:
         sentences.append("One seed each: another seed gives other figures.")
     return Told(" ".join(sentences))
