@@ -31,20 +31,24 @@ from cifar_utils.runs.answer import answer, near_chance
 from cifar_utils.runs.folder import Run, find_runs, no_notebook
 from cifar_utils.runs.leaderboard import configurations, read_notes
 from cifar_utils.runs.record import RunRecord, read_record
-from cifar_utils.runs.reported import introduction
+from cifar_utils.runs.reported import compare_with_reported, introduction
 from cifar_utils.text import compact, duration, interval, percent
 
 TEMPLATE = Path(__file__).parent / "template"
 TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
 LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
 NEEDS_SCRIPT = re.compile(r"application/(javascript|vnd\..*)")
+# A cell that ends in one of these calls tells of the record alone.
+TELL = {"answer": answer, "compare_with_reported": compare_with_reported}
+OF_RECORD = re.compile(rf"\b({'|'.join(TELL)})\(record\)\)?$")
 
 
 def export_page(notebook: Path, page: Path) -> Path:
     """Write the page of a notebook that was executed completely or up to an error.
 
-    The facts at its top are from the ``record.json`` beside the notebook, if there is one. If that
-    is broken, the page says so.
+    Its top, its answer and its comparison with reported figures are told anew from the
+    ``record.json`` beside the notebook, if there is one, so they agree. If that is broken, the page
+    says so.
 
     Raises
     ------
@@ -112,7 +116,10 @@ def page_look(*more: str) -> dict[str, str]:
 
 
 def _render(notebook: Path) -> str:
-    nb, outline = _ready_cells(notebook)
+    file, record = notebook.with_name(RECORD), None
+    with suppress(InputError):
+        record = read_record(file)
+    nb, outline = _ready_cells(notebook, record)
     run = nb.metadata.get("papermill", {})
     parameters = _parameters(nb, run.get("parameters", {}))
     page = {
@@ -124,6 +131,7 @@ def _render(notebook: Path) -> str:
         "reports": [(name, introduction(name)) for name in outline.reports],
         "date": _date(run.get("end_time")),
         "failed": _mark_failed(nb),
+        "broken": file.exists() and record is None,
         "parameters": parameters,
         "changed": sum(value != row.default for row, value in parameters),
         "look": page_look(),
@@ -131,23 +139,19 @@ def _render(notebook: Path) -> str:
         "notes": _notes(notebook),
         "made": ", commit ".join(filter(None, [f"cifar-reports {__version__}", own_commit()])),
     }
-    if notebook.with_name(RECORD).exists():
-        page |= _top(notebook)
+    if record:
+        page |= _top(record, notebook.parent)
     return TEMPLATES.get_template("page.html.j2").render(page)
 
 
-def _top(notebook: Path) -> dict[str, Any]:
-    """What a page shows of the record beside its notebook."""
-    try:
-        record = read_record(notebook.with_name(RECORD))
-    except InputError:
-        return {"broken": True}
+def _top(record: RunRecord, folder: Path) -> dict[str, Any]:
+    """What the top of a page shows of a run's record."""
     low = near_chance(record)
     return {
         "facts": record_facts(record),
         "answer": answer(record).partition("\n\n")[0],
         "near_chance": low,
-        "twin": low and _twin(record, notebook.parent),
+        "twin": low and _twin(record, folder),
         "record": record,
     }
 
@@ -242,11 +246,11 @@ def _parameters(nb: NotebookNode, given: dict[str, Any]) -> list[tuple[Parameter
 # The cells of the notebook.
 
 
-def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
+def _ready_cells(notebook: Path, record: RunRecord | None) -> tuple[NotebookNode, Outline]:
     """Read a notebook and make its cells ready for a page.
 
     Each cell has ``tags``. A code cell has ``outputs``, each of which is a stream, an error or has
-    ``html``; every other cell has ``html``.
+    ``html``; every other cell has ``html``. Outputs that tell of the record alone are told anew.
     """
     try:
         nb = nbformat.read(notebook, as_version=4)
@@ -264,7 +268,10 @@ def _ready_cells(notebook: Path) -> tuple[NotebookNode, Outline]:
         outline.attached = cell.get("attachments", {})
         if cell.cell_type == "code":
             CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
+            told = record and OF_RECORD.search(cell.source)
             for output in cell.outputs:
+                if told and output.output_type == "execute_result":
+                    output.data = {"text/html": TELL[told[1]](record)._repr_html_()}
                 if output.output_type in ("display_data", "execute_result"):
                     output.html = _displayed(output, outline)
         elif cell.cell_type == "raw":

@@ -513,6 +513,32 @@ def test_a_page_near_chance_says_so_at_its_top_and_links_its_published_twin(proj
     assert warning.a["href"] == "../published/good/report.html"
 
 
+@pytest.mark.parametrize("source", ["Markdown(answer(record))", "answer(record)"])
+def test_what_a_cell_told_of_the_record_agrees_with_the_top(render, make_record, source):
+    def executed(source, html):
+        return code(
+            display({"text/html": html}, output_type="execute_result", execution_count=1),
+            source=source,
+        )
+
+    record = make_record(model={"architecture": "cifarnet"}, dataset={"name": "cifar10"})
+    page = render(
+        executed(f"record = 1\n{source}", "<p>An answer of an older version.</p>"),
+        executed("compare_with_reported(record)", "<p>An older table.</p>"),
+        executed("answer(another)", "<p>Of another record.</p>"),
+        record=record,
+    )
+    words = page.main.get_text()
+    assert "older" not in words
+    assert "Of another record." in words
+    top = page.header.select_one(".answer").get_text().strip()
+    assert "87.5%" in top
+    assert page.main.select_one(".outputs").get_text().strip().startswith(top)
+    rows = [row.get_text() for row in page.main.select("tbody th")]
+    assert rows[-1] == "this run"
+    assert any("Report E" in row or "report E" in row for row in rows)
+
+
 def test_a_report_is_introduced_where_it_is_first_named(render):
     page = render(
         new_markdown_cell("## Report A\n\nReport E asks; `report B` and report E, too."),
