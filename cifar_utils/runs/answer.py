@@ -30,10 +30,10 @@ def answer(record: RunRecord) -> Told:
 
     For one training, it gives the network's accuracy and the best one that others report on test
     images, or the best top-5 accuracy where they report no other. For several, it names the best on
-    the validation images, and its gain over the first one and over the worst, and accuracy on
-    training images; a second paragraph has the others and test accuracy. Where all are near
-    chance, it says only that. Trainings of several seeds are compared by their means,
-    if none of them diverged. Trials for fewer epochs are not compared, unless they ended early.
+    the validation images, its gain over the others (of four or more, the first one and the worst),
+    and accuracy on training images; a second paragraph has the rest and test accuracy. Where all
+    are near chance, it says only that. Trainings of several seeds are compared by their means, if
+    none of them diverged. Trials for fewer epochs are not compared, unless they ended early.
     """
     test = record.scores["test"]
     if near_chance(record):
@@ -162,13 +162,16 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     searched = best[0]["name"].isdigit()
     trials = [trial for group in groups for trial in group]
     epochs = from_to([trial["epochs"] for trial in trials])
-    shown = [group for group in others if group is others[0] or (group is worst and not searched)]
+    few = others if len(others) < 4 else [others[0], worst]
+    shown = few[:1] if searched else [group for group in others if group in few]
     name = called(best[0])
-    how = "one seed" if seeds == 1 else f"means of {seeds} seeds"
+    epochs += " epoch" + "s" * (epochs != "1")
+    how = f"trainings of {epochs} each (one seed): it"
+    if seeds > 1:
+        how = f"ways, each trained for {epochs} with {seeds} seeds: on average it"
     sentences = [
-        f"{name[0].upper()}{name[1:]} is the best of {len(groups)} trainings of {epochs} "
-        f"epoch{'s' * (epochs != '1')} each ({how}): it classifies {percent(_mean(best))} "
-        f"of {images:,} validation images correctly.",
+        f"{name[0].upper()}{name[1:]} is the best of {len(groups)} {how} classifies "
+        f"{percent(_mean(best))} of {images:,} validation images correctly.",
         *_better("It", shown, gains),
     ]
     if seeds > 1:
@@ -181,7 +184,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         sentences.append("The search chose it by these images, so its gain may be less on others.")
     trained = [
         f"{percent(mean(one['history'][-1]['accuracy'] for one in group))} by {called(group[0])}"
-        for group in (best, *(others if len(others) < 4 else shown))
+        for group in (best, *shown)
         if group[0].get("history")  # a search keeps none
     ]
     if len(trained) > 1:

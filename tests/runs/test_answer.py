@@ -105,11 +105,16 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     record, images, second, tells
 ):
     trials = [("first", 0.5, 2), ("best", 0.89, 2), ("second", second, 2), ("shorter", 0.95, 1)]
+    few = answer(record(trials=trials, validation=images)).split("\n\n")[0]
+    assert "“best” is the best of 3 trainings of 2 epochs each (one seed)" in few
+    assert ("“second” by 9.0 points" in few) == tells
+    trials += [("third", 0.45, 2), ("worst", 0.4, 2)]
     told = answer(record(trials=trials, validation=images))
     lead, more = told.split("\n\n")
-    assert "“best” is the best of 3 trainings of 2 epochs each (one seed)" in lead
+    assert "“best” is the best of 5 trainings of 2 epochs each (one seed)" in lead
     assert f"it classifies 89.0% of {images:,} validation images correctly" in lead
     assert "It is better than “first” by 39.0 points (95% interval +" in lead
+    assert "and “worst” by 49.0 points" in lead
     assert "“second”" not in lead
     assert ("The best is better than “second” by 9.0 points" in more) == tells
     assert ("Its difference from “second” (-" in more) != tells
@@ -165,8 +170,8 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
         history = [{"epoch": e, "accuracy": share, "val_accuracy": share} for e, share in rows]
         trial.update(seed=seed, history=history)
     told = answer(several)
-    assert "“flip” is the best of 2 trainings of 2 epochs each (means of 2 seeds): it" in told
-    assert "classifies 51.0% of 5,000 validation images" in told
+    assert "“flip” is the best of 2 ways, each trained for 2 epochs with 2 seeds: on" in told
+    assert "average it classifies 51.0% of 5,000 validation images" in told
     # Differences of 10 and 12 points; of two rows, Tukey's interval is Student's: 11 ± 12.706
     assert "Its difference from “none” (-1.7 to +23.7 points) may be chance." in told
     assert "The intervals are Tukey's over seeds" in told
@@ -176,11 +181,11 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     several.trials[3]["val_accuracy"] = 0.4001
     assert "better than “none” by 10.0 points (95% interval +9.9 to +10.1)" in answer(several)
     several.trials.append(several.trials[0] | {"name": "another", "val_accuracy": 0.9})
-    assert "the best of 2 trainings" in answer(several), "one seed is not compared with several"
+    assert "the best of 2 ways" in answer(several), "one seed is not compared with several"
     several.trials[3]["diverged"] = True
-    assert "means of" not in answer(several), "one that diverged once is not compared"
+    assert "on average" not in answer(several), "one that diverged once is not compared"
     several.trials[0]["diverged"] = True
-    assert "means of" not in answer(several), "one seed each, but not the same one"
+    assert "on average" not in answer(several), "one seed each, but not the same one"
 
 
 def test_a_comparison_ends_with_the_test_of_its_network(record):
@@ -201,12 +206,15 @@ def test_a_training_after_the_comparison_is_told_with_it_but_not_compared(record
 
 
 def test_the_best_of_many_is_set_first_against_the_first_and_the_worst(record):
-    trials = [(name, share, 2) for name, share in (("a", 0.5), ("b", 0.8), ("c", 0.6), ("d", 0.4))]
+    trials = [("a", 0.5, 2), ("b", 0.8, 2), ("c", 0.6, 2), ("d", 0.4, 2)]
     lead = answer(record(trials=trials, validation=5000)).split("\n\n")[0]
     # Two trainings would have +28.2 to +31.8.
-    assert "It is better than “a” by 30.0 points (95% interval +27.6 to +32.3) and “d” by" in lead
+    assert "It is better than “a” by 30.0 points (95% interval +27.6 to +32.3), “c” by" in lead
     assert "The intervals are Tukey's over images: they allow for the choice of the best." in lead
-    assert "“c”" not in lead
+    trials.append(("e", 0.45, 2))
+    lead = answer(record(trials=trials, validation=5000)).split("\n\n")[0]
+    assert ") and “d” by 40.0 points" in lead
+    assert not {"“c”", "“e”"} & set(lead.split())
 
 
 def test_the_best_of_a_search_is_set_first_against_the_defaults(record):
