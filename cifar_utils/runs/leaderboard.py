@@ -228,7 +228,7 @@ def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
     """Configurations with their ablations: the first of each list is the one that others change.
 
     A family has the same notebook, kind of network, dataset, number of images and number of epochs.
-    The first is the one that differs least from the others, or the best of several such.
+    The first is the one that differs least from the others, or the first by name of several such.
     """
     found: dict[str, list[Configuration]] = {}
     for group in groups:
@@ -237,7 +237,9 @@ def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
         key = [record.notebook, group.kind, images, record.parameters.get("epochs")]
         found.setdefault(str(key), []).append(group)
     for alike in found.values():
-        first = min(alike, key=lambda one: sum(len(one.differing(other)) for other in alike))
+        first = min(
+            alike, key=lambda one: (sum(len(one.differing(other)) for other in alike), one.name)
+        )
         alike.sort(key=lambda one: one is not first)
     return sorted(found.values(), key=lambda alike: groups.index(alike[0]))
 
