@@ -107,6 +107,9 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
         with interruptible(), shown_progress(new_console(), [planned.name]) as show:
             status = execute(planned, partial(show, planned.name), force=force)
     except KeyboardInterrupt:
+        if Run(planned.folder).record:
+            click.echo(f"interrupted; the run in {short_path(planned.folder)} is kept", err=True)
+            return INTERRUPTED
         return _interrupted(force)
     _tell(planned.name, planned, status, " before; --force runs it again")
     if status.word != "running":

@@ -74,6 +74,8 @@ def execute(
                 return _execute(run, series, Watch(run, tell, wanted))
     except RunningError as error:
         return Status("running", str(error))
+    except _UnwantedError as error:
+        return Status("failed", str(error))
     except OSError as error:
         way_out = "correct that, or give --output another folder"
         if error.errno in FULL:
@@ -102,13 +104,20 @@ def _checked(run: Run, force: bool, series: str, held: bool = False) -> Status:
     return status
 
 
+class _UnwantedError(Exception):
+    """The command that wanted a run has ended, and the run with it."""
+
+
+STOPPED = KeyboardInterrupt, _UnwantedError
+
+
 def _execute(run: Run, series: str, watch: Watch) -> Status:
     facts = run.identity() | {"started": _now()} | ({"series": series} if series else {})
     run.write_facts(facts)
     with watch:
         status = execute_notebook(run, watch)
     if watch.verdict == UNWANTED:
-        return Status("failed", UNWANTED)
+        raise _UnwantedError(UNWANTED)
     if status.word == "finished" and not (found := Run(run.folder)).record:
         missing = "the notebook ended without writing a record"
         status = Status("failed", found.error if (run.folder / RECORD).exists() else missing)
@@ -148,7 +157,8 @@ def _held(run: Run) -> Iterator[None]:
 def _restored(folder: Path, afresh: bool) -> Iterator[None]:
     """Clear a run's files for a run ``afresh``; restore them if the run ends in bad input.
 
-    Other files in the folder stay as they are. What a new run has trained stays, too.
+    Also restore them if it is stopped before its first checkpoint. Other files in the folder stay
+    as they are. What a new run has trained stays, too.
     """
     aside = folder / BEFORE
     cleared = False
@@ -165,11 +175,13 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
                 shutil.copy2(path, aside)
         cleared = not own()
         yield
-    except (InputError, OSError) as error:
+    except (InputError, OSError, *STOPPED) as error:
         # Hours of training are not thrown away: the same command goes on, once it can.
         trained = any(path.is_file() for name in CHECKPOINTS for path in (folder / name).rglob("*"))
         new = cleared and not [*aside.glob("*")]
-        can_go_on = trained and (new or isinstance(error, OSError))
+        can_go_on = trained and (new or not isinstance(error, InputError))
+        if isinstance(error, STOPPED):
+            can_go_on = trained or not afresh
         if aside.is_dir() and not can_go_on:
             for path in own() if cleared else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

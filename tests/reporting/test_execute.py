@@ -102,7 +102,8 @@ def test_forcing_replaces_a_run_once_in_a_series_but_nothing_else(done, project,
         execute(plan_run(done.notebook, {}, mine), force=True)
 
 
-def test_a_run_that_was_stopped_while_it_was_put_aside_begins_again(done, monkeypatch):
+def test_a_run_that_was_stopped_while_it_was_put_aside_is_as_it_was(done, monkeypatch):
+    before = content(done.folder)
     replace_file, calls = Path.replace, []
 
     def stop_at_the_third(path, target):
@@ -115,9 +116,26 @@ def test_a_run_that_was_stopped_while_it_was_put_aside_begins_again(done, monkey
     with pytest.raises(KeyboardInterrupt):
         execute(done, force=True)
     monkeypatch.undo()
-    assert done.status().word == "unfinished"
-    assert execute(done).word == "finished"
+    assert content(done.folder) == before
+    assert done.status().word == "done"
     assert list(done.folder.rglob(".*")) == []
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_new_run_that_is_stopped_replaces_a_finished_one_from_its_first_checkpoint_on(
+    done, write_notebook, trained
+):
+    before, began = content(done.folder), done.folder / "began"
+    write_notebook(
+        f"from pathlib import Path\nimport time\nif {trained}:\n"
+        "    Path(output, 'checkpoint').mkdir()\n    Path(output, 'checkpoint', 'epoch').touch()\n"
+        "Path(output, 'began').touch()\ntime.sleep(60)"
+    )
+    status = execute(done, force=True, wanted=lambda: not began.exists())
+    assert status.why == "the command that wanted it has ended"
+    began.unlink()
+    assert (content(done.folder) == before) is not trained
+    assert done.status().word == ("unfinished" if trained else "stale")
 
 
 def test_what_a_new_run_has_trained_outlives_bad_input_in_a_later_cell(
