@@ -22,7 +22,7 @@ from cifar_utils.plots.figure import (
     add_legend,
     share_axis,
 )
-from cifar_utils.text import percent
+from cifar_utils.text import as_given, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -229,7 +229,7 @@ def plot_trials(trials: Sequence[Trial], target: float | None = None) -> Caption
         caption += " A cross marks the last whole epoch of a training that diverged."
     if target is not None:
         figure.axes[1].axhline(target, color="#333333", lw=1.2, ls=":")
-        caption += f" Dotted: the target, {percent(target)}."
+        caption += f" Dotted: the target, {as_given(target)}."
     told = "; ".join(map(_trial_in_words, trials))
     return CaptionedFigure(figure, caption, f"Best and last validation accuracy: {told}.")
 

@@ -23,7 +23,7 @@ from cifar_utils.runs.leaderboard import (
     trained_by,
 )
 from cifar_utils.runs.record import UNKNOWN, RunRecord
-from cifar_utils.text import ABSENT, interval, listed, percent, spread
+from cifar_utils.text import ABSENT, as_given, interval, listed, percent, spread
 
 MARKS = "<!-- results -->", "<!-- /results -->"  # README's text between them is generated
 INTRODUCTION = """\
@@ -261,7 +261,7 @@ def _trials(run: Run, root: Path) -> str:
         }
         if target:
             steps = steps_to_target(record, group)
-            row[f"steps to {percent(target, 0)}"] = f"{steps:,.0f}" if steps else ABSENT
+            row[f"steps to {as_given(target)}"] = f"{steps:,.0f}" if steps else ABSENT
         rows.append(row)
     seeds = dict.fromkeys(
         str(trial.get("seed", record.parameters.get("seed"))) for trial in record.trials

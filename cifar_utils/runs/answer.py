@@ -193,7 +193,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     steps = {called(group[0]): steps_to_target(record, group) for group in groups}
     if fewest := min(filter(None, steps.values()), default=None):
         first = listed([name for name, count in steps.items() if count == fewest])
-        target = percent(record.parameters["target_accuracy"], 0)
+        target = as_given(record.parameters["target_accuracy"])
         sentences.append(f"{target} is first reached by {first}, after {fewest:,.0f} steps.")
     if early := dict.fromkeys(called(trial) for trial in trials if trial.get("stopped")):
         why = "Ended early, at the target accuracy or for lack of progress"

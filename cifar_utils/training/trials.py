@@ -18,6 +18,7 @@ from cifar_utils.models import ModelSummary, build_model, summarize
 from cifar_utils.text import (
     ABSENT,
     Told,
+    as_given,
     collapsed,
     compact,
     duration,
@@ -221,7 +222,7 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
         if target is not None:
             steps = [trial.history.steps_to(target) for trial in group]
             told = [ABSENT if count is None else f"{count:,}" for count in steps]
-            row[f"steps to {percent(target)}"] = "; ".join(told)
+            row[f"steps to {as_given(target)}"] = "; ".join(told)
         rows[name] = row | {"time": duration(mean(trial.seconds for trial in group))}
     table = pd.DataFrame.from_dict(rows, orient="index").fillna(ABSENT)
     common = [key for key in ("parameters", "FLOPs") if table[key].nunique() == 1 < len(table)]

@@ -268,7 +268,7 @@ def test_trials_are_told_apart_and_the_alternative_text_says_how_each_went():
     assert "steep 65.0% after epoch 2, then it diverged" in figure.alt
     assert "steeper diverged in its first epoch" in figure.alt
     assert "cross" in figure.caption
-    assert "70.0%" in figure.caption
+    assert "70%" in figure.caption
     assert "cross" not in plot_trials(trials[:1]).caption
 
 

@@ -156,6 +156,8 @@ def test_the_fewest_steps_to_a_target_are_told(record):
             for epoch, share in enumerate(shares, 1)
         ]
     assert "60% is first reached by “quick”, after 300 steps." in answer(several)
+    several.parameters["target_accuracy"] = 0.595
+    assert "59.50% is first reached by “quick”" in answer(several)
 
 
 def test_seeds_are_compared_by_their_means_and_in_pairs(record):

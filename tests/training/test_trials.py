@@ -75,7 +75,7 @@ def test_the_table_says_which_trial_reached_a_target_and_when(trials):
         for trial, accuracy in zip(trials[:2], (0.2, 0.1), strict=True)
     )
     assert "reached 20.0%" in easy.to_dict()["stopped"]
-    assert [*compare_trials([easy, hard], 0.2)["steps to 20.0%"]] == ["9", "–"]
+    assert [*compare_trials([easy, hard], 0.2)["steps to 20%"]] == ["9", "–"]
 
 
 def test_words_say_the_order_and_who_fell_by_the_way(trials):
@@ -135,7 +135,7 @@ def test_seeds_share_a_row_and_a_mean(trials):
     assert [*table.index] == ["slow", "fast"]
     assert table.loc["slow", "best validation"] == "70.0% ± 14.1, n = 2"
     assert table.loc["slow", "in training"] == table.loc["slow", "at the end"]
-    assert [*table["steps to 50.0%"]] == ["9; 9", "18; –"]
+    assert [*table["steps to 50%"]] == ["9; 9", "18; –"]
     assert table.loc["fast", "time"] == "2.0 s"
     assert best_trial(four) is four[0], "the first seed of the best mean"
     words = describe_trials(four)
