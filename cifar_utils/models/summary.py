@@ -96,7 +96,7 @@ def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, .
         layer = named.get(row["config"].get("name"))  # None for the input of a Sequential model
         for node in row.get("inbound_nodes", [{}]):  # absent in a Sequential model: one use each
             (taken, *_) = node.get("args") or [{}]
-            shape = taken["config"]["shape"] if isinstance(taken, dict) and taken else None
+            shape = taken["config"].get("shape") if isinstance(taken, dict) and taken else None
             if isinstance(layer, keras.Model) and shape and None in layer.input_shape[1:]:
                 # For images of any size: a copy for this size has the shapes.
                 inner = keras.Model(layer.inputs, layer.outputs)

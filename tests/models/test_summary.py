@@ -1,9 +1,11 @@
 import itertools
 
+import numpy as np
 import pytest
 
 from cifar_utils.backend import keras
-from cifar_utils.models import summarize
+from cifar_utils.data import load_dataset
+from cifar_utils.models import build_model, summarize
 
 
 def conv(positions, *filters, size=3):
@@ -39,6 +41,14 @@ def test_operations_of_resnet20_by_hand(built):
         + 64 * 10
     )
     assert summarize(built("resnet20")).flops == 2 * multiply_adds
+
+
+def test_a_constant_beside_a_tensor_is_no_input_of_the_model():
+    def scaled(x, classes):
+        x = keras.ops.multiply(np.array([1.0, 2.0, 3.0], "float32"), x)
+        return keras.layers.Dense(classes)(keras.layers.Flatten()(x))
+
+    assert summarize(build_model(scaled, load_dataset("digits"))).parameters > 0
 
 
 def test_a_model_within_a_model_counts():
