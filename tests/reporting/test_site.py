@@ -267,7 +267,7 @@ def test_names_from_records_show_as_text(add_run, tmp_path):
     assert not page.main.find_all("b")
     assert "<b> $x$" in page.main.get_text()
     runs = json.loads(page.select_one("script#data").get_text())["configurations"]
-    assert runs[0]["settings"][evil] == "b"
+    assert [run["settings"][evil] for run in runs] == [evil, "b"]
 
 
 def test_differences_of_means_are_of_the_configuration_and_not_of_its_name(add_run, tmp_path):

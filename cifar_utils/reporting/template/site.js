@@ -107,6 +107,7 @@ function rowsChoose(rows, configurations, tests, computed) {
   const clear = make("button", { type: "button" }, "Clear");
   const tally = make("span", {}, count, make("a", { href: "#chosen" }, "See their curves"), " ", clear);
   document.querySelector(".filters").append(tally);
+  const focus = (i) => (rows[i].hidden ? document.querySelector(".filters input") : boxes[i]).focus(); // a hidden box takes none
   let chosen = []; // in the order of choice: the first is what others are tested against
   const show = () => {
     boxes.forEach((box, i) => { box.checked = chosen.includes(i); });
@@ -116,7 +117,7 @@ function rowsChoose(rows, configurations, tests, computed) {
     const names = legend(some.map((one) => one.name));
     [...names.children].forEach((item, i) => {
       const button = make("button", { type: "button", "aria-label": `Leave out ${some[i].name}` }, "×");
-      button.addEventListener("click", () => { boxes[chosen[i]].focus(); choose(chosen[i], false); });
+      button.addEventListener("click", () => { focus(chosen[i]); choose(chosen[i], false); });
       item.append(button);
     });
     place.replaceChildren(...(some.length ? [names, curves(some)] : []), ...(some.length > 1 ? comparison(some, tests, computed) : []));
@@ -126,7 +127,7 @@ function rowsChoose(rows, configurations, tests, computed) {
     show();
   };
   boxes.forEach((box, i) => box.addEventListener("change", () => choose(i, box.checked)));
-  clear.addEventListener("click", () => { boxes[chosen[0]].focus(); chosen = []; show(); });
+  clear.addEventListener("click", () => { focus(chosen[0]); chosen = []; show(); });
   const tested = (i) => configurations[i].runs.some((run) => configurations[i - 1].runs.some((other) => tests[run.place]?.[other.place]));
   const variants = [...rows.keys()].filter((i) => rows[i].className === "variant");
   const second = variants.find(tested) ?? variants[0] ?? 1;
@@ -193,7 +194,8 @@ function drawCosts(section, configurations) {
   names.forEach((dataset) => {
     const here = configurations.filter((one) => one.dataset === dataset);
     const floor = Math.max(...here.map((one) => one.top1[0])) - SHOWN;
-    const kinds = [...new Set(here.map((one) => one.kind))];
+    const drawn = here.filter((one) => one.top1[0] >= floor && costs.some(([key]) => one[key] > 0));
+    const kinds = [...new Set(drawn.map((one) => one.kind))];
     const panels = costs.map(([key, name, ticks]) => {
       const known = here.filter((one) => one[key] > 0);
       const shown = fromLeast(known.filter((one) => one.top1[0] >= floor), key);
