@@ -53,8 +53,8 @@ def plot_samples(dataset: Dataset, seed: int = 0, columns: int = 9) -> Captioned
     caption = f"{dataset.name}: training images of {which}, drawn at random (seed {seed})."
     sizes = [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)]
     alt = (
-        f"Training images of {dataset.name}, {height} by {width} pixels, {columns} of each of "
-        f"{len(shown)} classes: {listed(names)}. The data set has {count} classes; "
+        f"Training images of {dataset.name}, {height} by {width} pixels, up to {columns} of each "
+        f"of {len(shown)} classes: {listed(names)}. The data set has {count} classes; "
         f"{sizes[0]:,} images for training, {sizes[1]:,} for validation, {sizes[2]:,} for the test."
     )
     return CaptionedFigure(figure, caption, alt)
