@@ -1,5 +1,6 @@
 """The names of the files in a run's folder, and atomic writing."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,18 @@ def made_folder(folder: Path) -> Path:
             f"{folder} can't be written ({error.strerror}); choose another folder"
         ) from error
     return folder
+
+
+def weights_file(weights: Path | str) -> Path:
+    """A file of pretrained weights, or a run's folder, as the file that has the weights."""
+    path = Path(weights)
+    return path / MODEL if path.is_dir() else path
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:

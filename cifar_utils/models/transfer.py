@@ -23,7 +23,7 @@ from cifar_utils.backend import dtype_policy, keras, set_random_seed
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.errors import InputError, known_name
 from cifar_utils.events import display_line, write_event
-from cifar_utils.files import MODEL, made_folder, write_atomically
+from cifar_utils.files import file_digest, made_folder, weights_file, write_atomically
 from cifar_utils.models.fast import accelerate
 
 # The variants of an image, each as steps along height and width.
@@ -147,7 +147,7 @@ def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
         if weights is None or not Path(weights).is_dir():
             return base(include_top=False, weights=weights, input_shape=shape)
         made = base(include_top=False, weights=None, input_shape=shape)
-        trained = keras.models.load_model(_weights_file(weights))
+        trained = keras.models.load_model(weights_file(weights))
         if made.name not in [layer.name for layer in trained.layers]:
             raise ValueError(f"that run's network is not {made.name}")
         made.set_weights(trained.get_layer(made.name).get_weights())
@@ -160,17 +160,11 @@ def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
         ) from error
 
 
-def _weights_file(weights: str) -> Path:
-    path = Path(weights)
-    return path / MODEL if path.is_dir() else path
-
-
 def _described(weights: str | None) -> dict[str, str]:
     """Pretrained weights as a record names them: by name and the file's digest, not by path."""
     if weights in (None, "imagenet"):
         return {"weights": weights or "random"}
-    with _weights_file(weights).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(weights_file(weights))
     return {"weights": Path(weights).resolve().name, "weights_sha256": digest}
 
 

@@ -26,6 +26,8 @@ from cifar_utils.files import (
     PREDICTED,
     PREDICTIONS,
     RECORD,
+    file_digest,
+    weights_file,
     write_atomically,
 )
 from cifar_utils.provenance import changed_code
@@ -202,7 +204,7 @@ class Run:
             return keras.models.load_model(path)
         except Exception as error:  # for a bad file, Keras raises almost anything
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"model {path} is broken ({reason}); {self._way_out}") from error
+            raise InputError(f"model {path} can't be read ({reason}); {self._way_out}") from error
 
     def predict(self, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
         """Classify pictures: see :func:`~cifar_utils.runs.predict.predict`."""
@@ -286,6 +288,10 @@ class Run:
         now = then and _fingerprint(given)
         if now and then != now:
             return Status("stale", f"its data were {then[:12]}…, and are {now[:12]}… now")
+        weights = weights_file(self.parameters.get("weights") or "")
+        began = record.model.get("weights_sha256")
+        if began and weights.is_file() and file_digest(weights) != began:
+            return Status("stale", f"the weights in {weights}, with which it began, have changed")
         return Status("done", f"finished on {self.date}")
 
     @contextmanager

@@ -310,7 +310,9 @@ def test_what_is_not_there_is_one_line_with_the_way_to_it(folder):
 def test_a_broken_model_is_one_line(folder):
     for content in (b"", b"no zip", b"PK\x05\x06" + b"\0" * 18):
         (folder / "model.keras").write_bytes(content)
-        with pytest.raises(InputError, match=r"model\.keras is broken \(.*run 01_tiny") as error:
+        with pytest.raises(
+            InputError, match=r"model\.keras can.t be read \(.*run 01_tiny"
+        ) as error:
             _ = load_run(folder).model
         assert "\n" not in str(error.value)
 

@@ -1,5 +1,6 @@
 """How far a planned run has got, by what lies in its folder; and who else is at it."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -70,6 +71,23 @@ def test_a_run_that_was_done_on_other_data_is_stale(run, finish, tmp_path, monke
     monkeypatch.setenv("CIFAR_DATA_DIR", str(tmp_path))  # without the images, nothing is compared
     gone = replace(run, parameters=run.parameters | {"dataset": "cifar10"})
     assert finish(gone, "0123456789abcdef").status().word == "done"
+
+
+def test_a_run_that_began_with_other_weights_is_stale(run, finish, make_record, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "model.keras").write_bytes(b"weights")
+    transfer = finish(replace(run, parameters=run.parameters | {"weights": str(base)}))
+    digest = hashlib.sha256(b"weights").hexdigest()
+    model = {"architecture": "resnet50v2", "weights": "base", "weights_sha256": digest}
+    make_record(model=model, dataset={"name": "digits"}).write(run.folder)
+    assert transfer.status().word == "done"
+    (base / "model.keras").write_bytes(b"other weights")
+    word, why, *_ = transfer.status()
+    assert word == "stale"
+    assert f"the weights in {base / 'model.keras'}" in why
+    (base / "model.keras").unlink()  # as for data: without them, nothing is compared
+    assert transfer.status().word == "done"
 
 
 def test_a_moved_folder_holds_the_same_run(run, finish):
