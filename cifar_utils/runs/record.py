@@ -298,7 +298,7 @@ def record_run(
 def _recorded(parameters: Mapping[str, Any], dataset: str, network: str) -> dict[str, Any]:
     """A run's parameters for its record: names instead of paths and functions."""
     kept = {
-        name: Path(value).name if isinstance(value, str) and os.path.isfile(value) else value  # noqa: PTH113  (it takes any text)
+        name: Path(value).name if isinstance(value, str) and os.path.exists(value) else value  # noqa: PTH110  (it takes any text)
         for name, value in parameters.items()
         if name != "output"
     }

@@ -128,7 +128,11 @@ def test_a_run_leaves_record_predictions_and_model(finished, tmp_path):
     from cifar_utils.backend import keras
 
     dataset, model, _, scores = finished
-    record = record_run({"seed": 0, "output": "x"}, *finished, phases=Phases(tmp_path))
+    base = tmp_path / "base"  # a run whose weights this one began with
+    base.mkdir()
+    given = {"seed": 0, "weights": str(base), "output": "x"}
+    record = record_run(given, *finished, phases=Phases(tmp_path))
+    base.rmdir()
     assert record.dataset == {
         "name": "digits", "source": "embedded", "fingerprint": "abc", "note": "",
         "train": 12, "validation": 12, "test": 12,
@@ -137,7 +141,7 @@ def test_a_run_leaves_record_predictions_and_model(finished, tmp_path):
         "record.json", "predictions.npz", "predicted.npz", "model.keras",
     }  # fmt: skip
     assert read_record(tmp_path) == record
-    assert record.parameters == {"seed": 0}
+    assert record.parameters == {"seed": 0, "weights": "base"}
     assert read_scores(tmp_path / "predictions.npz").to_dict() == scores.to_dict()
     saved = keras.models.load_model(tmp_path / "model.keras")
     assert model.optimizer is not None, "it can be trained further"
