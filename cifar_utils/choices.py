@@ -207,7 +207,7 @@ def parse_parameters(source: str, where: str = "the parameters cell") -> dict[st
             form = "'name: type = default  # meaning', with a type of " + ", ".join(TYPES)
             raise InputError(f"{where}: {line!r} is not of the form {form}")
         allowed, _, meaning = comment.partition(": ")
-        bounds = allowed if BOUND.search(allowed) else ""
+        bounds = allowed if kind in ("int", "float") and BOUND.search(allowed) else ""
         if " | " in allowed:
             choices = tuple(allowed.split(" | "))
             if choices[-1] == "…":  # the others are in the registry

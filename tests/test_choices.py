@@ -93,6 +93,12 @@ def test_a_cell_is_read_with_types_defaults_choices_bounds_and_meanings():
     }  # fmt: skip
 
 
+def test_bounds_are_of_numbers_alone():
+    known = parse_parameters('names: str = "cat"  # at least 1 name: whom to look for')
+    assert check_parameters(known, {"names": "dog"}) == {"names": "dog"}
+    assert known["names"].meaning == "at least 1 name: whom to look for"
+
+
 @pytest.mark.parametrize(
     ("line", "word"),
     [
