@@ -99,6 +99,12 @@ def width(low: PositiveInt, high: Annotated[int, "above {low}"], step: PositiveI
     """The architecture's option ``width``, a whole number.
 
     It is a number of channels in ``gn_resnet`` and ``report_a``, and a factor in other networks.
+
+    Parameters
+    ----------
+    step
+        Distance of two values.
+
     """
     return Range("width", low, high, step=step)
 
