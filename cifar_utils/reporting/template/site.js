@@ -198,7 +198,7 @@ function drawCosts(section, configurations) {
     const kinds = [...new Set(drawn.map((one) => one.kind))];
     const panels = costs.map(([key, name, ticks]) => {
       const known = here.filter((one) => one[key] > 0);
-      const shown = fromLeast(known.filter((one) => one.top1[0] >= floor), key);
+      const shown = fromLeast(drawn.filter((one) => one[key] > 0), key);
       if (shown.length < 2) return null;
       const frontier = unbeaten(shown);
       const series = kinds.map((kind, i) => ({ look: look(i), points: shown.filter((one) => one.kind === kind).map((one) => point(one, key)) }));
