@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from cifar_utils.plots.figure import (
     GREY,
@@ -120,6 +120,8 @@ def _scale_rates(panel: Axes, rates: np.ndarray) -> None:
             line.set_drawstyle("steps-mid")
     if cuts and rates.min() > 0 and rates.max() > 30 * rates.min():
         panel.set_yscale("log")
+        panel.yaxis.set_major_formatter(LogFormatter())  # plain text: figures have no formulas
+        panel.yaxis.set_minor_formatter(LogFormatter())
     else:
         panel.margins(y=0.15)
         panel.set_ylim(bottom=0)

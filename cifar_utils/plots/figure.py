@@ -32,6 +32,7 @@ STYLE = {
     "grid.color": "#e4e4e4",
     "legend.frameon": False,
     "lines.linewidth": 2,
+    "text.parse_math": False,  # a name may hold dollar signs
 }
 FEW, MANY = 12, 24  # classes: up to FEW, each is shown in full; up to MANY, each is named
 
@@ -81,12 +82,10 @@ def add_legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
     labels = [textwrap.fill(label, width - 12) for label in named]
     longest = max(len(line) for label in labels for line in label.splitlines())
     columns = max(1, min(len(labels), width // (longest + 8)))
-    legend = figure.legend(
+    figure.legend(
         named.values(), labels, loc="outside upper center", ncols=columns, title=title,
         fontsize=size,
     )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a name may hold dollar signs
     # The legend takes no height from the axes.
     lines = math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
     figure.set_figheight(figure.get_figheight() + 1.6 * size / 72 * (lines - 1))

@@ -46,7 +46,7 @@ def plot_gradient_norms(
         told.append(f"{name}: {ends}")
     axes.set(yscale="log", xlabel="kernel, from the input on", ylabel="norm of its gradient")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter(LogFormatter())  # 60 instead of 6 × 10¹
+    axes.yaxis.set_major_formatter(LogFormatter())  # plain text: 60, and no formula
     axes.yaxis.set_minor_formatter(LogFormatter())
     add_legend(figure, axes)
     caption = (

@@ -35,7 +35,7 @@ def dataset_of(classes, n=300, side=8):
         images = rng.integers(0, 256, (size, side, side, 3), np.uint8)
         return Split(images, np.arange(size) % classes)
 
-    names = tuple(f"long_name of {i}" for i in range(classes))
+    names = tuple(rf"long_name of {i} at $5_\q$" for i in range(classes))  # no formula
     return Dataset("made", names, split(n), split(n // 2), split(n), "embedded", "0")
 
 
