@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -169,7 +169,7 @@ class Search:
     Attributes
     ----------
     trials
-        All trials, in the order in which they began.
+        All trials, in the order in which they began. What was drawn twice stands once.
     model, history
         Of the best trial: the model has the weights of its best epoch.
 
@@ -438,7 +438,12 @@ class _Tuner(kt.Tuner):
             while not (self.folder / DONE).exists():  # the chief waits for the other workers too
                 time.sleep(1)
             return
-        trials = [self.outcome(drawn) for drawn in self.oracle.trials.values()]
+        drawn = [self.outcome(trial) for trial in self.oracle.trials.values()]
+        kept: dict[tuple[str, int], Outcome] = {}
+        for trial in drawn:  # a tuner may draw the values of a known training again
+            kept.setdefault((_words(trial.values), trial.epochs), trial)
+        names = {trial.name: kept[_words(trial.values), trial.epochs].name for trial in drawn}
+        trials = [replace(trial, continues=names.get(trial.continues)) for trial in kept.values()]
         best = max(trials, key=lambda trial: trial.rank)
         for name in {_words(trial.values) for trial in trials} - {_words(best.values)}:
             shutil.rmtree(self.output / "checkpoint" / slug(name), ignore_errors=True)

@@ -196,8 +196,12 @@ def test_any_other_error_ends_the_search(search, played, monkeypatch):
         search()
 
 
-def test_a_space_that_is_exhausted_ends_the_search(search, played):
-    assert sorted(t.values["width"] for t in search("width(8, 9)", trials=5).trials) == [8, 9]
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_no_training_of_a_small_space_counts_twice(search, played, tuner):
+    trials = search("width(8, 9)", tuner=tuner, trials=6, epochs=3).trials
+    trainings = [(trial.values["width"], trial.epochs) for trial in trials]
+    assert len(set(trainings)) == len(trainings) >= 2
+    assert {trial.continues for trial in trials} <= {None, *(trial.name for trial in trials)}
 
 
 def test_keras_tuner_says_nothing_and_leaves_tensorboard_alone(search, played, capfd):
