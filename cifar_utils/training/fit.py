@@ -172,8 +172,8 @@ def fit(
                 error.history = history(checkpoint.epochs)
                 raise
             except KeyboardInterrupt:
-                if not checkpoint.epochs:  # the same call begins again with the same weights
-                    model.set_weights(start)
+                if not (output and checkpoint.epochs):
+                    model.set_weights(start)  # the same call begins again
                 raise
         done = history(checkpoint.epochs)
         checkpoint.load(done.best_epoch)

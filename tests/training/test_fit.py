@@ -7,6 +7,7 @@ from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.models import build_model
 from cifar_utils.training import TrainingDiverged, fit
+from cifar_utils.training.callbacks import Progress
 from cifar_utils.training.fit import crossentropy
 
 SETTINGS = {
@@ -120,20 +121,27 @@ def test_smoothed_labels_teach_too_and_the_loss_of_validation_has_them(build, di
     )
 
 
-def test_a_model_that_was_interrupted_in_its_first_epoch_begins_again(build, digits, tmp_path):
-    arguments = digits.train, digits.validation
+@pytest.mark.parametrize(("kept", "in_epoch"), [(True, 1), (False, 1), (False, 2)])
+def test_a_model_that_was_interrupted_without_a_checkpoint_begins_again(
+    build, digits, tmp_path, kept, in_epoch
+):
+    arguments, folder = (digits.train, digits.validation), tmp_path if kept else None
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
+    ended = Progress.on_epoch_end
+
+    def interrupt(progress, epoch, logs):
+        if epoch == in_epoch - 1:
+            raise KeyboardInterrupt
+        ended(progress, epoch, logs)
 
     model, undisturbed = build(), build()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cifar_utils.training.callbacks.Progress.on_epoch_end", interrupt)
+        patch.setattr(Progress, "on_epoch_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            fit(model, *arguments, **SETTINGS, output=tmp_path)
+            fit(model, *arguments, **SETTINGS, output=folder)
     again, once = (
-        fit(each, *arguments, **SETTINGS, output=folder).epochs
-        for each, folder in ((model, tmp_path), (undisturbed, None))
+        fit(each, *arguments, **SETTINGS, output=place).epochs
+        for each, place in ((model, folder), (undisturbed, None))
     )
     assert [row["loss"] for row in again] == [row["loss"] for row in once]
 
