@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 from cifar_utils.errors import InputError
@@ -80,19 +80,17 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     ending = PART + "".join(path.suffixes)  # Keras chooses the format by them
-    place = {"dir": path.parent, "prefix": f".{path.stem}.", "suffix": ending}
+    temporary = path.with_name(f".{path.stem}.{token_hex(4)}{ending}")
     try:
-        file = tempfile.NamedTemporaryFile(**place, delete=False)  # noqa: SIM115
+        file = temporary.open("xb")
     except OSError as error:
         error.filename = str(path)  # a user does not know the temporary one
         raise
-    temporary = Path(file.name)
     try:
         with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
         sync(path.parent)
     except BaseException:

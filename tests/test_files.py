@@ -1,3 +1,4 @@
+import os
 import stat
 import threading
 
@@ -23,9 +24,14 @@ def test_the_last_content_written_is_the_file(folder, contents):
     assert list(folder.iterdir()) == [path]
 
 
-def test_a_file_can_be_read_by_others(tmp_path):
-    write_atomically(tmp_path / "file", "content")
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_may_read_a_file_is_the_user_s_choice(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "file", "content")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
