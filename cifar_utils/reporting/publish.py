@@ -78,6 +78,8 @@ def _copy(run: Run, target: Path) -> Path:
     if run.folder.resolve() == target.resolve():
         return target
     new, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
+    if old.exists() and not target.exists():
+        old.rename(target)  # an earlier call was stopped between its two renames
     for path in (new, old):
         shutil.rmtree(path, ignore_errors=True)
     new.mkdir(parents=True)

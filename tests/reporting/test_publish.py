@@ -104,6 +104,20 @@ def test_a_run_published_again_takes_the_place_of_the_old_one(add, project):
     assert main(["publish", "reports/published/mine"]) == 0
 
 
+def test_a_stop_between_the_old_run_and_the_new_loses_neither(add, project, monkeypatch):
+    add()
+    assert main(["publish", "reports/mine"]) == 0
+    published = project / "reports" / "published" / "mine"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    published.rename(published.with_name(".mine.old"))  # as such a stop leaves it
+    monkeypatch.setattr("shutil.copy2", stop)
+    main(["publish", "reports/mine"])
+    assert (published / "record.json").exists()
+
+
 @pytest.mark.parametrize("commit", [None, "unknown", "abc123+changes"])
 def test_a_run_of_no_known_commit_is_refused(add, project, capsys, commit):
     add("good")
