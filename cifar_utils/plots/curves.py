@@ -200,13 +200,16 @@ def _history_in_words(
 def plot_trials(trials: Sequence[Trial], target: float | None = None) -> CaptionedFigure:
     """Training loss and validation accuracy by epoch, a line for each trial.
 
-    Trials that differ in the seed alone share a line, their mean, with a band from the lowest of
-    them to the highest. A cross ends a training that diverged. ``target`` is a validation accuracy
-    to draw as a dotted line.
+    Learning rates have a panel if trials differ in them. Trials that differ in the seed alone share
+    a line, their mean, with a band from the lowest of them to the highest. A cross ends a training
+    that diverged. ``target`` is a validation accuracy to draw as a dotted line.
     """
     from cifar_utils.training.trials import by_name  # who has trials has imported Keras
 
     columns = {"loss": "training loss (nats)", "val_accuracy": "validation accuracy"}
+    rates = pd.concat([by_epoch(trial.history.epochs, {"learning_rate": RATE}) for trial in trials])
+    differ = bool((rates[RATE].groupby(level=0).nunique() > 1).any())
+    columns |= {"learning_rate": RATE} if differ else {}
     groups = {
         name: pd.concat([by_epoch(trial.history.epochs, columns) for trial in group])
         for name, group in by_name(trials).items()
@@ -222,9 +225,11 @@ def plot_trials(trials: Sequence[Trial], target: float | None = None) -> Caption
                 end = by_epoch(trial.history.epochs[-1:], columns)[column]
                 panel.plot(end.index, end, "x", color=colours[trial.name], ms=14, mew=3)
     caption = (
-        "Above: training loss, a mean over each epoch. Below: accuracy on the validation images "
-        "after it. Trials of one seed have the images in the same order."
+        "Training loss, a mean over each epoch, and accuracy on the validation images after it. "
+        "Trials of one seed have the images in the same order."
     )
+    if differ:
+        caption += " Below: the learning rate of each epoch's last step."
     if len(groups) < len(trials):
         caption += " Lines are means over seeds, bands go from the lowest seed's to the highest's."
     if any(trial.diverged for trial in trials):

@@ -35,7 +35,8 @@ def plot_parallel_coordinates(
 ) -> CaptionedFigure:
     """A line for each training of a search, through its values, coloured by its accuracy.
 
-    A training that Hyperband continued is drawn once. A training that diverged is dotted.
+    A training that Hyperband continued is drawn once. One of fewer epochs than the best is grey,
+    because its accuracy can't be compared. One that diverged is dotted.
 
     Parameters
     ----------
@@ -48,22 +49,22 @@ def plot_parallel_coordinates(
     continued = {trial.continues for trial in trials}
     shown = sorted((t for t in trials if t.name not in continued), key=lambda trial: trial.rank)
     axes_of = {name: (row.low, row.high, row.log) for name, row in space.items()}
-    if len({trial.epochs for trial in shown}) > 1:
-        axes_of["epochs"] = (0, max(trial.epochs for trial in shown), False)
-    accuracies = [t.val_accuracy for t in shown if t.val_accuracy is not None]
+    best = shown[-1]
+    trained = [trial for trial in shown if trial.val_accuracy is not None]
+    whole = [trial for trial in trained if trial.epochs >= best.epochs]
+    accuracies = [trial.val_accuracy for trial in whole]
     low, high = (min(accuracies), max(accuracies)) if accuracies else (0.0, 1.0)
     colours = ScalarMappable(Normalize(low, high if high > low else low + 0.01), "viridis_r")
 
     figure = Figure(figsize=(WIDTH, 5))
     panel = figure.add_subplot()
     for trial in shown:
-        values = trial.values | {"epochs": trial.epochs}
-        heights = [_height(values[name], *bounds) for name, bounds in axes_of.items()]
-        best = trial is shown[-1]
-        style = {"color": GREY, "ls": ":"}
-        if trial.val_accuracy is not None:
-            style = {"color": colours.to_rgba(trial.val_accuracy)}
-        panel.plot(heights, marker="o", markersize=6, lw=4 if best else 1.8, **style)
+        heights = [_height(trial.values[name], *bounds) for name, bounds in axes_of.items()]
+        style = {"color": GREY, "lw": 1, "ls": "-" if trial in trained else ":"}
+        if trial in whole:
+            width = 4 if trial is best else 1.8
+            style = {"color": colours.to_rgba(trial.val_accuracy), "lw": width, "zorder": 3}
+        panel.plot(heights, marker="o", markersize=6, **style)
     for place, bounds in enumerate(axes_of.values()):
         panel.axvline(place, color="#555555", lw=1, zorder=0)
         for value in _ticks(*bounds):
@@ -87,18 +88,18 @@ def plot_parallel_coordinates(
     )
     share_axis(bar.ax.xaxis)
 
-    best = shown[-1]
     values = ", ".join(f"{name.replace('_', ' ')} {best.values[name]:g}" for name in space)
     caption = (
         "Each line is a set of values. Each vertical axis is a parameter between its bounds. "
-        "Colour is validation accuracy; the thick line is the best. A parameter matters where "
-        "lines of one colour meet its axis in one part."
+        "Colour is validation accuracy; the thick line is the best. A parameter matters if all "
+        "good trials have similar values of it."
     )
     alt = f"Parallel coordinates of {len(shown)} sets of values for {', '.join(space)}. "
     if accuracies:
         alt += f"Validation accuracy runs from {percent(low)} to {percent(high)}; best: {values}."
-    diverged = len(shown) - len(accuracies)
-    if diverged:
+    if shorter := len(trained) - len(whole):
+        caption += f" Grey: {shorter} of fewer epochs than the best."
+    if diverged := len(shown) - len(trained):
         caption += f" Dotted: {diverged} whose loss diverged."
         alt += f" {diverged} diverged."
     return CaptionedFigure(figure, caption, alt)
@@ -122,20 +123,33 @@ def _ticks(low: float, high: float, log: bool) -> list[float]:
 def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> CaptionedFigure:
     """Validation accuracy by trial, and the best accuracy so far.
 
-    ``defaults`` is the accuracy without a search, drawn as a dotted line.
+    A trial of fewer epochs than the best is grey, and not in the line of the best so far.
+
+    Parameters
+    ----------
+    trials
+        One or more.
+    defaults
+        The accuracy without a search, drawn as a dotted line.
+
     """
     numbers = np.arange(1, len(trials) + 1)
     accuracies = np.array([trial.val_accuracy for trial in trials], float)  # None becomes NaN
-    best = np.maximum.accumulate(np.nan_to_num(accuracies, nan=0.0))
+    most = max(trials, key=lambda trial: trial.rank).epochs
+    whole = np.array([trial.epochs >= most for trial in trials])
+    best = np.maximum.accumulate(np.nan_to_num(np.where(whole, accuracies, 0.0), nan=0.0))
     best[best == 0] = np.nan  # no trial has an accuracy yet
     figure = Figure(figsize=(WIDTH, 4))
     axes = figure.add_subplot()
-    axes.plot(numbers, accuracies, "o", color=BLUE, markersize=6, label="trial")
+    axes.plot(numbers[whole], accuracies[whole], "o", color=BLUE, markersize=6, label="trial")
+    if not np.all(whole | np.isnan(accuracies)):
+        shorter = "trial of fewer epochs"
+        axes.plot(numbers[~whole], accuracies[~whole], "o", color=GREY, markersize=4, label=shorter)
     axes.step(numbers, best, where="post", color=VERMILION, label="best so far")
     if len(trials) == 1:  # a line of one point is not visible
         axes.plot(numbers, best, "_", color=VERMILION, markersize=20)
     if not math.isnan(defaults):
-        axes.axhline(defaults, color="#333333", lw=1.2, ls=":", label="the defaults")
+        axes.axhline(defaults, color="#333333", lw=1.2, ls=":", label="the first guess")
     diverged = np.flatnonzero(np.isnan(accuracies))
     if len(diverged):
         floor = np.zeros(len(diverged))
@@ -149,7 +163,7 @@ def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> C
 
     caption = (
         "Each dot is a trial's validation accuracy after its best epoch. The line is the best so "
-        "far. The more trials are compared, the more often the best one is best by luck."
+        "far. The more trials are compared, the more the best accuracy owes to luck."
     )
     if len(diverged):
         caption += " Crosses: trials whose loss diverged."
@@ -161,5 +175,5 @@ def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> C
     else:
         alt += "All diverged."
     if not math.isnan(defaults):
-        alt += f" The defaults have {percent(defaults)}."
+        alt += f" The first guess has {percent(defaults)}."
     return CaptionedFigure(figure, caption, alt)

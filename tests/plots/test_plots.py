@@ -293,6 +293,16 @@ def test_trials_of_several_seeds_share_a_line_with_a_band():
     check(figure)
 
 
+def test_learning_rates_are_drawn_where_trials_differ_in_them():
+    trials = [trial_of("plain", 4), trial_of("risen", 4)]
+    assert len(plot_trials(trials).figure.axes) == 2
+    trials[1].history.epochs[2]["learning_rate"] = 0.3
+    figure = plot_trials(trials)
+    assert "learning rate" in labels_of(figure)
+    assert "learning rate" in figure.caption
+    check(figure)
+
+
 def test_a_loss_far_above_all_others_is_cut_off_and_that_is_said():
     history = history_of(20)
     assert not any("cut off" in text for text in labels_of(plot_history(history)))

@@ -67,9 +67,9 @@ def test_the_best_values_are_told(space):
     figure = plot_parallel_coordinates(trials_of(4), space)
     assert "runs from 50.0% to 80.0%; best: learning rate 0.004, weight decay 0.001" in figure.alt
     so_far = plot_best_so_far(trials_of(4), 0.6)
-    assert "the best, number 4, 80.0%. The defaults have 60.0%." in so_far.alt
-    assert "the defaults" in texts(so_far)
-    assert "defaults" not in plot_best_so_far(trials_of(4)).alt
+    assert "the best, number 4, 80.0%. The first guess has 60.0%." in so_far.alt
+    assert "the first guess" in texts(so_far)
+    assert "first guess" not in plot_best_so_far(trials_of(4)).alt
 
 
 def test_a_trial_that_another_one_continues_is_drawn_once(space):
@@ -77,8 +77,18 @@ def test_a_trial_that_another_one_continues_is_drawn_once(space):
     further = replace(second, name="3", continues="1", epochs=9, val_accuracy=0.9)
     figure = plot_parallel_coordinates([first, second, third, further], space)
     assert "of 3 sets of values" in figure.alt
-    assert {"epochs", "9"} <= set(texts(figure))
-    assert "of 4 trials" in plot_best_so_far([first, second, third, further]).alt
+    assert "Grey: 2 of fewer epochs" in figure.caption
+
+
+def test_the_best_so_far_is_the_best_of_those_with_as_many_epochs():
+    first, second, third = trials_of(3)
+    whole = [replace(trial, epochs=9, val_accuracy=0.3) for trial in (first, second)]
+    better = replace(third, epochs=9, val_accuracy=0.9)
+    figure = plot_best_so_far([third, *whole, better])
+    assert "of 4 trials" in figure.alt
+    assert "trial of fewer epochs" in texts(figure)
+    (line,) = (each for each in figure.figure.axes[0].lines if each.get_label() == "best so far")
+    assert list(line.get_ydata()[1:]) == [0.3, 0.3, 0.9]
 
 
 def test_trials_that_diverged_are_shown_as_such(space):
