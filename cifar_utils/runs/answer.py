@@ -30,8 +30,9 @@ def answer(record: RunRecord) -> Told:
 
     For one training, it gives the network's accuracy and the best one that others report on test
     images, or the best top-5 accuracy where they report no other. For several, it names the best on
-    the validation images, its gain over the others (of four or more, the first one and the worst),
-    and accuracy on training images; a second paragraph has the rest and test accuracy. Where all
+    the validation images, its gain over the others (of four or more, the first one, the worst, and
+    those that may be as good), and accuracy on training images. A second paragraph has the rest,
+    what the intervals allow for, and test accuracy. Where all
     are near chance, it says only that. Trainings of several seeds are compared by their means, if
     none of them diverged. Trials for fewer epochs are not compared, unless they ended early.
     """
@@ -162,8 +163,12 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     searched = best[0]["name"].isdigit()
     trials = [trial for group in groups for trial in group]
     epochs = from_to([trial["epochs"] for trial in trials])
-    few = others if len(others) < 4 else [others[0], worst]
-    shown = few[:1] if searched else [group for group in others if group in few]
+    shown = [
+        group
+        for group in others
+        if len(others) < 4 or group in (others[0], worst) or gains[group[0]["name"]][1] <= 0
+    ]
+    shown = others[:1] if searched else shown
     name = called(best[0])
     epochs += " epoch" + "s" * (epochs != "1")
     how = f"trainings of {epochs} each (one seed): it"
@@ -174,27 +179,21 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         f"{percent(_mean(best))} of {images:,} validation images correctly.",
         *_better("It", shown, gains),
     ]
-    if seeds > 1:
-        sentences.append("The intervals are Tukey's over seeds, on the same validation images.")
-    elif len(groups) > 2:
-        sentences.append(
-            "The intervals are Tukey's over images: they allow for the choice of the best."
-        )
     if searched:
         sentences.append("The search chose it by these images, so its gain may be less on others.")
-    trained = [
-        f"{percent(mean(one['history'][-1]['accuracy'] for one in group))} by {called(group[0])}"
-        for group in (best, *shown)
-        if group[0].get("history")  # a search keeps none
-    ]
-    if len(trained) > 1:
-        sentences.append(f"Training accuracy in the last epoch is {listed(trained)}.")
-    sentences += _collapsed(groups, _chance(record.scores["test"]))
     steps = {called(group[0]): steps_to_target(record, group) for group in groups}
     if fewest := min(filter(None, steps.values()), default=None):
         first = listed([name for name, count in steps.items() if count == fewest])
         target = as_given(record.parameters["target_accuracy"])
         sentences.append(f"{target} is first reached by {first}, after {fewest:,.0f} steps.")
+    trained = [
+        f"{called(group[0])} {percent(mean(one['history'][-1]['accuracy'] for one in group))}"
+        for group in (best, *shown)
+        if group[0].get("history")  # a search keeps none
+    ]
+    if len(trained) > 1:
+        sentences.append(f"Accuracy on training images in the last epoch: {listed(trained)}.")
+    sentences += _collapsed(groups, _chance(record.scores["test"]))
     if early := dict.fromkeys(called(trial) for trial in trials if trial.get("stopped")):
         why = "Ended early, at the target accuracy or for lack of progress"
         sentences.append(f"{why}: {listed(first_three([*early]))}.")
@@ -203,6 +202,13 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
             f"Not compared, because the loss diverged: {listed(first_three([*lost]))}."
         )
     more = _better("The best", [group for group in others if group not in shown], gains)
+    if seeds > 1:
+        more.append("The intervals are Tukey's over seeds, on the same validation images.")
+    elif len(groups) > 2:
+        more.append(
+            "The intervals are Tukey's over images: they allow for the choice of the best of these "
+            f"{len(groups)}, not for other seeds."
+        )
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
     tested = classified([record], network, percent(test["top1"]), told)

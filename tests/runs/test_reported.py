@@ -24,7 +24,7 @@ def compared(make_record):
     scores = {"loss": 0.41, "top1": 0.88, "top1_interval": [0.8734, 0.8862]}
     scores |= {"top5": 0.99, "top5_interval": [0.988, 0.992]}
 
-    def compared(architecture, dataset, classes="abcdefghij"):
+    def compared(architecture, dataset, classes="abcdefghij", others=()):
         return compare_with_reported(
             make_record(
                 dataset={"name": dataset},
@@ -32,6 +32,10 @@ def compared(make_record):
                 seconds={"train": 6720.0},
                 history=[{"epoch": 1}, {"epoch": 2}],
                 scores={"test": scores | {"per_class": dict.fromkeys(classes, 0.9)}},
+                trials=[
+                    {"name": "", "val_accuracy": 0.8, "epochs": 2, "values": {"architecture": name}}
+                    for name in others
+                ],
             )
         )
 
@@ -109,6 +113,15 @@ def test_reported_stands_beside_measured(compared):
     assert "steps" not in table
 
 
+def test_each_network_that_a_run_compares_has_its_reported_figures(compared):
+    table = compared("cifarnet", "cifar10", others=["cifarnet", "cifarnet_worst(residual=False)"])
+    assert table.index.tolist() == [
+        "report E: CifarNet, best",
+        "report E: CifarNet, worst, cifarnet_worst",
+        "this run",
+    ]
+
+
 def test_splits_other_than_test_and_unclear_metrics_are_named(compared):
     table = compared("gn_resnet(width=32)", "cifar10")
     row = table.loc["report A: flip all images, width 32, report_a (validation)"]
@@ -141,7 +154,15 @@ def test_where_nothing_was_reported_of_a_network_others_on_the_dataset_follow(co
         "none reported for airbench on cifar100",
         "report A: final model, report_a",
         "report D: 12 pre-activation units, preact",
+        "chenyaofo, pytorch-cifar-models: VGG-19, batch normalization, vgg19",
         "weiaicunzai, pytorch-cifar100: ResNet-18, resnet18",
         "this run",
     ]
-    assert table["top-5"].tolist() == ["–", "–", "88.40%", "93.05%", "99.00% (98.8 to 99.2%)"]
+    assert table["top-5"].tolist() == [
+        "–",
+        "–",
+        "88.40%",
+        "90.13%",
+        "93.05%",
+        "99.00% (98.8 to 99.2%)",
+    ]

@@ -57,8 +57,9 @@ def reported_results(architecture: str, dataset: str) -> list[dict[str, Any]]:
 
 
 def best_reported(record: RunRecord, metric: str = "top1") -> tuple[float | None, str]:
-    """The best accuracy reported of a run's network, if possible on test images, and its reporter.
+    """The best accuracy reported of a run's network, if possible on test images, and its origin.
 
+    The origin is in words: the reporter, the epochs if known, and a split that is not the test's.
     ``metric`` is ``"top1"`` or ``"top5"``.
     A network is known by its name. If its number of parameters is reported, it must be within a
     tenth of the run's. Accuracy on training images does not count. It is ``(None, "")`` where
@@ -77,7 +78,8 @@ def best_reported(record: RunRecord, metric: str = "top1") -> tuple[float | None
         return None, ""
     best = max(rows, key=lambda row: (row["split"] == "test", row[metric]))
     splits = {"test": "", "unclear": ", split unclear"}
-    return best[metric], reporter(best) + splits.get(best["split"], f", {best['split']}")
+    epochs = f", {best['epochs']:g} epochs" if "epochs" in best else ""
+    return best[metric], reporter(best) + epochs + splits.get(best["split"], f", {best['split']}")
 
 
 def reported_per_class(architecture: str, dataset: str) -> dict[str, float] | None:
@@ -104,13 +106,15 @@ def compare_with_reported(record: RunRecord) -> pd.DataFrame:
     """A page's table: a row for each experiment reported on the same task, then the run's own.
 
     Cells are words (``"86.70% (86.0 to 87.3)"``); a missing figure is a dash. Figures are of the
-    test split or, if a report has none, of another one. Figures of networks of the same size or
-    purpose follow. If nothing was reported of the architecture on the dataset, the first row says
-    so, and figures of other networks on the dataset's test images follow.
+    test split or, if a report has none, of another one. Figures of the networks that the run
+    compares, and of others of the same size or purpose, follow. If nothing was reported of the
+    architecture on the dataset, the first row says so, and figures of other networks on the
+    dataset's test images follow.
     """
     name, dataset = record.model["architecture"].partition("(")[0], record.dataset["name"]
     here = [row for row in _table()["results"] if row["dataset"] == dataset]
-    names = [name, *_table()["beside"].get(name, [])]
+    trials = [str(trial["values"].get("architecture")) for trial in record.trials]
+    names = [name, *_table()["beside"].get(name, []), *(text.partition("(")[0] for text in trials)]
     found = [row for row in here if row["architecture"] in names]
     rows = {}
     if not found:
