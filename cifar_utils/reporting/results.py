@@ -18,6 +18,7 @@ from cifar_utils.runs.leaderboard import (
     Configuration,
     configurations,
     families,
+    lead_with_notes,
     read_notes,
     short_commits,
     trained_by,
@@ -98,7 +99,7 @@ def render_table(folder: Path, root: Path) -> str:
     found, rows = answers(_finished(folder)), []
     for name, notebook in list_notebooks().items():
         told = [
-            f"[{group.name}]({_page(group.runs[0], root)}): {group.lead}"
+            f"[{group.name}]({_page(group.runs[0], root)}): {lead_with_notes(folder, group)}"
             for group in found.get(name, [])
         ]
         rows.append(

@@ -27,6 +27,7 @@ from cifar_utils.runs.leaderboard import (
     Configuration,
     configurations,
     families,
+    lead_with_notes,
     read_notes,
     short_commits,
 )
@@ -89,6 +90,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         duration=duration,
         count=len(done),
         answers=told,
+        lead=partial(lead_with_notes, folder),
         reports=[(letter, introduction(letter)) for letter in reports],
         families=together,
         notes=read_notes(folder, done),
@@ -164,15 +166,20 @@ def _by_epoch(run: Run, key: str) -> list[float | None]:
     return [value and round(value, 4) for value in values] if any(values) else []
 
 
-def _paired_tests(tested: list[list[Run]], places: dict[Run, int]) -> dict[int, dict[int, str]]:
-    """The paired tests of runs of one seed, in words, by the places of the two runs."""
-    told = defaultdict(dict)
+def _paired_tests(tested: list[list[Run]], places: dict[Run, int]) -> dict[int, dict[int, list]]:
+    """The paired tests of runs of one seed, each pair once, by the later place and the earlier.
+
+    A test is its four numbers of images, its interval, and its p-value in words.
+    """
+    found = defaultdict(dict)
     for alike in tested:
-        for run, other in itertools.permutations(alike, 2):
+        for other, run in itertools.combinations(alike, 2):
             if run.record.parameters.get("seed") == other.record.parameters.get("seed"):
                 test = paired_test(run.name, run, other.name, other)
-                told[places[run]][places[other]] = str(test)
-    return told
+                counts = test.both_right, test.only_run, test.only_against, test.both_wrong
+                interval = (round(share, 6) for share in test.interval)
+                found[places[run]][places[other]] = [*counts, *interval, test.p_in_words]
+    return found
 
 
 # The test images that all runs get wrong.

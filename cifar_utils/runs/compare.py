@@ -74,6 +74,11 @@ class PairedTest:
         return float(binomtest(self.only_run, divided).pvalue) if divided else 1.0
 
     @property
+    def p_in_words(self) -> str:
+        """The p-value with its sign: ``"= 0.0022"`` or ``"< 0.0001"``."""
+        return f"= {self.p_value:.2g}" if self.p_value >= 1e-4 else "< 0.0001"
+
+    @property
     def interval(self) -> tuple[float, float]:
         """95% interval of the difference: Newcombe's method 10 for paired data.
 
@@ -98,11 +103,10 @@ class PairedTest:
 
     def __str__(self) -> str:
         gain, low, high = (f"{100 * share:+.2f}" for share in (self.difference, *self.interval))
-        p = f"= {self.p_value:.2g}" if self.p_value >= 1e-4 else "< 0.0001"
         return (
             f"{self.run} against {self.against} on {self.n:,} test images: top-1 "
-            f"{gain} points (95% interval {low} to {high}), McNemar's exact "
-            f"p {p}; both right {self.both_right:,}, only {self.run} {self.only_run:,}, only "
+            f"{gain} points (95% interval {low} to {high}), McNemar's exact p {self.p_in_words}; "
+            f"both right {self.both_right:,}, only {self.run} {self.only_run:,}, only "
             f"{self.against} {self.only_against:,}, both wrong {self.both_wrong:,}"
         )
 

@@ -248,7 +248,8 @@ def read_notes(folder: Path, runs: Sequence[Run]) -> dict[str, str]:
     """Notes on runs, from a folder's ``notes.yaml``.
 
     The keys are patterns of names (``"cifarnet-*"``). Keys that fit none of the runs are left out.
-    A file of another form is an InputError.
+    A note may have two lines; the first one then also stands beside its runs' answer. A file of
+    another form is an InputError.
     """
     file = folder / "notes.yaml"
     names = [run.name for run in runs]
@@ -258,6 +259,12 @@ def read_notes(folder: Path, runs: Sequence[Run]) -> dict[str, str]:
     except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file} has no lines of the form 'name-*: note' ({reason})") from error
+
+
+def lead_with_notes(folder: Path, group: Configuration) -> str:
+    """The first paragraph of an answer, and the first line of each note that has two."""
+    notes = (note.partition("\n") for note in read_notes(folder, group.runs).values())
+    return " ".join([group.lead, *(first for first, end, _ in notes if end)])
 
 
 def trained_by(record: RunRecord) -> list[dict[str, Any]]:

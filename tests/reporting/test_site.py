@@ -47,7 +47,7 @@ def test_finished_runs_are_listed_best_first_by_dataset(add_run, tmp_path):
         "1 min 0 s 2 epochs, 900 images",
         "2026-11-21",
     ]
-    assert rows[0][2] == "91.25% He et al."
+    assert rows[0][2] == "92.60% chenyaofo, pytorch-cifar-models, 200 epochs"
     hrefs = [a["href"] for a in page.select("tbody a")]
     assert hrefs == ["deep/er/better/report.html", "worse/report.html"]
     assert all((tmp_path / href).exists() for href in hrefs)

@@ -10,6 +10,7 @@ from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     configurations,
     families,
+    lead_with_notes,
     read_notes,
     short_commits,
     tabulate,
@@ -58,8 +59,8 @@ def test_a_row_says_what_its_record_says(found):
         "top1_low": 0.49,
         "top1_high": 0.51,
         "top5": 0.991,
-        "reported": 0.9125,
-        "reported_by": "He et al.",
+        "reported": 0.926,
+        "reported_by": "chenyaofo, pytorch-cifar-models, 200 epochs",
         "parameters": 274042,
         "flops": 81626368,
         "epochs": 1,
@@ -89,7 +90,7 @@ def test_the_best_come_first_within_a_dataset_and_only_finished_runs_are_in(foun
     ("dataset", "architecture", "size", "reported", "by"),
     [
         # On test images, though there are more of validation images.
-        ("cifar10", "fan", 87_316_426, 0.76, "report B"),
+        ("cifar10", "fan", 87_316_426, 0.76, "report B, 30 epochs"),
         ("cifar10", "fan(width=0.5)", 22_000_000, None, ""),
         ("cifar10", "report_a", 93_036, 0.95, "report A, split unclear"),
         ("cifar100", "preact", 1_585_828, None, ""),  # top-5 alone
@@ -242,6 +243,10 @@ def test_notes_are_those_of_runs_that_are_there(found, refused, tmp_path):
     assert read_notes(tmp_path, [run]) == {}
     (tmp_path / "notes.yaml").write_text("a-s*: A note.\nb: Another.\n")
     assert read_notes(tmp_path, [run]) == {"a-s*": "A note."}
+    (group,) = configurations([run])
+    assert lead_with_notes(tmp_path, group) == group.lead
+    (tmp_path / "notes.yaml").write_text("a-s*: >-\n  Few epochs,\n  one seed.\n\n  More.\n")
+    assert lead_with_notes(tmp_path, group) == f"{group.lead} Few epochs, one seed."
     (tmp_path / "notes.yaml").write_text("# a-s0: none yet\n")
     assert read_notes(tmp_path, [run]) == {}
     for text in ("a: b: c", "a note", "0: a note"):

@@ -128,7 +128,7 @@ function rowsChoose(rows, configurations, tests, computed) {
   };
   boxes.forEach((box, i) => box.addEventListener("change", () => choose(i, box.checked)));
   clear.addEventListener("click", () => { focus(chosen[0]); chosen = []; show(); });
-  const tested = (i) => configurations[i].runs.some((run) => configurations[i - 1].runs.some((other) => tests[run.place]?.[other.place]));
+  const tested = (i) => configurations[i].runs.some((run) => configurations[i - 1].runs.some((other) => paired(run, other, tests)));
   const variants = [...rows.keys()].filter((i) => rows[i].className === "variant");
   const second = variants.find(tested) ?? variants[0] ?? 1;
   chosen = rows.length > 1 ? [second - 1, second] : [0];
@@ -158,6 +158,19 @@ function curves(some) {
   return make("div", { class: "charts" }, ...panels.filter(Boolean));
 }
 
+// McNemar's test of a run against another one, in words. The tests have each pair once.
+function paired(run, other, tests) {
+  const [later, earlier] = run.place > other.place ? [run, other] : [other, run];
+  const test = tests[later.place]?.[earlier.place];
+  if (!test) return "";
+  const [right, alone, against, wrong, low, high, p] = test;
+  const [won, lost, from, to] = run === later ? [alone, against, low, high] : [against, alone, -high, -low];
+  const images = right + won + lost + wrong;
+  const points = (share) => `${share < 0 ? "-" : "+"}${Math.abs(100 * share).toFixed(2)}`;
+  const count = (number) => number.toLocaleString("en");
+  return `${run.name} against ${other.name} on ${count(images)} test images: top-1 ${points((won - lost) / images)} points (95% interval ${points(from)} to ${points(to)}), McNemar's exact p ${p}; both right ${count(right)}, only ${run.name} ${count(won)}, only ${other.name} ${count(lost)}, both wrong ${count(wrong)}`;
+}
+
 // The differences of configurations, their scores, and a paired test of each against the first.
 function comparison(some, tests, computed) {
   const names = [...new Set(some.flatMap((one) => Object.keys(one.settings)))];
@@ -167,15 +180,15 @@ function comparison(some, tests, computed) {
     make("thead", {}, make("tr", {}, make("td"), ...some.map((one) => make("th", { scope: "col" }, one.name)))),
     make("tbody", {}, ...lines.map(([name, ...values]) =>
       make("tr", {}, make("th", { scope: "row" }, name), ...values.map((value) => make("td", {}, value))))));
-  const paired = some.every((one) => one.runs.some((run) => some[0].runs.some((other) => other.seed === run.seed)));
-  const things = paired ? differing : [...differing, "seed"];
+  const sameSeeds = some.every((one) => one.runs.some((run) => some[0].runs.some((other) => other.seed === run.seed)));
+  const things = sameSeeds ? differing : [...differing, "seed"];
   const unsure = computed.filter((name) =>
     !differing.includes(name) && /unknown|changes/.test(some[0].settings[name]));
   const apart = things.length > 1
     ? `They differ in ${things.length} things, so no single one explains the result.`
     : `They differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
   const told = some.slice(1).flatMap((one) => [one.means[some[0].place], ...one.runs.flatMap((run) =>
-    some[0].runs.map((other) => tests[run.place]?.[other.place]))]).filter(Boolean);
+    some[0].runs.map((other) => paired(run, other, tests)))]).filter(Boolean);
   const note = told.length
     ? "McNemar's tests are of two trained networks, one seed each. Another seed may change them; p-values and intervals are not corrected for the number of tests."
     : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds of each.`;
@@ -188,7 +201,7 @@ function comparison(some, tests, computed) {
 function drawCosts(section, configurations) {
   const costs = [
     ["seconds", "training time", Object.entries({ s: 1, min: 60, h: 3600 }).flatMap(([unit, size]) => [1, 2, 5, 10, 20].map((k) => [k * size, `${k} ${unit}`]))],
-    ["flops", "FLOPs a test image", [..."kMGT"].flatMap((unit, i) => [1, 2, 5, 10, 20, 50, 100, 200, 500].map((k) => [k * 1000 ** (i + 1), `${k} ${unit}`]))],
+    ["flops", "FLOPs to classify an image", [..."kMGT"].flatMap((unit, i) => [1, 2, 5, 10, 20, 50, 100, 200, 500].map((k) => [k * 1000 ** (i + 1), `${k} ${unit}`]))],
   ];
   const names = [...new Set(configurations.map((one) => one.dataset))];
   names.forEach((dataset) => {
@@ -210,16 +223,22 @@ function drawCosts(section, configurations) {
     }).filter(Boolean);
     if (panels.length) section.append(make("h3", {}, dataset), legend(kinds), make("div", { class: "charts" }, ...panels));
   });
-  section.append(make("p", { class: "note" }, "Bars are 95% intervals: of one run over its test images, of several seeds of their mean. The two kinds can't be compared. Each time is of the run's own machine. The grey line joins the runs that no cheaper run beats, whatever their intervals."));
-  section.hidden = !section.querySelector("svg");
+  section.append(make("p", { class: "note" }, "Bars are 95% intervals: of one run over its test images, of several seeds of their mean. The two kinds can't be compared. Each time is of the run's own machine, whose speed and precision differ, and which other programs may have shared: only a time several times as long says something. No cheaper run is more accurate than those on the grey line. It does not consider the intervals."));
+  if (section.querySelector("svg")) reveal(section);
+}
+
+// Shows a section, and its link at the top of the page.
+function reveal(section) {
+  section.hidden = false;
+  document.querySelector(`nav a[href="#${section.id}"]`).hidden = false;
 }
 
 const fromLeast = (some, key) => [...some].sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
 const unbeaten = (sorted) => sorted.filter((one, i) => sorted.slice(0, i).every((before) => before.top1[0] < one.top1[0]));
 
-// A line for each network of a notebook that learned from different numbers of images.
+// A line for each network, pretrained or not, that learned from different numbers of images.
 function drawLabels(section, configurations) {
-  const learner = (one) => `${one.kind} in ${one.settings.notebook}`;
+  const learner = (one) => `${one.kind}, ${one.settings.weights ? "pretrained" : "random weights"}`;
   new Set(configurations.map((one) => one.dataset)).forEach((dataset) => {
     const here = configurations.filter((one) => one.dataset === dataset);
     const lines = [...new Set(here.map(learner))]
@@ -233,9 +252,9 @@ function drawLabels(section, configurations) {
     section.append(make("h3", {}, dataset), legend(lines.map(([name]) => name)), make("div", { class: "charts" },
       chart("test accuracy by labelled training images", told, series,
         { name: "labelled training images", log: true, low: Math.min(...images) / 2, high: Math.max(...images) * 2, ticks })));
-    section.hidden = false;
+    reveal(section);
   });
-  section.append(make("p", { class: "note" }, "A line joins the runs that no run of the same network and notebook with fewer images beats. Their epochs and settings differ. Bars are 95% intervals, as above."));
+  section.append(make("p", { class: "note" }, "A line connects the runs of one network that began with pretrained or with random weights. A run is left out if another one with fewer images is more accurate. Their epochs and settings differ. Bars are 95% intervals, as above."));
 }
 
 // Round steps that include low and high: two or more.
