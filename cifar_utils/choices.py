@@ -5,7 +5,7 @@ a type and a default. Its comment gives the allowed values and the meaning::
 
     epochs: int = 20  # at least 1: passes over the training set
     validation_fraction: float = 0.1  # above 0, below 1: share of the training images held out
-    optimizer: str = "sgd"  # sgd | adam: how weights follow the gradient
+    optimizer: str = "sgd"  # sgd | adam: the rule that turns gradients into steps
     train_limit: int = None  # at least 1: training images to use; None for all
 
 Types may also be written as ``Literal["sgd", "adam"]`` and ``int | None``. A parameter whose

@@ -69,7 +69,9 @@ def plot_whitening(model: keras.Model) -> CaptionedFigure:
     layer = next(layer for layer in model.layers if getattr(layer, "kernel", None) is not None)
     filters = np.moveaxis(np.asarray(layer.kernel), -1, 0)
     whitens = hasattr(layer, "whiten")
-    filters = filters[: len(filters) // 2] if whitens else filters  # the others are their negatives
+    if whitens:  # the second half are negatives of the first; those of grey images repeat
+        _, first = np.unique(filters[: len(filters) // 2], axis=0, return_index=True)
+        filters = filters[np.sort(first)]
     strengths = np.sqrt((filters**2).sum(axis=(1, 2, 3)))
     rows = -(-len(filters) // 6)
     figure = Figure(figsize=(WIDTH, 1.45 * rows))
@@ -82,12 +84,12 @@ def plot_whitening(model: keras.Model) -> CaptionedFigure:
         panel.set_visible(bool(panel.images))
     size = "{} × {}".format(*filters.shape[1:3])
     caption = f"Filters of {size} pixels as training starts; grey is zero. "
-    caption += "Each is weighed by the number above it."
+    caption += "Each is multiplied by the number above it."
     if whitens:
         caption = (
-            f"Patterns of {size} pixels, from the most to the least common in the training images; "
-            "grey is zero. Each is weighed by the number above it, so that all come out equally "
-            "strong. Each is there with the opposite sign, too."
+            f"Patterns of {size} pixels, by their strength in the training images, the strongest "
+            "first; grey is zero. Each is multiplied by the number above it, so that all outputs "
+            "have nearly the same variance. Each is there with the opposite sign, too."
         )
     alt = (
         f"{len(filters)} colour patterns of {size} pixels, with weights from "

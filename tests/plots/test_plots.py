@@ -245,6 +245,14 @@ def test_whitening_filters_are_shown_from_the_most_common_pattern_on():
     check(figure)
 
 
+def test_of_grey_images_each_pattern_is_shown_once():
+    data = dataset_of(10, side=32)
+    data.train.images[:] = data.train.images[..., :1]
+    figure = plot_whitening(build_model("airbench(width=0.1)", data))
+    assert sum(bool(axes.images) for axes in figure.figure.axes) == 4
+    assert figure.alt.startswith("4 colour patterns")
+
+
 def test_without_whitening_the_first_convolution_is_shown():
     figure = plot_whitening(
         build_model("airbench(width=0.1,whitening=False)", dataset_of(10, side=32))
