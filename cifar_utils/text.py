@@ -1,7 +1,7 @@
 """Numbers as pages and terminals tell them, and text as names of folders."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from statistics import mean, stdev
 from typing import Any
@@ -43,28 +43,6 @@ def interval(bounds: Sequence[float]) -> str:
     """The bounds of a fraction, in percent: ``"86.0 to 87.3%"``."""
     low, high = bounds
     return f"{percent(low)[:-1]} to {percent(high)}"
-
-
-def near_guessing(accuracy: float, chance: float) -> bool:
-    """Whether words may say of an accuracy no more than that it is near that of guessing.
-
-    It then is below 1.5 times the accuracy of guessing. Of fewer than 5 classes, it is less than 10
-    percentage points above it.
-    """
-    return accuracy < chance + min(chance / 2, 0.1)
-
-
-def collapsed(epochs: Sequence[Mapping[str, float]], chance: float) -> bool:
-    """Whether words may say that a network lost what it had learned.
-
-    In one epoch its accuracies, on training and on validation images, were not near guessing. In
-    the last one, validation accuracy is near guessing, or below half of the best.
-    """
-    best, last = max(row["val_accuracy"] for row in epochs), epochs[-1]["val_accuracy"]
-    learned = any(
-        not near_guessing(min(row["accuracy"], row["val_accuracy"]), chance) for row in epochs
-    )
-    return learned and (last < best / 2 or near_guessing(last, chance))
 
 
 def encodable(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -13,12 +13,10 @@ from cifar_utils.runs.reported import best_reported, reported_results
 from cifar_utils.text import (
     Told,
     as_given,
-    collapsed,
     first_three,
     from_to,
     interval,
     listed,
-    near_guessing,
     percent,
 )
 
@@ -68,7 +66,7 @@ def _seed(record: RunRecord, trial: dict[str, Any]) -> int:
 
 
 def near_chance(record: RunRecord) -> bool:
-    """Whether no network of a run can be told from :func:`~cifar_utils.text.near_guessing`.
+    """Whether no network of a run can be told from guessing.
 
     It is the tested one by its test accuracy's 95% interval, and other trials by their validation
     accuracies'.
@@ -77,7 +75,7 @@ def near_chance(record: RunRecord) -> bool:
         return False
     images, chance = record.dataset["validation"], _chance(record.scores["test"])
     return all(
-        near_guessing(wilson_interval(round(trial["val_accuracy"] * images), images)[0], chance)
+        _near_guessing(wilson_interval(round(trial["val_accuracy"] * images), images)[0], chance)
         for trial in record.trials
         if not diverged(trial)
     )
@@ -85,11 +83,33 @@ def near_chance(record: RunRecord) -> bool:
 
 def _unsure(record: RunRecord) -> bool:
     test = record.scores["test"]
-    return near_guessing(test["top1_interval"][0], _chance(test))
+    return _near_guessing(test["top1_interval"][0], _chance(test))
 
 
 def _chance(test: dict[str, Any]) -> float:
     return 1 / max(1, len(test["per_class"]))
+
+
+def _near_guessing(accuracy: float, chance: float) -> bool:
+    """Whether words may say of an accuracy no more than that it is near that of guessing.
+
+    It then is below 1.5 times the accuracy of guessing. Of fewer than 5 classes, it is less than 10
+    percentage points above it.
+    """
+    return accuracy < chance + min(chance / 2, 0.1)
+
+
+def _lost(epochs: Sequence[Mapping[str, float]], chance: float) -> bool:
+    """Whether words may say that a network lost what it had learned.
+
+    In one epoch its accuracies, on training and on validation images, were not near guessing. In
+    the last one, validation accuracy is near guessing, or below half of the best.
+    """
+    best, last = max(row["val_accuracy"] for row in epochs), epochs[-1]["val_accuracy"]
+    learned = any(
+        not _near_guessing(min(row["accuracy"], row["val_accuracy"]), chance) for row in epochs
+    )
+    return learned and (last < best / 2 or _near_guessing(last, chance))
 
 
 def _trained(record: RunRecord) -> str:
@@ -229,7 +249,7 @@ def _collapsed(groups: list[list[dict[str, Any]]], chance: float) -> list[str]:
     sentences = []
     for group in groups:
         told = [trial for trial in group if trial.get("history")]  # a search keeps none
-        if fallen := [trial for trial in told if collapsed(trial["history"], chance)]:
+        if fallen := [trial for trial in told if _lost(trial["history"], chance)]:
             best = percent(_mean(fallen))
             last = percent(mean(trial["history"][-1]["val_accuracy"] for trial in fallen))
             often = f" in {len(fallen)} of {len(group)} trainings" if len(group) > 1 else ""

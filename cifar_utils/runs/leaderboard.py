@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -85,8 +84,8 @@ class Configuration:
 
     @property
     def network(self) -> str:
-        """The network that was tested, with its options; each, if seeds chose several."""
-        return self.each("architecture")
+        """The network that was tested, with its options."""
+        return self.record.model["architecture"]
 
     @property
     def kind(self) -> str:
@@ -210,13 +209,9 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
         again = f"{key} {seed}"
         found.setdefault(f"{key} {seen[again]}", []).append(run)
         seen[again] += 1
-    groups = []
     for alike in found.values():
         alike.sort(key=lambda run: str(run.record.parameters.get("seed")).zfill(9))
-        board = tabulate(alike)
-        if board["reported"].nunique(dropna=False) > 1:  # of the different networks of seeds
-            board["reported"] = math.nan
-        groups.append(Configuration(tuple(alike), board))
+    groups = [Configuration(tuple(alike), tabulate(alike)) for alike in found.values()]
 
     def order(group: Configuration) -> tuple[Any, ...]:
         return group.board["dataset"][0], -group.mean("top1"), group.name

@@ -11,6 +11,6 @@ __getattr__ = later(
     __name__,
     {
         "probes": "gradient_norms",
-        "trials": "Trial best_trial compare_trials describe_trials run_trials",
+        "trials": "Trial best_trial compare_trials run_trials",
     },
 )

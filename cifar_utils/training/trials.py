@@ -17,13 +17,9 @@ from cifar_utils.errors import InputError, TrainingDiverged, check_bounds, need_
 from cifar_utils.models import ModelSummary, build_model, summarize
 from cifar_utils.text import (
     ABSENT,
-    Told,
     as_given,
-    collapsed,
     compact,
     duration,
-    near_guessing,
-    percent,
     slug,
     spread,
 )
@@ -229,28 +225,6 @@ def compare_trials(trials: Iterable[Trial], target: float | None = None) -> pd.D
     return table.drop(
         columns=[*common, *(key for key in table if (table[key] == table.index).all())]
     )
-
-
-def describe_trials(trials: Iterable[Trial]) -> Told:
-    """The outcome in a few sentences: the trials by validation accuracy, and those that failed."""
-    groups = by_name(trials)
-    seeds = max(map(len, groups.values()), default=1)
-    order = sorted(filter(_whole, groups.values()), key=_rank, reverse=True)
-    ranked = ", ".join(f"“{group[0].name}” {_best(group)}" for group in order)
-    sentences = [f"Best validation accuracy of each: {ranked}."] if ranked else []
-    for trial in itertools.chain(*groups.values()):
-        name = f"“{trial.name}”" + (f" with seed {trial.seed}" if seeds > 1 else "")
-        chance = 1 / trial.model.output_shape[-1]
-        if trial.diverged:
-            sentences.append(f"In {name}, {trial.diverged}.")
-        elif near_guessing(trial.accuracy, chance):
-            sentences.append(f"{name} is near guessing, {percent(chance)}.")
-        elif collapsed(trial.history.epochs, chance):
-            course = f"from {_best([trial])} to {_last([trial])}"
-            sentences.append(f"{name} lost what it had learned: {course}.")
-    if seeds < 2:
-        sentences.append("One seed each: another seed gives other figures.")
-    return Told(" ".join(sentences))
 
 
 def _best(trials: list[Trial]) -> str:

@@ -272,3 +272,5 @@ def test_a_network_that_lost_what_it_had_learned_is_told(record):
         "validation images correctly in the last epoch, 19.0% in its best one."
     ) in told
     assert "“mended” lost" not in told
+    several.trials[0]["history"][0]["accuracy"] = 0.1  # it had never learned its training images
+    assert "“plain” lost" not in answer(several)

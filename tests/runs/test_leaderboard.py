@@ -174,14 +174,6 @@ def test_what_differs_in_more_than_the_seed_is_apart(found, other):
     assert [len(group.runs) for group in configurations(runs)] == [1, 1]
 
 
-def test_seeds_whose_best_trials_differ_name_each_network_and_no_reported_mean(found):
-    one, two = found("r-s0"), found("r-s1", seed=1)
-    two = change(two, model=two.record.model | {"architecture": "resnet56"})
-    (group,) = configurations([one, two])
-    assert group.network == "resnet20; resnet56"
-    assert (group.mean("reported"), group.reported) == (None, "")
-
-
 def test_networks_of_a_reader_s_own_are_told_apart_by_their_code(found):
     runs = [found(name, architecture="mine", seed=seed) for seed, name in enumerate("abc")]
     for run, code in zip(runs, ("conv(x)", "conv(x)", "dense(x)"), strict=True):

@@ -1,6 +1,5 @@
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +9,6 @@ from cifar_utils.training import (
     TrainingDiverged,
     best_trial,
     compare_trials,
-    describe_trials,
     fit,
     run_trials,
 )
@@ -78,32 +76,6 @@ def test_the_table_says_which_trial_reached_a_target_and_when(trials):
     assert [*compare_trials([easy, hard], 0.2)["steps to 20%"]] == ["9", "–"]
 
 
-def test_words_say_the_order_and_who_fell_by_the_way(trials):
-    words, two_classes = describe_trials(trials), SimpleNamespace(output_shape=(None, 2))
-    assert words.index("“fast”") < words.index("“slow”")
-    assert "In “far too fast”, the loss became" in words
-    lost = "lost what it had learned"
-    assert lost not in words
-    rows = [
-        {"epoch": epoch, "accuracy": accuracy, "val_accuracy": accuracy, "val_loss": 1.0}
-        for epoch, accuracy in ((1, 0.8), (2, 0.1))
-    ]
-    fallen = replace(trials[0], history=History(rows, 1))
-    assert f"“slow” {lost}: from 80.0% (epoch 1) to 10.0%." in describe_trials([fallen])
-    low = replace(trials[0], history=History([rows[0] | {"val_accuracy": 0.18}, rows[1]], 1))
-    assert f"“slow” {lost}: from 18.0% (epoch 1) to 10.0%." in describe_trials([low])
-    by_chance = [rows[0] | {"val_accuracy": 0.18, "accuracy": 0.1}, rows[1]]
-    told = describe_trials([replace(trials[0], history=History(by_chance, 1))])
-    assert lost not in told, "it had never learned its training images"
-    still = replace(trials[0], history=History(rows[1:], 1))
-    assert "“slow” is near guessing, 10.0%" in describe_trials([still])
-    of_two = [replace(trials[0], history=History(rows[:1], 1), model=two_classes)]
-    rows[0]["val_accuracy"] = 0.7
-    assert "chance" not in describe_trials(of_two)
-    rows[0]["val_accuracy"] = 0.55
-    assert "“slow” is near guessing, 50.0%" in describe_trials(of_two)
-
-
 def test_each_seed_of_a_case_is_trained_as_it_would_be_alone(digits, tmp_path):
     cases = {"one": {"learning_rate": 0.01}, "two": {"learning_rate": 0.001}}
     both = run_trials(digits, cases, **SETTINGS, seed=1, seeds=2, output=tmp_path)
@@ -138,15 +110,11 @@ def test_seeds_share_a_row_and_a_mean(trials):
     assert [*table["steps to 50%"]] == ["9; 9", "18; –"]
     assert table.loc["fast", "time"] == "2.0 s"
     assert best_trial(four) is four[0], "the first seed of the best mean"
-    words = describe_trials(four)
-    assert "“slow” 70.0% ± 14.1, n = 2, “fast” 50.0% ± 28.3, n = 2." in words
-    assert "One seed" not in words
     broken = [*four[:3], replace(four[3], diverged="the loss became nan")]
     assert compare_trials(broken).loc["fast", "at the end"] == "1 of 2 diverged"
     assert compare_trials(broken).loc["fast", "best validation"] == "70.0%"
     better = [of(fast, 0, 0.9), replace(of(fast, 1, 0.9), diverged="nan"), *four[::2]]
     assert best_trial(better) is four[0], "none of its seeds diverged"
-    assert "In “fast” with seed 1, the loss became nan" in describe_trials(broken)
 
 
 def test_there_must_be_a_seed(digits, refused):
