@@ -29,8 +29,8 @@ def answer(record: RunRecord) -> Told:
     For one training, it gives the network's accuracy and the best one that others report on test
     images, or the best top-5 accuracy where they report no other. For several, it names the best on
     the validation images, its gain over the others (of four or more, the first one, the worst, and
-    those that may be as good), and accuracy on training images. A second paragraph has the rest,
-    what the intervals allow for, and test accuracy. Where all
+    those that may be as good), and what lost what it had learned. A second paragraph has the rest:
+    accuracy on training images, what the intervals allow for, and test accuracy. Where all
     are near chance, it says only that. Trainings of several seeds are compared by their means, if
     none of them diverged. Trials for fewer epochs are not compared, unless they ended early.
     """
@@ -211,8 +211,6 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         for group in (best, *shown)
         if group[0].get("history")  # a search keeps none
     ]
-    if len(trained) > 1:
-        sentences.append(f"Accuracy on training images in the last epoch: {listed(trained)}.")
     sentences += _collapsed(groups, _chance(record.scores["test"]))
     if early := dict.fromkeys(called(trial) for trial in trials if trial.get("stopped")):
         why = "Ended early, at the target accuracy or for lack of progress"
@@ -222,6 +220,8 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
             f"Not compared, because the loss diverged: {listed(first_three([*lost]))}."
         )
     more = _better("The best", [group for group in others if group not in shown], gains)
+    if len(trained) > 1:
+        more.append(f"Accuracy on training images in the last epoch: {listed(trained)}.")
     if seeds > 1:
         more.append("The intervals are Tukey's over seeds, on the same validation images.")
     elif len(groups) > 2:
