@@ -236,13 +236,15 @@ function reveal(section) {
 const fromLeast = (some, key) => [...some].sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
 const unbeaten = (sorted) => sorted.filter((one, i) => sorted.slice(0, i).every((before) => before.top1[0] < one.top1[0]));
 
-// A line for each network, pretrained or not, that learned from different numbers of images.
+// A line for each network of a notebook, pretrained or not, that learned from different numbers of images.
 function drawLabels(section, configurations) {
-  const learner = (one) => `${one.kind}, ${one.settings.weights ? "pretrained" : "random weights"}`;
+  const title = (one) => `${one.kind}, ${one.settings.weights ? "pretrained" : "random weights"}`;
+  const learner = (one) => `${title(one)}, ${one.settings.notebook}`;
   new Set(configurations.map((one) => one.dataset)).forEach((dataset) => {
     const here = configurations.filter((one) => one.dataset === dataset);
     const lines = [...new Set(here.map(learner))]
-      .map((name) => [name, unbeaten(fromLeast(here.filter((one) => learner(one) === name), "images"))])
+      .map((name) => unbeaten(fromLeast(here.filter((one) => learner(one) === name), "images")))
+      .map((line) => [title(line[0]), line])
       .filter(([, line]) => line.at(-1).images >= 2 * line[0].images);
     if (!lines.length) return;
     const images = lines.flatMap(([, line]) => line.map((one) => one.images));
@@ -254,7 +256,7 @@ function drawLabels(section, configurations) {
         { name: "labelled training images", log: true, low: Math.min(...images) / 2, high: Math.max(...images) * 2, ticks })));
     reveal(section);
   });
-  section.append(make("p", { class: "note" }, "A line connects the runs of one network that began with pretrained or with random weights. A run is left out if another one with fewer images is more accurate. Their epochs and settings differ. Bars are 95% intervals, as above."));
+  section.append(make("p", { class: "note" }, "A line connects the runs of one network in one notebook that began with pretrained or with random weights. A run is left out if another one with fewer images is more accurate. Their epochs and settings differ. Bars are 95% intervals, as above."));
 }
 
 // Round steps that include low and high: two or more.
