@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from cifar_utils.plots.figure import (
     GREY,
@@ -93,11 +93,11 @@ def plot_curves(
             panel.axvline(kept[0], color="#333333", lw=1.2, ls=":", label=kept[1])
         if "accuracy" in name:
             share_axis(panel.yaxis)
-        values = np.concatenate([table[name] for table in curves.values() if name in table])
+        values = [table[name].to_numpy() for table in curves.values() if name in table]
         if name == RATE:
             _scale_rates(panel, values)
         elif "loss" in name:
-            _cut_off(panel, values[np.isfinite(values)])
+            _cut_off(panel, np.concatenate([each[np.isfinite(each)] for each in values]))
     panel.set(xlabel="epoch", xlim=(0.5, longest + 0.5))
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     add_legend(figure, grid[0, 0], title)
@@ -113,15 +113,17 @@ def _cut_off(panel: Axes, losses: np.ndarray) -> None:
         panel.set_title(f"↑ cut off: values up to {losses.max():.3g}", loc="right", size=10)
 
 
-def _scale_rates(panel: Axes, rates: np.ndarray) -> None:
-    cuts = len(set(rates)) < len(rates) / 2  # the rate changes by steps, not smoothly
+def _scale_rates(panel: Axes, courses: Sequence[np.ndarray]) -> None:
+    rates = np.concatenate(courses)
+    # All rates change by steps, not smoothly.
+    cuts = all(2 * len(set(course)) <= len(course) for course in courses)
     if cuts:
         for line in panel.lines:
             line.set_drawstyle("steps-mid")
     if cuts and rates.min() > 0 and rates.max() > 30 * rates.min():
         panel.set_yscale("log")
-        panel.yaxis.set_major_formatter(LogFormatter())  # plain text: figures have no formulas
-        panel.yaxis.set_minor_formatter(LogFormatter())
+        panel.yaxis.set_major_formatter("{x:g}")  # plain text: figures have no formulas
+        panel.yaxis.set_minor_formatter(NullFormatter())
     else:
         panel.margins(y=0.15)
         panel.set_ylim(bottom=0)

@@ -302,11 +302,16 @@ def test_trials_of_several_seeds_share_a_line_with_a_band():
 
 
 def test_learning_rates_are_drawn_where_trials_differ_in_them():
-    trials = [trial_of("plain", 4), trial_of("risen", 4)]
+    trials = [trial_of("plain", 4), trial_of("residual", 4), trial_of("one_cycle", 4)]
     assert len(plot_trials(trials).figure.axes) == 2
-    trials[1].history.epochs[2]["learning_rate"] = 0.3
+    for trial, rates in zip(trials, ([0.1] * 4, [0.1] * 4, [0.05, 0.1, 0.03, 0.001]), strict=True):
+        for row, rate in zip(trial.history.epochs, rates, strict=True):
+            row["learning_rate"] = rate
     figure = plot_trials(trials)
     assert "learning rate" in labels_of(figure)
+    panel = figure.figure.axes[2]
+    assert panel.get_yscale() == "linear", "one of them changes smoothly"
+    assert {line.get_drawstyle() for line in panel.lines} == {"default"}
     assert "learning rate" in figure.caption
     check(figure)
 
