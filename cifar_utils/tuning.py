@@ -438,11 +438,12 @@ class _Tuner(kt.Tuner):
             while not (self.folder / DONE).exists():  # the chief waits for the other workers too
                 time.sleep(1)
             return
-        drawn = [self.outcome(trial) for trial in self.oracle.trials.values()]
         kept: dict[tuple[str, int], Outcome] = {}
-        for trial in drawn:  # a tuner may draw the values of a known training again
-            kept.setdefault((_words(trial.values), trial.epochs), trial)
-        names = {trial.name: kept[_words(trial.values), trial.epochs].name for trial in drawn}
+        names = {}
+        for trial in map(self.outcome, self.oracle.trials.values()):
+            # A tuner may draw the values of a known training again.
+            first = kept.setdefault((_words(trial.values), trial.epochs), trial)
+            names[trial.name] = first.name
         trials = [replace(trial, continues=names.get(trial.continues)) for trial in kept.values()]
         best = max(trials, key=lambda trial: trial.rank)
         for name in {_words(trial.values) for trial in trials} - {_words(best.values)}:
