@@ -179,9 +179,9 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
         # Hours of training are not thrown away: the same command goes on, once it can.
         trained = any(path.is_file() for name in CHECKPOINTS for path in (folder / name).rglob("*"))
         new = cleared and not [*aside.glob("*")]
+        stopped = isinstance(error, STOPPED)
         can_go_on = trained and (new or not isinstance(error, InputError))
-        if isinstance(error, STOPPED):
-            can_go_on = trained or not afresh
+        can_go_on = can_go_on or (stopped and not afresh)
         if aside.is_dir() and not can_go_on:
             for path in own() if cleared else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
