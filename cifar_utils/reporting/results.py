@@ -96,10 +96,12 @@ def render_results(folder: Path, root: Path) -> str:
 
 def render_table(folder: Path, root: Path) -> str:
     """README's table: a row for each notebook, with its question and its runs' answers."""
-    found, rows = answers(_finished(folder)), []
+    groups, rows = _finished(folder), []
+    found = answers(groups)
+    notes = read_notes(folder, [run for group in groups for run in group.runs])
     for name, notebook in list_notebooks().items():
         told = [
-            f"[{group.name}]({_page(group.runs[0], root)}): {lead_with_notes(folder, group)}"
+            f"[{group.name}]({_page(group.runs[0], root)}): {lead_with_notes(notes, group)}"
             for group in found.get(name, [])
         ]
         rows.append(

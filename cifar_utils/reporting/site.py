@@ -74,7 +74,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         html = Markup('<a href="{}">{}</a>') if run.folder in links else Markup("{1}")
         return html.format(links.get(run.folder, ""), text or run.name)
 
-    told = answers(groups)
+    told, notes = answers(groups), read_notes(folder, done)
     named = [group.lead for rows in told.values() for group in rows]
     named += [group.board["reported_by"][0] for group in listed]
     reports = {letter for text in named for letter in REPORT.findall(text)}
@@ -90,10 +90,10 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         duration=duration,
         count=len(done),
         answers=told,
-        lead=partial(lead_with_notes, folder),
+        lead=partial(lead_with_notes, notes),
         reports=[(letter, introduction(letter)) for letter in reports],
         families=together,
-        notes=read_notes(folder, done),
+        notes=notes,
         missed=[_missed(alike, say) for alike in tested if len(alike) > 1],
         undone=[run for run in runs if not run.record],
         data={

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
@@ -247,18 +247,25 @@ def read_notes(folder: Path, runs: Sequence[Run]) -> dict[str, str]:
     another form is an InputError.
     """
     file = folder / "notes.yaml"
-    names = [run.name for run in runs]
     try:
         notes = yaml.safe_load(file.read_text("utf-8")) if file.exists() else None
-        return {key: note for key, note in (notes or {}).items() if fnmatch.filter(names, key)}
+        return _notes_on(runs, notes or {})
     except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file} has no lines of the form 'name-*: note' ({reason})") from error
 
 
-def lead_with_notes(folder: Path, group: Configuration) -> str:
-    """The first paragraph of an answer, and the first line of each note that has two."""
-    notes = (note.partition("\n") for note in read_notes(folder, group.runs).values())
+def _notes_on(runs: Sequence[Run], notes: Mapping[str, str]) -> dict[str, str]:
+    names = [run.name for run in runs]
+    return {key: note for key, note in notes.items() if fnmatch.filter(names, key)}
+
+
+def lead_with_notes(notes: Mapping[str, str], group: Configuration) -> str:
+    """The first paragraph of an answer, and the first line of each of its notes that has two.
+
+    ``notes`` may also be on other runs: :func:`read_notes`.
+    """
+    notes = (note.partition("\n") for note in _notes_on(group.runs, notes).values())
     return " ".join([group.lead, *(first for first, end, _ in notes if end)])
 
 

@@ -236,9 +236,10 @@ def test_notes_are_those_of_runs_that_are_there(found, refused, tmp_path):
     (tmp_path / "notes.yaml").write_text("a-s*: A note.\nb: Another.\n")
     assert read_notes(tmp_path, [run]) == {"a-s*": "A note."}
     (group,) = configurations([run])
-    assert lead_with_notes(tmp_path, group) == group.lead
+    assert lead_with_notes(read_notes(tmp_path, [run]), group) == group.lead
     (tmp_path / "notes.yaml").write_text("a-s*: >-\n  Few epochs,\n  one seed.\n\n  More.\n")
-    assert lead_with_notes(tmp_path, group) == f"{group.lead} Few epochs, one seed."
+    notes = read_notes(tmp_path, [run]) | {"b": "Of another run.\nMore."}
+    assert lead_with_notes(notes, group) == f"{group.lead} Few epochs, one seed."
     (tmp_path / "notes.yaml").write_text("# a-s0: none yet\n")
     assert read_notes(tmp_path, [run]) == {}
     for text in ("a: b: c", "a note", "0: a note"):
