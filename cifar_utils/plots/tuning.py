@@ -48,7 +48,6 @@ def plot_parallel_coordinates(
     """
     continued = {trial.continues for trial in trials}
     shown = sorted((t for t in trials if t.name not in continued), key=lambda trial: trial.rank)
-    axes_of = {name: (row.low, row.high, row.log) for name, row in space.items()}
     best = shown[-1]
     trained = [trial for trial in shown if trial.val_accuracy is not None]
     whole = [trial for trial in trained if trial.epochs >= best.epochs]
@@ -59,25 +58,25 @@ def plot_parallel_coordinates(
     figure = Figure(figsize=(WIDTH, 5))
     panel = figure.add_subplot()
     for trial in shown:
-        heights = [_height(trial.values[name], *bounds) for name, bounds in axes_of.items()]
+        heights = [_height(trial.values[name], row) for name, row in space.items()]
         style = {"color": GREY, "lw": 1, "ls": "-" if trial in trained else ":"}
         if trial in whole:
             width = 4 if trial is best else 1.8
             style = {"color": colours.to_rgba(trial.val_accuracy), "lw": width, "zorder": 3}
         panel.plot(heights, marker="o", markersize=6, **style)
-    for place, bounds in enumerate(axes_of.values()):
+    for place, row in enumerate(space.values()):
         panel.axvline(place, color="#555555", lw=1, zorder=0)
-        for value in _ticks(*bounds):
+        for value in _ticks(row):
             panel.annotate(
                 f"{value:g}",
-                (place, _height(value, *bounds)),
+                (place, _height(value, row)),
                 (6, 0),
                 textcoords="offset points",
                 va="center",
                 size=10,
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
             )
-    names = [name.replace("_", "\n") for name in axes_of]
+    names = [name.replace("_", "\n") for name in space]
     panel.set_xticks(range(len(names)), names)
     panel.set(yticks=[], ylim=(-0.05, 1.05), xlim=(-0.2, len(names) - 0.5))
     panel.grid(False)
@@ -105,18 +104,20 @@ def plot_parallel_coordinates(
     return CaptionedFigure(figure, caption, alt)
 
 
-def _height(value: float, low: float, high: float, log: bool) -> float:
+def _height(value: float, row: Range) -> float:
     """The place of a value on its axis, from 0 to 1."""
-    if log:
+    low, high = row.low, row.high
+    if row.log:
         value, low, high = math.log(value), math.log(low), math.log(high)
     return (value - low) / (high - low)
 
 
-def _ticks(low: float, high: float, log: bool) -> list[float]:
+def _ticks(row: Range) -> list[float]:
     """The bounds, and round values between them, not close to either."""
-    locator = LogLocator() if log else MaxNLocator(5)
+    low, high = row.low, row.high
+    locator = LogLocator() if row.log else MaxNLocator(5)
     inner = [value for value in locator.tick_values(low, high) if low < value < high]
-    return [low, *(v for v in inner if 0.06 < _height(v, low, high, log) < 0.94), high]
+    return [low, *(v for v in inner if 0.06 < _height(v, row) < 0.94), high]
 
 
 @matplotlib.rc_context(STYLE)
