@@ -237,8 +237,8 @@ def series(
         afresh = {"other": "stale"}  # a run of other parameters is run afresh, too
         print_table(("run", "status", "why"), [(n, afresh.get(s, s), why) for n, s, why in rows])
         return 0
-    from cifar_utils.reporting.cluster import run_series
     from cifar_utils.reporting.progress import shown_progress
+    from cifar_utils.reporting.series import run_series
 
     failed, names = 0, [run.name for run in runs]
     try:

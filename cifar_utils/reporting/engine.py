@@ -106,8 +106,17 @@ class Watch:
                         each.kill()
 
 
-def execute_notebook(run: Run, watch: Watch) -> Status:
+def execute_notebook(run: Run, watch: Watch, environment: Mapping[str, str]) -> Status:
     """Execute a run's notebook into its folder, up to the first error.
+
+    Parameters
+    ----------
+    run
+        The run; its folder exists.
+    watch
+        Follows its events, and may end its kernel.
+    environment
+        Variables for the kernel, in addition to those of this process.
 
     Returns
     -------
@@ -135,6 +144,7 @@ def execute_notebook(run: Run, watch: Watch) -> Status:
             language="python",
             run=run,
             watch=watch,
+            environment=environment,
         )
     except PapermillExecutionError as error:
         message = (error.evalue.strip().splitlines() or [""])[0]
@@ -167,6 +177,7 @@ class WholeFilesEngine(Engine):
         *,
         run: Run,
         watch: Watch,
+        environment: Mapping[str, str],
         **_: Any,
     ) -> nbformat.NotebookNode:
         """Execute a notebook's cells up to the first error; papermill calls this."""
@@ -199,11 +210,12 @@ class WholeFilesEngine(Engine):
                 # the folder before the kernel has ended.
                 extra_arguments=[f"--ext={kernel_lock.__name__}"],
             )
-            environment = os.environ | {kernel_lock.VARIABLE: str(run.folder.absolute())}
+            variables = os.environ | environment
+            variables[kernel_lock.VARIABLE] = str(run.folder.absolute())
             # An ended kernel does not remove its temporary files.
-            environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
+            variables |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
             try:
-                client.execute(cleanup_kc=True, stdout=stdio, stderr=stdio, env=environment)
+                client.execute(cleanup_kc=True, stdout=stdio, stderr=stdio, env=variables)
             except (DeadKernelError, RuntimeError):  # RuntimeError: it never answered
                 stdio.seek(0)
                 book.kernel_died(stdio.read().decode("utf-8", "replace"), watch.verdict)

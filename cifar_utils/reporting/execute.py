@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ def execute(
     force: bool = False,
     series: str = "",
     wanted: Callable[[], bool] = lambda: True,
+    environment: Mapping[str, str] | None = None,
 ) -> Status:
     """Execute a run and export its page. An interrupted run goes on; a finished one stays as it is.
 
@@ -43,6 +46,8 @@ def execute(
     wanted
         Called again and again, from another thread. When it returns False, the kernel is ended, and
         the folder is as after Ctrl-C.
+    environment
+        Variables for the kernel, in addition to those of this process.
 
     Returns
     -------
@@ -71,7 +76,7 @@ def execute(
                 return status
             tell({"event": "start"})
             with _restored(run.folder, afresh=status.word == "stale"):
-                return _execute(run, series, Watch(run, tell, wanted))
+                return _execute(run, series, Watch(run, tell, wanted), environment or {})
     except RunningError as error:
         return Status("running", str(error))
     except _UnwantedError as error:
@@ -84,6 +89,38 @@ def execute(
         raise InputError(
             f"output folder {run.folder} can't be written ({reason}); {way_out}"
         ) from error
+
+
+def execute_text(
+    run: Run, text: str, tell: Callable[[Mapping[str, Any]], None], **options: Any
+) -> Status:
+    """Execute a run of a series, whose notebook has this text. An error becomes its status.
+
+    A run that ends by a transient cause is tried once more.
+
+    Parameters
+    ----------
+    run, tell, options
+        As for :func:`execute`.
+    text
+        JSON. The notebook's file may have changed since the series began, or be on another machine.
+
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        notebook = Path(scratch, run.notebook.name)
+        notebook.write_text(text, "utf-8")
+        run = replace(run, notebook=notebook)
+        try:
+            status = execute(run, tell, **options)
+            if status.transient:
+                tell({"event": "retry", "error": status.why})
+                status = execute(run, tell, **options)
+        except InputError as error:
+            return Status("failed", str(error))
+        except Exception as error:  # a failed run does not affect the others
+            reason = str(error).strip().partition("\n")[0]
+            return Status("failed", f"{type(error).__name__}: {reason}")
+    return status
 
 
 def _checked(run: Run, force: bool, series: str, held: bool = False) -> Status:
@@ -111,11 +148,11 @@ class _UnwantedError(Exception):
 STOPPED = KeyboardInterrupt, _UnwantedError
 
 
-def _execute(run: Run, series: str, watch: Watch) -> Status:
+def _execute(run: Run, series: str, watch: Watch, environment: Mapping[str, str]) -> Status:
     facts = run.identity() | {"started": _now()} | ({"series": series} if series else {})
     run.write_facts(facts)
     with watch:
-        status = execute_notebook(run, watch)
+        status = execute_notebook(run, watch, environment)
     if watch.verdict == UNWANTED:
         raise _UnwantedError(UNWANTED)
     if status.word == "finished" and not (found := Run(run.folder)).record:

@@ -185,7 +185,7 @@ def test_a_series_ends_in_an_index(
     assert told[1:] == [["one", "new", "not run yet"], ["two", "new", "not run yet"]]
     assert not (project / "reports").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("cifar_utils.reporting.cluster.run_series", run_series)
+        patch.setattr("cifar_utils.reporting.series.run_series", run_series)
         status, out, err = cli("series", "--jobs", "1")
     assert status == 1
     assert "/2] one: test top-1 87.5%" in out

@@ -1,279 +1,115 @@
-from contextlib import suppress
+import json
+import os
+from collections import Counter
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_utils.errors import InputError
-from cifar_utils.reporting.notebooks import project_folder
-from cifar_utils.reporting.series_file import read_series, select
-from cifar_utils.runs.folder import Run
+from cifar_utils.provenance import usable_cores
+from cifar_utils.reporting.notebooks import plan_run
+from cifar_utils.reporting.series import run_series, shares
 
 
-@pytest.fixture
-def read(project):
-    """Read the profile ``quick`` of a series file of this content."""
-
-    def read(content: str):
-        (project / "series.yaml").write_text(content)
-        return read_series(project / "series.yaml", "quick", project / "out")
-
-    return read
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=64, unique=True), st.integers(1, 80))
+def test_each_job_gets_as_many_cores_and_none_is_shared_without_need(cores, jobs):
+    found = shares(cores, jobs)
+    assert [len(share) for share in found] == jobs * [max(1, len(cores) // jobs)]
+    given = Counter(core for share in found for core in share)
+    assert given.keys() <= set(cores)
+    assert max(given.values()) - min(given[core] for core in cores) <= 1
 
 
-def runs_yaml(*rows: str) -> str:
-    """A series file; its first row is on line 3."""
-    return "profiles:\n  quick:\n" + "".join(f"    - {row}\n" for row in rows)
-
-
-def mistakes(read, content: str) -> list[str]:
-    """What is wrong with a file, each with its line but without the file's name."""
-    with pytest.raises(InputError) as raised:
-        read(content)
-    return [line.rpartition("series.yaml:")[2] for line in str(raised.value).splitlines()]
-
-
-def test_a_profile_names_runs(read, write_notebook, project):
-    notebook = write_notebook()
-    one, two = read(
-        runs_yaml(
-            "{name: one, notebook: 01_tiny}",
-            "{name: two, notebook: '01', parameters: {epochs: 5, note: '7'}}",
-        )
+def outcomes(runs, **options):
+    """How runs ended, by name; and the events that were told of them, with their names."""
+    told = []
+    ended = run_series(
+        runs, lambda name, event: told.append((name, event)), **({"jobs": 2} | options)
     )
-    assert (one.notebook, one.folder) == (notebook, project / "out" / "one")
-    assert one.parameters == {"epochs": 2, "dataset": "digits", "note": ""}
-    assert two.parameters == {"epochs": 5, "dataset": "digits", "note": "7"}
+    return {run.name: status for run, status in ended}, told
 
 
-def test_a_notebook_is_named_by_its_number_too(read, write_notebook):
-    notebook = write_notebook()
-    assert [run.notebook for run in read(runs_yaml("{name: one, notebook: 1}"))] == [notebook]
+DIE_ONCE = """\
+import os, signal
+from pathlib import Path
+
+Path(output, "tries").open("a").write("x")
+mark = Path(output, "checkpoint")
+if not mark.exists():
+    mark.mkdir()
+    os.kill(os.getpid(), signal.SIGKILL)"""
+SHOW_GPU = """\
+import os
+from pathlib import Path
+
+names = "CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH"
+Path(output, "gpu").write_text(" ".join(os.environ[name] for name in names))"""
+SHOW_CORES = """\
+import os
+from pathlib import Path
+
+Path(output, "cores").write_text(repr(sorted(os.sched_getaffinity(0))))
+Path(output, "threads").write_text(os.environ.get("OMP_NUM_THREADS", ""))"""
 
 
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ("{name: a, notebook: 01_tinny}", "unknown notebook '01_tinny'; did you mean '01_tiny'"),
-        ("{name: a, notebook: '01', parameters: {epoch: 1}}", "unknown parameter 'epoch'"),
-        ("{name: a, notebook: '01', parameters: {note: 7}}", "note is 7; it takes text"),
-        ("{name: a, notebook: '01', seed: 3}", "unknown key 'seed'; did you mean 'seeds'"),
-        ("{name: a, notebook: '01', seeds: 3}", "seeds is 3; it takes a list, as in [a, b]"),
-        ("{name: a, notebook: '01', seeds: [0]}", "unknown parameter 'seed'"),
-        (
-            "{name: a, notebook: '01', matrix: {epochs: 3}}",
-            "3 in matrix; it takes a list of values",
-        ),
-        ("{name: a, notebook: '01', matrix: {epochs: [1, 0]}}", "epochs is 0"),
-        ("{name: a, notebook: '01', matrix: {note: {'!': x}}}", "makes no name; write each as"),
-        (
-            "{name: a, notebook: '01', parameters: {epochs: 1}, matrix: {epochs: [1]}}",
-            "epochs is given twice",
-        ),
-        ("{name: a, notebook: '01', matrix: {note: ['a!', 'a,']}}", "name 'a-a' is another run's"),
-        ("{name: a, notebook: '01', timeout: 0 s}", "timeout is '0 s'"),
-        ("{name: a, notebook: '01', name: c}", "'name' is here twice"),
-        ("{notebook: '01'}", "it has no name"),
-        ("{name: a/b, notebook: '01'}", "name is 'a/b'; leave out slashes"),
-        ('{name: "a\\0b", notebook: "01"}', r"name is 'a\x00b'; leave out"),
-        (f"{{name: a, notebook: '01', matrix: {{note: {{{'é' * 100}: x}}}}}}", "200 bytes"),
-        ("{name: FINE, notebook: '01'}", "name 'FINE' is another run's already"),
-        ("01_tiny", "'01_tiny' is not a mapping; it takes name, notebook"),
-    ],
-)
-def test_each_mistake_is_told_with_its_line(read, write_notebook, row, words):
-    write_notebook()
-    told = mistakes(read, runs_yaml("{name: fine, notebook: '01'}", row, "{name: b}"))
-    assert any(line.startswith("4: ") and words in line for line in told)
-    assert told[-1].startswith("5: it has no notebook")
+def test_runs_fail_apart_and_only_transient_causes_are_tried_again(
+    project, write_notebook, write_run
+):
+    def run(name, *sources):
+        notebook = write_notebook(*sources, name=f"{name}_notebook")
+        return plan_run(notebook, {}, project / "out" / name)
 
+    mine = project / "out" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "thesis.tex").write_text("")
+    tries = "from pathlib import Path\nPath(output, 'tries').open('a').write('x')"
+    dies, fine = run("dies", DIE_ONCE), run("fine", SHOW_CORES)
+    write_run(fine.folder)  # of other parameters, so it is run afresh
+    found, told = outcomes(
+        [
+            dies,
+            run("never", "from pathlib import Path", DIE_ONCE.replace("if not", "if True or not")
+                .replace("mkdir()", "mkdir(exist_ok=True)")),
+            run("raises", tries + "\n1 / 0"),
+            run("refuses", "from cifar_utils.errors import InputError\nraise InputError('no')"),
+            run("mine"),
+            fine,
+        ]
+    )  # fmt: skip
 
-def test_mistakes_of_all_profiles_are_told_at_once_each_at_its_own_line(read, write_notebook):
-    write_notebook()
-    told = mistakes(
-        read,
-        """\
-shared:
-  all: &all
-    epochs: 0
-profiles:
-  quick:
-    - name: a
-      notebook: 01_tiny
-      parameters:
-        <<: *all
-        note: 7
-      timeout: no
-  other:
-    - name: b
-      notbook: 01_tiny
-profile: {}
-""",
-    )
-    assert [line.partition(":")[0] for line in told] == ["3", "10", "11", "13", "14", "15"]
+    def tried(name):
+        return len((project / "out" / name / "tries").read_text())
 
-
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
-)
-@given(st.text(max_size=40))
-def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
-    write_notebook()
-    for content in (text, f"profiles: {{quick: [{text}]}}", f"profiles:\n  quick:\n  - {text}"):
-        with suppress(InputError, UnicodeEncodeError):
-            read(content)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("profiles: {quick: [", "yaml:1: it is not YAML"),
-        ("", "is empty; it takes profiles"),
-        ("# no runs yet\nnull", "is empty; it takes profiles"),
-        ("profiles: {slow: [{name: a, notebook: '01'}]}", "unknown profile 'quick'"),
-        ("profiles: {quick: 3}", "yaml:1: quick is 3; it takes a list, as in [a, b]"),
-        ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "yaml:1: it is not YAML"),
-    ],
-)
-def test_a_file_of_another_kind_is_refused_in_one_line(read, write_notebook, content, words):
-    write_notebook()
-    with pytest.raises(InputError) as raised:
-        read(content)
-    assert words in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-LISTS = "shared:\n - &a0 [1, 2]\n" + "".join(
-    f" - &a{depth} [*a{depth - 1}, *a{depth - 1}]\n" for depth in range(1, 31)
-)
-MERGES = "shared:\n - &a0 {epochs: 1}\n" + "".join(
-    f" - &a{depth} {{<<: [*a{depth - 1}, *a{depth - 1}]}}\n" for depth in range(1, 31)
-)
-
-
-@pytest.mark.parametrize(
-    ("shared", "key"),
-    [
-        (LISTS, "tags: *a30"),
-        (MERGES, "<<: *a30"),
-        ("", "parameters: &a {<<: *a}"),
-    ],
-)
-def test_aliases_that_double_or_never_end_are_refused(read, write_notebook, shared, key):
-    write_notebook()
-    with pytest.raises(InputError, match="values, its aliases' included; it may have"):
-        read(f"{shared}profiles: {{quick: [{{notebook: '01', {key}}}]}}")
-
-
-def test_a_matrix_of_too_many_runs_is_refused(read, write_notebook):
-    write_notebook()
-    matrix = (
-        f"{{epochs: {list(range(1, 1001))}, note: {{{', '.join(f'a{i}: b' for i in range(11))}}}}}"
-    )
-    (told,) = mistakes(read, runs_yaml(f"{{name: m, notebook: '01', matrix: {matrix}}}"))
-    assert told == "3: with this row there are over 10,000 runs; leave some out"
-
-
-def test_calls_are_checked_before_anything_starts(read, write_notebook):
-    cell = (
-        "schedules: str = 'cosine'  # of them\noptimizer: str = 'sgd'  # sgd | mine: of them\n"
-        "patience: int = None  # epochs\nvalidation_fraction: float = 0.1  # share held out"
-    )
-    write_notebook(parameters=cell)
-    told = mistakes(
-        read,
-        runs_yaml(
-            "{name: a, notebook: '01', parameters: {schedules: cosine(warmup=2.0}}",
-            "{name: b, notebook: '01', parameters: {schedules: linear; cosine(warmup=2.0)}}",
-            "{name: c, notebook: '01', parameters: {optimizer: sgd(momentun=0.9)}}",
-            "{name: d, notebook: '01', parameters: {optimizer: mine(any)}}",
-            "{name: e, notebook: '01', parameters: {patience: 3, validation_fraction: 0}}",
-        ),
-    )
-    assert [line.partition(":")[0] for line in told] == ["3", "4", "5", "7"]
-    assert "did you mean 'momentum'?" in told[2]
-    assert "patience 3 goes by validation images" in told[3]
-
-
-def test_a_matrix_stands_for_a_run_of_each_combination(read, write_notebook):
-    write_notebook()
-    matrix = "{note: {short: 'crop(4), flip', none: ''}, epochs: [1, 2]}"
-    runs = read(runs_yaml(f"{{name: m, notebook: '01', matrix: {matrix}}}"))
-    found = {run.name: (run.parameters["note"], run.parameters["epochs"]) for run in runs}
-    assert found == {
-        "m-short-1": ("crop(4), flip", 1),
-        "m-short-2": ("crop(4), flip", 2),
-        "m-none-1": ("", 1),
-        "m-none-2": ("", 2),
-    }
-    (run,) = read(runs_yaml("{name: m, notebook: '01', matrix: {note: ['crop(4), flip']}}"))
-    assert run.name == "m-crop-4-flip"
-
-
-def test_shared_parameters_are_written_once_and_a_run_s_own_win(read, write_notebook):
-    write_notebook()
-    first = "{name: a, notebook: '01', parameters: &shared {epochs: 5, note: x}}"
-    second = "{name: b, notebook: '01', parameters: {<<: *shared, epochs: 6}}"
-    third = "{name: c, notebook: '01', parameters: *shared}"
-    found = [
-        (run.parameters["epochs"], run.parameters["note"])
-        for run in read(runs_yaml(first, second, third))
-    ]
-    assert found == [(5, "x"), (6, "x"), (5, "x")]
-
-
-def test_a_run_has_its_tags_and_timeout(read, write_notebook):
-    write_notebook()
-    row = "{name: a, notebook: '01', tags: [x, y], timeout: 1.5 h}"
-    told, plain = read(runs_yaml(row, "{name: b, notebook: '01'}"))
-    assert (told.tags, told.timeout) == (("x", "y"), 5400)
-    assert (plain.tags, plain.timeout) == ((), None)
-
-
-def test_a_user_s_own_file_names_notebooks_beside_it(project, write_notebook, tmp_path_factory):
-    write_notebook()
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    mine = write_notebook(name="mine", folder=elsewhere / "sub")
-    (elsewhere / "s.yaml").write_text(
-        runs_yaml("{name: a, notebook: sub/mine.ipynb}", "{name: b, notebook: '01'}")
-    )
-    one, two = read_series(elsewhere / "s.yaml", "quick", project / "out")
-    assert one.notebook == mine
-    assert two.notebook.stem == "01_tiny"
-
-
-def test_runs_are_selected_by_name_and_tag(read, write_notebook):
-    write_notebook()
-    runs = read(
-        runs_yaml(
-            "{name: ab, notebook: '01', tags: [x]}",
-            "{name: ac, notebook: '01', tags: [x, y]}",
-            "{name: b, notebook: '01'}",
-        )
-    )
-
-    def names(only=(), tags=()):
-        return [run.name for run in select(runs, only, tags)]
-
-    assert names() == ["ab", "ac", "b"]
-    assert names(["a*"]) == ["ab", "ac"]
-    assert names(["ab", "b"]) == ["ab", "b"]
-    assert names(tags=["y", "x"]) == ["ab", "ac"]
-    assert names(["*b"], ["x"]) == ["ab"]
-    with pytest.raises(InputError) as raised:
-        names(["z*"], ["y"])
-    assert str(raised.value) == (
-        "no run fits --only z* --tag y; there are runs: ab, ac, b; tags: x, y"
+    statuses = {name: outcome.word for name, outcome in found.items()}
+    failed = dict.fromkeys(("never", "raises", "refuses", "mine"), "failed")
+    assert statuses == failed | {"dies": "finished", "fine": "finished"}
+    assert (tried("dies"), tried("never"), tried("raises")) == (2, 2, 1)
+    assert "the kernel died" in found["never"].why
+    assert found["raises"].why == "ZeroDivisionError: division by zero"
+    assert any("1 / 0" in line for line in found["raises"].details)
+    assert found["refuses"].why == "no"
+    assert "holds files but no run" in found["mine"].why
+    assert [name for name, event in told if event["event"] == "retry"].count("dies") == 1
+    assert ("fine", 2) in [(name, event.get("epoch")) for name, event in told]
+    cores = json.loads((project / "out" / "fine" / "cores").read_text())
+    assert cores in shares(sorted(os.sched_getaffinity(0)), 2)
+    assert (project / "out" / "fine" / "threads").read_text() == os.environ.get(
+        "OMP_NUM_THREADS", ""
     )
 
 
-def test_what_is_published_is_what_the_project_s_series_says():
-    reports = project_folder() / "reports" / "published"
-    for profile in ("cpu", "schedules", "ingredients"):
-        runs = read_series(project_folder() / "notebooks" / "series.yaml", profile, reports)
-        published = [run for run in runs if run.folder.exists()]
-        assert published
-        for run in published:
-            # A page stays what it was when its notebook gets or loses a parameter.
-            for name, value in Run(run.folder).facts["parameters"].items():
-                assert run.parameters.get(name, value) == value
+def test_a_run_that_is_left_alone_has_no_more_cores_than_beside_others(project, write_notebook):
+    notebook = write_notebook(SHOW_CORES)
+    runs = [plan_run(notebook, {}, project / "out" / f"r{number}") for number in range(2)]
+    assert outcomes(runs[:1])[0]["r0"].word == "finished"
+    found, _ = outcomes(runs)
+    assert [found[run.name].word for run in runs] == ["done", "finished"]
+    cores = json.loads((runs[1].folder / "cores").read_text())
+    assert cores in shares(usable_cores(), 2)
+
+
+def test_runs_that_share_a_gpu_are_told_which_and_grow(project, write_notebook, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
+    notebook = write_notebook(SHOW_GPU)
+    runs = [plan_run(notebook, {}, project / "out" / f"r{number}") for number in range(2)]
+    assert {status.word for status in outcomes(runs)[0].values()} == {"finished"}
+    assert {(run.folder / "gpu").read_text() for run in runs} == {"GPU-1 true"}

@@ -1,0 +1,135 @@
+"""Executes a series: several runs at once, on this machine or by a dask scheduler."""
+
+import os
+import queue
+import sys
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from cifar_utils.provenance import gpu_names, usable_cores
+from cifar_utils.reporting.progress import Show
+from cifar_utils.runs.folder import Run, Status
+
+
+def run_series(
+    runs: list[Run],
+    show: Show,
+    *,
+    force: bool = False,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+) -> Iterator[tuple[Run, Status]]:
+    """Execute runs, several at once; yield each run with its status when it ends.
+
+    Finished runs are skipped. A run whose notebook, parameters, code or data have changed since is
+    run afresh. A failed run does not affect the others.
+
+    Parameters
+    ----------
+    runs
+        The runs, from :func:`~cifar_utils.reporting.series_file.read_series`.
+    show
+        Receives their events: :func:`~cifar_utils.reporting.progress.shown_progress`.
+    force
+        Whether to run all of them afresh.
+    jobs
+        Number of runs at once; None for one for each GPU, or for every two cores. They share the
+        cores equally.
+    scheduler
+        The address of a dask scheduler, whose workers then execute the runs. All of its workers
+        must be able to write to the runs' folders.
+
+    Raises
+    ------
+    InputError
+        Where the scheduler can't be reached.
+
+    """
+    afresh: dict[Run, bool] = {}
+    for run in runs:
+        status = run.status()
+        if status.word == "refused":
+            status = Status("failed", status.why)
+        elif force or status.word not in ("done", "running"):
+            afresh[run] = force or status.word in ("stale", "other")
+            continue
+        show(run.name, {"event": "end", "status": status.word})
+        yield run, status
+    if not afresh:
+        return
+    if scheduler is None:
+        jobs = min(jobs or len(_gpus()) or max(1, len(usable_cores()) // 2), len(runs))
+        ended = _execute_here(afresh, show, jobs)
+    else:
+        from cifar_utils.reporting.cluster import execute_by  # takes seconds
+
+        ended = execute_by(scheduler, afresh, show)
+    for run, status in ended:
+        show(run.name, {"event": "end", "status": status.word})
+        yield run, status
+
+
+def _gpus() -> list[str]:
+    """The GPUs that may be used, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(number) for number in range(len(gpu_names()))]
+    return [name for name in chosen.split(",") if name not in ("", "-1")]
+
+
+def shares(cores: list[int], jobs: int) -> list[list[int]]:
+    """Divide cores among jobs, the same number to each; with more jobs than cores, some share one.
+
+    A resumed run therefore has as many cores as before, on any job.
+    """
+    each = max(1, len(cores) // jobs)
+    return [
+        [cores[(job * each + core) % len(cores)] for core in range(each)] for job in range(jobs)
+    ]
+
+
+def _execute_here(runs: Mapping[Run, bool], show: Show, jobs: int) -> Iterator[tuple[Run, Status]]:
+    """Execute runs in threads, each run in a kernel of its own. The mapping says which afresh."""
+    from cifar_utils.reporting.execute import execute_text  # takes seconds
+
+    series, cores, gpus = uuid.uuid4().hex, shares(usable_cores(), jobs), _gpus()
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for job in range(jobs):
+        free.put(job)
+    stopped = threading.Event()
+
+    def execute(run: Run, text: str, afresh: bool) -> Status:
+        job = free.get()
+        if sys.platform == "linux":
+            os.sched_setaffinity(0, cores[job])  # of this thread, and so of the kernel it starts
+        environment = {"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} if gpus else {}
+        if gpus and jobs > len(gpus):  # TensorFlow would fill a shared GPU
+            environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+        try:
+            return execute_text(
+                run,
+                text,
+                lambda event: show(run.name, event),
+                force=afresh,
+                series=series,
+                wanted=lambda: not stopped.is_set(),
+                environment=environment,
+            )
+        finally:
+            free.put(job)
+
+    # The runs execute the notebooks as they are now.
+    texts = [run.notebook.read_text("utf-8") for run in runs]
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = {
+            pool.submit(execute, run, text, afresh): run
+            for (run, afresh), text in zip(runs.items(), texts, strict=True)
+        }
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        finally:
+            stopped.set()  # kernels that still run are ended
+            pool.shutdown(cancel_futures=True)
