@@ -227,6 +227,7 @@ class Scores:
             "top_k": [self.top_k(k) for k in range(1, min(10, len(self.class_names)) + 1)],
             "calibration_error": self.calibration_error,
             "per_class": self.per_class,
+            "most_frequent": float(np.bincount(self.labels).max() / self.n),  # a class's share
         }
 
     def write(self, folder: Path | str) -> Path:

@@ -140,11 +140,12 @@ def test_dict_holds_plain_fractions():
     kept = BY_HAND.to_dict()
     assert kept.keys() == {
         "n", "loss", "top1", "top1_interval", "top5", "top5_interval", "calibration_error",
-        "per_class", "top_k",
+        "per_class", "top_k", "most_frequent",
     }  # fmt: skip
     assert all(type(kept[key]) is float for key in ("loss", "top1", "top5"))
     assert kept["top1_interval"] == list(BY_HAND.top_k_interval(1))
     assert kept["top_k"] == [BY_HAND.top_k(k) for k in (1, 2, 3)]
+    assert kept["most_frequent"] == 0.5
 
 
 def test_words_give_intervals_and_leave_out_a_trivial_top5():

@@ -41,8 +41,8 @@ def answer(record: RunRecord) -> Told:
             way_out = "Its base has random weights: set weights to “imagenet”."
         return Told(
             "This run is too small to tell, or its training failed. It classifies "
-            f"{percent(test['top1'])} of {test['n']:,} test images correctly; guessing comes to "
-            f"{percent(_chance(test))}. "
+            f"{percent(test['top1'])} of {test['n']:,} test images correctly; guessing one class "
+            f"for all comes to {percent(_chance(test))}. "
             f"{way_out}"
         )
     trials = [trial for trial in _raced(record) if not diverged(trial)]
@@ -87,16 +87,17 @@ def _unsure(record: RunRecord) -> bool:
 
 
 def _chance(test: dict[str, Any]) -> float:
-    return 1 / max(1, len(test["per_class"]))
+    """The accuracy of naming the most frequent class for all images; older records lack it."""
+    return test.get("most_frequent", 1 / max(1, len(test["per_class"])))
 
 
 def _near_guessing(accuracy: float, chance: float) -> bool:
     """Whether words may say of an accuracy no more than that it is near that of guessing.
 
-    It then is below 1.5 times the accuracy of guessing. Of fewer than 5 classes, it is less than 10
-    percentage points above it.
+    It then is less than half of that above it, and less than 10 percentage points; where guessing
+    is nearly always right, less than half of what is missing.
     """
-    return accuracy < chance + min(chance / 2, 0.1)
+    return accuracy < chance + min(chance / 2, 0.1, (1 - chance) / 2)
 
 
 def _lost(epochs: Sequence[Mapping[str, float]], chance: float) -> bool:
@@ -233,7 +234,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     told = f"95% interval {interval(test['top1_interval'])}"
     tested = classified([record], network, percent(test["top1"]), told)
     if _unsure(record):
-        tested += f" Guessing comes to {percent(_chance(test))}."
+        tested += f" Guessing one class for all comes to {percent(_chance(test))}."
     if len(_raced(record)) < len(record.trials):
         # Older records call it `longer`.
         given = record.parameters.get("augmentation", record.parameters.get("longer"))

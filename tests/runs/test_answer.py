@@ -75,6 +75,9 @@ def test_near_chance_nothing_is_claimed(record):
     assert "20.0%" in told
     assert "too small to tell" in answer(record(0.60, per_class=dict.fromkeys("ab")))
     assert "70.0% of 10,000" in answer(record(0.70, per_class=dict.fromkeys("ab")))
+    rare = {"per_class": dict.fromkeys("ab"), "most_frequent": 0.9}
+    assert "guessing one class for all comes to 90.0%" in answer(record(0.92, **rare))
+    assert "97.0% of 10,000" in answer(record(0.97, **rare))
     blind = record(0.25)
     blind.model["weights"] = "random"
     assert "set weights to “imagenet”" in answer(blind)
@@ -83,7 +86,7 @@ def test_near_chance_nothing_is_claimed(record):
 def test_trainings_are_compared_even_if_the_tested_network_is_near_chance(record):
     told = answer(record(0.2, trials=[("residual", 0.9, 2), ("plain", 0.2, 2)]))
     assert "“residual” is the best of 2 trainings" in told
-    assert told.endswith("(95% interval 19.0 to 21.0%). Guessing comes to 20.0%.")
+    assert told.endswith("(95% interval 19.0 to 21.0%). Guessing one class for all comes to 20.0%.")
     assert "Guessing" not in answer(record(0.9, trials=[("residual", 0.9, 2), ("plain", 0.2, 2)]))
 
 
