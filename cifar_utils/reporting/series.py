@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 
 from cifar_utils.provenance import gpu_names, usable_cores
 from cifar_utils.reporting.progress import Show
@@ -66,9 +67,10 @@ def run_series(
         from cifar_utils.reporting.cluster import execute_by  # takes seconds
 
         ended = execute_by(scheduler, afresh, show)
-    for run, status in ended:
-        show(run.name, {"event": "end", "status": status.word})
-        yield run, status
+    with closing(ended):
+        for run, status in ended:
+            show(run.name, {"event": "end", "status": status.word})
+            yield run, status
 
 
 def _gpus() -> list[str]:
@@ -123,11 +125,11 @@ def _execute_here(runs: Mapping[Run, bool], show: Show, jobs: int) -> Iterator[t
     # The runs execute the notebooks as they are now.
     texts = [run.notebook.read_text("utf-8") for run in runs]
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = {
-            pool.submit(execute, run, text, afresh): run
-            for (run, afresh), text in zip(runs.items(), texts, strict=True)
-        }
         try:
+            waiting = {
+                pool.submit(execute, run, text, afresh): run
+                for (run, afresh), text in zip(runs.items(), texts, strict=True)
+            }
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
         finally:
