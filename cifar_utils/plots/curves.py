@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cifar_utils.training.trials import Trial
 
 DASHES = ("-", "--", ":", "-.")
+MARKED = (":", "-.")
 RATE = "learning rate"
 
 
@@ -48,7 +49,7 @@ def plot_curves(
     curves: Mapping[str, pd.DataFrame],
     *,
     reported: tuple[str, pd.DataFrame] | None = None,
-    kept: tuple[int, str] | None = None,
+    marks: Mapping[str, float] | None = None,
     title: str | None = None,
 ) -> Figure:
     """Draw values by epoch: a panel for each column, a line for each table.
@@ -62,8 +63,8 @@ def plot_curves(
         Tables of :func:`by_epoch`, by label. A column's name is the label of its panel.
     reported
         A label and its table, to draw in grey behind the curves, up to their last epoch.
-    kept
-        An epoch to mark with a dotted line, and the line's label.
+    marks
+        Epochs to mark with a line, by the line's label. The first line is dotted.
     title
         A title above the legend.
 
@@ -89,8 +90,8 @@ def plot_curves(
             panels[name].plot(table.index, values, **look)
     for name, panel in panels.items():
         panel.set_ylabel(name)
-        if kept:
-            panel.axvline(kept[0], color="#333333", lw=1.2, ls=":", label=kept[1])
+        for (label, epoch), dashes in zip((marks or {}).items(), MARKED, strict=False):
+            panel.axvline(epoch, color="#333333", lw=1.2, ls=dashes, label=label)
         if "accuracy" in name:
             share_axis(panel.yaxis)
         values = [table[name].to_numpy() for table in curves.values() if name in table]
@@ -172,7 +173,11 @@ def plot_history(
         behind = f"{source}, training", renamed
         caption += f" Grey: {source}, whose training loss is {last['loss']:.3f} "
         caption += f"after its {last['epoch']:.0f} epochs."
-    figure = plot_curves(curves, reported=behind, kept=(history.best_epoch, kept), title=title)
+    marks = {kept: history.best_epoch}
+    if history.joined:
+        marks["second training begins"] = history.joined + 0.5
+        caption += f" A second training begins after epoch {history.joined}."
+    figure = plot_curves(curves, reported=behind, marks=marks, title=title)
     return CaptionedFigure(figure, caption, _history_in_words(history, *curves.values()))
 
 

@@ -81,6 +81,8 @@ class History:
         The environment of each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`.
     code
         The code that took part: :func:`~cifar_utils.provenance.code_in_use`.
+    joined
+        Epochs before the second training, where two were joined; otherwise 0.
 
     """
 
@@ -90,6 +92,7 @@ class History:
     rule: StoppingRule = NEVER
     trained_by: list[dict[str, Any]] = field(default_factory=list)
     code: dict[str, str] = field(default_factory=dict)
+    joined: int = 0
 
     @property
     def stopped(self) -> str:
@@ -128,6 +131,7 @@ class History:
             best_epoch(rows),
             trained_by=[*self.trained_by, *stretches],
             code=self.code | second.code,
+            joined=first,
         )
 
     def __repr__(self) -> str:

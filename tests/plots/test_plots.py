@@ -142,6 +142,13 @@ def test_a_history_says_why_it_stopped():
     assert "stopped" not in plot_history(history_of(3)).caption
 
 
+def test_where_a_second_training_begins_is_marked():
+    figure = plot_history(history_of(3).followed_by(history_of(4)))
+    assert "second training begins" in labels_of(figure)
+    assert "A second training begins after epoch 3." in figure.caption
+    assert "second training begins" not in labels_of(plot_history(history_of(7)))
+
+
 def test_a_reported_curve_is_drawn_as_far_as_the_run_goes():
     curve = reported_curve("preact", "cifar100")
     figure = plot_history(history_of(20), reported=curve)
