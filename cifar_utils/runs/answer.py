@@ -171,7 +171,8 @@ def _fine_tuned(record: RunRecord) -> str:
     return (
         f"The head alone came to {percent(alone)} of {images:,} validation images. "
         f"With the base's last layers trained too, for {len(record.history) - first} more epochs, "
-        f"it was {percent(together)}, {gain:+.1f} points (95% interval {told})."
+        f"it was {percent(together)}, {gain:+.1f} points (95% interval {told}). A part of this may "
+        "come from the additional epochs."
     )
 
 
@@ -180,7 +181,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     best, *others = sorted(groups, key=lambda group: -_mean(group))
     worst = others[-1]
     others.sort(key=lambda group: group is not groups[0])  # what the others are set against
-    gains = _gains([best, *others], images)
+    gains = _gains([best, *others], images, _chance(record.scores["test"]))
     searched = best[0]["name"].isdigit()
     trials = [trial for group in groups for trial in group]
     epochs = from_to([trial["epochs"] for trial in trials])
@@ -273,10 +274,13 @@ def by_name(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [*groups.values()]
 
 
-def _gains(groups: list[list[dict[str, Any]]], images: int) -> dict[str, tuple[float, float, str]]:
+def _gains(
+    groups: list[list[dict[str, Any]]], images: int, chance: float
+) -> dict[str, tuple[float, float, str]]:
     """The best trial's gain over each other one, by the others' names, as :func:`_gain` gives it.
 
-    The best is the first. The intervals are Tukey's: they allow for the choice of the best.
+    The best is the first. The intervals are Tukey's: they allow for the choice of the best. Trials
+    that never learned hardly differ between seeds, so they do not count in the others' deviation.
     """
     best, *others = groups
     if len(best) == 1:
@@ -284,7 +288,9 @@ def _gains(groups: list[list[dict[str, Any]]], images: int) -> dict[str, tuple[f
         return {
             trial["name"]: _gain(best, trial["val_accuracy"], images, level) for (trial,) in others
         }
-    half = 100 * tukey_half_width([[one["val_accuracy"] for one in group] for group in groups])
+    shares = [[one["val_accuracy"] for one in group] for group in groups]
+    learned = [row for row in shares if not all(_near_guessing(one, chance) for one in row)]
+    half = 100 * tukey_half_width(learned if len(learned) > 1 else shares)
     gains = {group[0]["name"]: 100 * (_mean(best) - _mean(group)) for group in others}
     return {
         name: (gain, gain - half, f"{gain - half:+.1f} to {gain + half:+.1f}")
