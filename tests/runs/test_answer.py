@@ -186,7 +186,7 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     assert "“flip” 51.0% and “none” 40.0%." in told
     assert "40% is first reached by “flip”, after 225 steps" in told
     lost = [several.trials[0] | {"name": "lost", "val_accuracy": 0.2, "seed": s} for s in (0, 1)]
-    several.trials += lost
+    several.trials.extend(lost)
     told = answer(several)
     assert "Its difference from “none” (-1.7 to +23.7 points)" in told, "one that never learned"
     assert "better than “lost” by 31.0 points (95% interval +18.3 to +43.7)" in told
