@@ -106,21 +106,21 @@ def execute_text(
         JSON. The notebook's file may have changed since the series began, or be on another machine.
 
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        notebook = Path(scratch, run.notebook.name)
-        notebook.write_text(text, "utf-8")
-        run = replace(run, notebook=notebook)
-        try:
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            notebook = Path(scratch, run.notebook.name)
+            notebook.write_text(text, "utf-8")
+            run = replace(run, notebook=notebook)
             status = execute(run, tell, **options)
             if status.transient:
                 tell({"event": "retry", "error": status.why})
                 status = execute(run, tell, **options)
-        except InputError as error:
-            return Status("failed", str(error))
-        except Exception as error:  # a failed run does not affect the others
-            reason = str(error).strip().partition("\n")[0]
-            return Status("failed", f"{type(error).__name__}: {reason}")
-    return status
+            return status
+    except InputError as error:
+        return Status("failed", str(error))
+    except Exception as error:  # a failed run does not affect the others
+        reason = str(error).strip().partition("\n")[0]
+        return Status("failed", f"{type(error).__name__}: {reason}")
 
 
 def _checked(run: Run, force: bool, series: str, held: bool = False) -> Status:

@@ -107,8 +107,9 @@ def _execute_here(runs: Mapping[Run, bool], show: Show, jobs: int) -> Iterator[t
         if sys.platform == "linux":
             os.sched_setaffinity(0, cores[job])  # of this thread, and so of the kernel it starts
         environment = {"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} if gpus else {}
-        if gpus and jobs > len(gpus):  # TensorFlow would fill a shared GPU
+        if gpus and jobs > len(gpus):  # TensorFlow and JAX would fill a shared GPU
             environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+            environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         try:
             return execute_text(
                 run,

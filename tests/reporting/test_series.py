@@ -1,6 +1,8 @@
 import json
 import os
+import tempfile
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,3 +115,37 @@ def test_runs_that_share_a_gpu_are_told_which_and_grow(project, write_notebook, 
     runs = [plan_run(notebook, {}, project / "out" / f"r{number}") for number in range(2)]
     assert {status.word for status in outcomes(runs)[0].values()} == {"finished"}
     assert {(run.folder / "gpu").read_text() for run in runs} == {"GPU-1 true"}
+
+
+def test_a_timeout_holds_when_nobody_reads_the_progress(project, write_notebook):
+    notebook = write_notebook(
+        "import time\nfrom cifar_utils.events import write_event\n"
+        "write_event(output, 'epoch', epoch=1)\ntime.sleep(120)"
+    )
+    run = replace(plan_run(notebook, {}, project / "out" / "slow"), timeout=8)
+
+    lost = []
+
+    def show(name, event):
+        if event["event"] not in ("start", "cell", "retry", "end"):
+            lost.append(event)
+            raise SystemExit(1)  # as rich does where a pipe is closed
+
+    ((_, status),) = run_series([run], show, jobs=1)
+    assert "not done within its timeout" in status.why
+    assert lost
+
+
+def test_a_run_without_room_for_its_notebook_fails_apart(project, write_notebook, monkeypatch):
+    runs = [plan_run(write_notebook(), {}, project / "out" / f"r{number}") for number in range(2)]
+    folders, make = iter([OSError(28, "No space left on device")]), tempfile.TemporaryDirectory
+
+    def sometimes(*args, **options):
+        for error in folders:
+            raise error
+        return make(*args, **options)
+
+    monkeypatch.setattr("cifar_utils.reporting.execute.tempfile.TemporaryDirectory", sometimes)
+    found, _ = outcomes(runs, jobs=1)
+    assert [found[run.name].word for run in runs] == ["failed", "finished"]
+    assert "No space left" in found["r0"].why
