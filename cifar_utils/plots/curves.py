@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from cifar_utils.training.trials import Trial
 
 DASHES = ("-", "--", ":", "-.")
-MARKED = (":", "-.")
 RATE = "learning rate"
 
 
@@ -90,7 +89,7 @@ def plot_curves(
             panels[name].plot(table.index, values, **look)
     for name, panel in panels.items():
         panel.set_ylabel(name)
-        for (label, epoch), dashes in zip((marks or {}).items(), MARKED, strict=False):
+        for (label, epoch), dashes in zip((marks or {}).items(), DASHES[2:], strict=False):
             panel.axvline(epoch, color="#333333", lw=1.2, ls=dashes, label=label)
         if "accuracy" in name:
             share_axis(panel.yaxis)

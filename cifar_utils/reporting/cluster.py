@@ -3,7 +3,7 @@
 import logging
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from distributed import CancelledError, Client, Future, Worker, as_completed, ge
 from cifar_utils.errors import InputError
 from cifar_utils.files import FACTS
 from cifar_utils.reporting.progress import Show
+from cifar_utils.reporting.series import Planned
 from cifar_utils.runs.folder import Run, RunningError, Status
 
 CONNECT_SECONDS = 10
@@ -21,7 +22,7 @@ RELEASE_SECONDS = 10
 
 
 def execute_by(
-    scheduler: str, runs: Mapping[Run, bool], show: Show
+    scheduler: str, planned: Sequence[Planned], show: Show
 ) -> Iterator[tuple[Run, Status]]:
     """Execute runs on the workers of the scheduler at an address; yield each when it ends.
 
@@ -31,8 +32,8 @@ def execute_by(
     ----------
     scheduler
         Its address, as in ``"tcp://10.0.0.1:8786"``.
-    runs
-        The runs, and of each whether it is run afresh.
+    planned
+        The runs, with the texts of their notebooks: a worker may be on another machine.
     show
         Receives their events.
 
@@ -51,22 +52,21 @@ def execute_by(
         way_out = "start one: dask scheduler; or leave --scheduler out"
         raise InputError(f"no scheduler can be reached at {scheduler!r}; {way_out}") from error
     with client:
-        yield from _execute_all(client, runs, show)
+        yield from _execute_all(client, planned, show)
 
 
 def _execute_all(
-    client: Client, runs: Mapping[Run, bool], show: Show
+    client: Client, planned: Sequence[Planned], show: Show
 ) -> Iterator[tuple[Run, Status]]:
     series = f"run-{uuid.uuid4().hex[:12]}"
     client.subscribe_topic(series, lambda message: show(*message[1]))
-    # The workers get the notebooks' texts, so they run the notebooks that this command read.
-    texts = [run.notebook.read_text("utf-8") for run in runs]
+    runs, texts, afresh = zip(*planned, strict=True)
     # One group, given at once: dask then queues runs until a worker is free.
     futures = client.map(
         _execute_on_worker,
         [replace(run, folder=run.folder.absolute()) for run in runs],  # a worker is elsewhere
         texts,
-        [*runs.values()],
+        afresh,
         [series] * len(runs),
         key=[(series, number) for number in range(len(runs))],
         pure=False,

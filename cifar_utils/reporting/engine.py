@@ -81,8 +81,7 @@ class Watch:
         started = time.monotonic()
         while True:
             last = self.ended.wait(POLL_SECONDS)  # once more after the end, for the last events
-            # A shared disk may fail for a moment; rich ends the process if nobody reads its output.
-            with suppress(OSError, SystemExit):
+            with suppress(OSError):  # a shared disk may fail for a moment
                 fresh, self.position = read_events(self.events, self.position)
                 for event in fresh:
                     self.tell(event)

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -91,7 +91,8 @@ def shown_progress(console: Console, names: Sequence[str]) -> Iterator[Show]:
     one_at_a_time = threading.Lock()
 
     def print_line(name: str, text: str) -> None:
-        console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+        with suppress(SystemExit):  # by rich, if nobody reads its output; the runs go on
+            console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def count() -> None:
         done, failed = ended.total() - ended["failed"], ended["failed"]

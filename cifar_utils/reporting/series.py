@@ -5,13 +5,22 @@ import queue
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
+from typing import NamedTuple
 
 from cifar_utils.provenance import gpu_names, usable_cores
 from cifar_utils.reporting.progress import Show
 from cifar_utils.runs.folder import Run, Status
+
+
+class Planned(NamedTuple):
+    """A run to execute, its notebook's text, and whether it is run afresh."""
+
+    run: Run
+    text: str
+    afresh: bool
 
 
 def run_series(
@@ -48,25 +57,28 @@ def run_series(
         Where the scheduler can't be reached.
 
     """
-    afresh: dict[Run, bool] = {}
+    planned: list[Planned] = []
     for run in runs:
         status = run.status()
         if status.word == "refused":
             status = Status("failed", status.why)
         elif force or status.word not in ("done", "running"):
-            afresh[run] = force or status.word in ("stale", "other")
+            # The runs execute the notebooks as they are now.
+            text = run.notebook.read_text("utf-8")
+            planned.append(Planned(run, text, force or status.word in ("stale", "other")))
             continue
         show(run.name, {"event": "end", "status": status.word})
         yield run, status
-    if not afresh:
+    if not planned:
         return
     if scheduler is None:
-        jobs = min(jobs or len(_gpus()) or max(1, len(usable_cores()) // 2), len(runs))
-        ended = _execute_here(afresh, show, jobs)
+        cores, gpus = usable_cores(), _gpus()
+        jobs = min(jobs or len(gpus) or max(1, len(cores) // 2), len(runs))
+        ended = _execute_here(planned, show, shares(cores, jobs), gpus)
     else:
         from cifar_utils.reporting.cluster import execute_by  # takes seconds
 
-        ended = execute_by(scheduler, afresh, show)
+        ended = execute_by(scheduler, planned, show)
     with closing(ended):
         for run, status in ended:
             show(run.name, {"event": "end", "status": status.word})
@@ -92,11 +104,13 @@ def shares(cores: list[int], jobs: int) -> list[list[int]]:
     ]
 
 
-def _execute_here(runs: Mapping[Run, bool], show: Show, jobs: int) -> Iterator[tuple[Run, Status]]:
-    """Execute runs in threads, each run in a kernel of its own. The mapping says which afresh."""
+def _execute_here(
+    planned: Sequence[Planned], show: Show, cores: list[list[int]], gpus: list[str]
+) -> Iterator[tuple[Run, Status]]:
+    """Execute runs in threads, each run in a kernel of its own; ``cores`` are those of each job."""
     from cifar_utils.reporting.execute import execute_text  # takes seconds
 
-    series, cores, gpus = uuid.uuid4().hex, shares(usable_cores(), jobs), _gpus()
+    series, jobs = uuid.uuid4().hex, len(cores)
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for job in range(jobs):
         free.put(job)
@@ -123,14 +137,9 @@ def _execute_here(runs: Mapping[Run, bool], show: Show, jobs: int) -> Iterator[t
         finally:
             free.put(job)
 
-    # The runs execute the notebooks as they are now.
-    texts = [run.notebook.read_text("utf-8") for run in runs]
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            waiting = {
-                pool.submit(execute, run, text, afresh): run
-                for (run, afresh), text in zip(runs.items(), texts, strict=True)
-            }
+            waiting = {pool.submit(execute, *each): each.run for each in planned}
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
         finally:
