@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jupyter_core.utils import ensure_event_loop
+
 from cifar_utils.errors import InputError
 from cifar_utils.files import CHECKPOINTS, FACTS, NOTEBOOK, PAGE, PART, RECORD, RUN_FILES
 from cifar_utils.reporting.engine import FULL, UNWANTED, Watch, execute_notebook
@@ -123,6 +125,8 @@ def execute_text(
         return Status("failed", f"{type(error).__name__}: {reason}")
 
 
+    finally:
+        ensure_event_loop().close()  # jupyter_client's in this thread; nothing else closes it
 def _checked(run: Run, force: bool, series: str, held: bool = False) -> Status:
     """The status of a run that may be executed: ``"stale"`` if it is to be run afresh."""
     status = run.status(held=held)

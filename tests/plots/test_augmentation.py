@@ -20,7 +20,7 @@ def pictures(figure):
     return [shown[start : start + columns] for start in range(0, len(shown), columns)]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "default::ResourceWarning")
 def test_each_augmentation_is_a_row_that_begins_with_the_original(digits):
     names = [*REGISTRIES["augmentation"]]
     figure = plot_augmentations(digits, *names)

@@ -75,7 +75,7 @@ def check(figure):
     assert not re.search(r"nan|None|array\(|\[", figure.alt + figure.caption)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "default::ResourceWarning")
 @pytest.mark.parametrize("classes", [2, 100])
 def test_every_figure_of_a_run_renders(classes):
     dataset = dataset_of(classes)
@@ -114,7 +114,7 @@ def test_samples_follow_the_seed():
     assert plot_samples(dataset, seed=1).png() != plot_samples(dataset, seed=2).png()
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "default::ResourceWarning")
 @pytest.mark.parametrize(("epochs", "validation"), [(1, True), (60, False)])
 def test_history_of_any_length(epochs, validation):
     figure = plot_history(history_of(epochs, validation), title="made")

@@ -1,8 +1,10 @@
+import gc
 import io
 import json
 import os
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from dataclasses import replace
 
@@ -101,6 +103,32 @@ def test_runs_fail_apart_and_only_transient_causes_are_tried_again(
     assert (project / "out" / "fine" / "threads").read_text() == os.environ.get(
         "OMP_NUM_THREADS", ""
     )
+
+
+def test_a_changed_run_is_run_afresh_by_one_of_two_series(project, write_notebook, write_run):
+    first, changed = (
+        plan_run(write_notebook(name=name), {}, project / "out" / name)
+        for name in ("first", "changed")
+    )
+    write_run(changed.folder)  # of other parameters
+    others = []
+
+    def show(name, event):
+        if (name, event["event"]) == ("first", "start"):  # another series meets the folder now
+            others.append(outcomes([changed])[0]["changed"].word)
+
+    found = {run.name: status.word for run, status in run_series([first, changed], show, jobs=1)}
+    assert (found, others) == ({"first": "finished", "changed": "done"}, ["finished"])
+
+
+def test_a_series_closes_what_it_opened(project, write_notebook):
+    run = plan_run(write_notebook(), {}, project / "out" / "run")
+    gc.collect()
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always")
+        assert outcomes([run])[0]["run"].word == "finished"
+        gc.collect()
+    assert [each for each in left if each.category is ResourceWarning] == []
 
 
 def test_a_run_that_is_left_alone_has_no_more_cores_than_beside_others(project, write_notebook):
