@@ -33,7 +33,7 @@ from cifar_utils.reporting.terminal import (
     short_path,
     write_text,
 )
-from cifar_utils.runs.folder import Run, RunningError, Status, find_runs, load_run
+from cifar_utils.runs.folder import ANY, Run, RunningError, Status, find_runs, load_run
 from cifar_utils.text import compact
 
 INTERRUPTED = 130  # as in a shell
@@ -105,7 +105,7 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
 
     try:
         with interruptible(), shown_progress(new_console(), [planned.name]) as show:
-            status = execute(planned, partial(show, planned.name), force=force)
+            status = execute(planned, partial(show, planned.name), afresh=ANY if force else ())
     except KeyboardInterrupt:
         if Run(planned.folder).record:
             click.echo(f"interrupted; the run in {short_path(planned.folder)} is kept", err=True)

@@ -3,7 +3,7 @@
 import logging
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -22,7 +22,7 @@ RELEASE_SECONDS = 10
 
 
 def execute_by(
-    scheduler: str, planned: Sequence[Planned], show: Show
+    scheduler: str, planned: Sequence[Planned], show: Show, afresh: Collection[str]
 ) -> Iterator[tuple[Run, Status]]:
     """Execute runs on the workers of the scheduler at an address; yield each when it ends.
 
@@ -36,6 +36,8 @@ def execute_by(
         The runs, with the texts of their notebooks: a worker may be on another machine.
     show
         Receives their events.
+    afresh
+        As for :func:`~cifar_utils.reporting.execute.execute`.
 
     Raises
     ------
@@ -52,21 +54,21 @@ def execute_by(
         way_out = "start one: dask scheduler; or leave --scheduler out"
         raise InputError(f"no scheduler can be reached at {scheduler!r}; {way_out}") from error
     with client:
-        yield from _execute_all(client, planned, show)
+        yield from _execute_all(client, planned, show, afresh)
 
 
 def _execute_all(
-    client: Client, planned: Sequence[Planned], show: Show
+    client: Client, planned: Sequence[Planned], show: Show, afresh: Collection[str]
 ) -> Iterator[tuple[Run, Status]]:
     series = f"run-{uuid.uuid4().hex[:12]}"
     client.subscribe_topic(series, lambda message: show(*message[1]))
-    runs, texts, afresh = zip(*planned, strict=True)
+    runs, texts = zip(*planned, strict=True)
     # One group, given at once: dask then queues runs until a worker is free.
     futures = client.map(
         _execute_on_worker,
         [replace(run, folder=run.folder.absolute()) for run in runs],  # a worker is elsewhere
         texts,
-        afresh,
+        [afresh] * len(runs),
         [series] * len(runs),
         key=[(series, number) for number in range(len(runs))],
         pure=False,
@@ -101,7 +103,7 @@ def _status(future: Future) -> Status:
     return Status("failed", "the scheduler was lost; the same command goes on")
 
 
-def _execute_on_worker(run: Run, text: str, afresh: bool, series: str) -> Status:
+def _execute_on_worker(run: Run, text: str, afresh: Collection[str], series: str) -> Status:
     """Execute a run whose notebook has this text; dask calls this.
 
     Its events are sent under the name ``series``.
@@ -120,4 +122,4 @@ def _execute_on_worker(run: Run, text: str, afresh: bool, series: str) -> Status
         running = state is not None and state.state in ("executing", "long-running")
         return running and worker.status == distributed.Status.running
 
-    return execute_text(run, text, tell, force=afresh, series=series, wanted=wanted)
+    return execute_text(run, text, tell, afresh=afresh, series=series, wanted=wanted)

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ def execute(
     run: Run,
     tell: Callable[[Mapping[str, Any]], None],
     *,
-    force: bool = False,
+    afresh: Collection[str] = (),
     series: str = "",
     wanted: Callable[[], bool] = lambda: True,
     environment: Mapping[str, str] | None = None,
@@ -41,8 +41,9 @@ def execute(
     tell
         Receives the run's events, and the additional ones that
         :func:`~cifar_utils.reporting.progress.shown_progress` describes.
-    force
-        Whether to run it afresh. A run of the same ``series`` in the folder is not replaced.
+    afresh
+        The statuses at which the folder's run is replaced by a new one: ``ANY`` of them, or
+        ``CHANGED``, for example. A run of the same ``series`` in the folder is not replaced.
     series
         A name for the command to which the run belongs, kept in its ``run.json``.
     wanted
@@ -67,12 +68,12 @@ def execute(
 
     """
     try:
-        if _checked(run, force, series).word == "done":
+        if _checked(run, afresh, series).word == "done":
             if not run.page.exists():
                 export_page(run.folder / NOTEBOOK, run.page)
             return Status("done")
         with _held(run):
-            status = _checked(run, force, series, held=True)
+            status = _checked(run, afresh, series, held=True)
             if status.word == "done":  # another process finished it, perhaps without its page
                 export_page(run.folder / NOTEBOOK, run.page)
                 return status
@@ -98,7 +99,8 @@ def execute_text(
 ) -> Status:
     """Execute a run of a series, whose notebook has this text. An error becomes its status.
 
-    A run that ends by a transient cause is tried once more.
+    A run that ends by a transient cause is tried once more. The thread must not have an event loop
+    of its own.
 
     Parameters
     ----------
@@ -123,16 +125,16 @@ def execute_text(
     except Exception as error:  # a failed run does not affect the others
         reason = str(error).strip().partition("\n")[0]
         return Status("failed", f"{type(error).__name__}: {reason}")
-
-
     finally:
         ensure_event_loop().close()  # jupyter_client's in this thread; nothing else closes it
-def _checked(run: Run, force: bool, series: str, held: bool = False) -> Status:
+
+
+def _checked(run: Run, afresh: Collection[str], series: str, held: bool = False) -> Status:
     """The status of a run that may be executed: ``"stale"`` if it is to be run afresh."""
     status = run.status(held=held)
     if status.word == "refused":
         raise InputError(status.why)
-    if force and status.word not in ("new", "running"):
+    if status.word in afresh:
         with suppress(InputError):  # a broken run.json
             if series and run.facts.get("series") == series:
                 return status

@@ -5,22 +5,21 @@ import queue
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from typing import NamedTuple
 
 from cifar_utils.provenance import gpu_names, usable_cores
 from cifar_utils.reporting.progress import Show
-from cifar_utils.runs.folder import Run, Status
+from cifar_utils.runs.folder import ANY, CHANGED, Run, Status
 
 
 class Planned(NamedTuple):
-    """A run to execute, its notebook's text, and whether it is run afresh."""
+    """A run to execute, and its notebook's text."""
 
     run: Run
     text: str
-    afresh: bool
 
 
 def run_series(
@@ -58,6 +57,7 @@ def run_series(
 
     """
     planned: list[Planned] = []
+    afresh = ANY if force else CHANGED
     for run in runs:
         status = run.status()
         if status.word == "refused":
@@ -65,7 +65,7 @@ def run_series(
         elif force or status.word not in ("done", "running"):
             # The runs execute the notebooks as they are now.
             text = run.notebook.read_text("utf-8")
-            planned.append(Planned(run, text, force or status.word in ("stale", "other")))
+            planned.append(Planned(run, text))
             continue
         show(run.name, {"event": "end", "status": status.word})
         yield run, status
@@ -74,11 +74,11 @@ def run_series(
     if scheduler is None:
         cores, gpus = usable_cores(), _gpus()
         jobs = min(jobs or len(gpus) or max(1, len(cores) // 2), len(runs))
-        ended = _execute_here(planned, show, shares(cores, jobs), gpus)
+        ended = _execute_here(planned, show, afresh, shares(cores, jobs), gpus)
     else:
         from cifar_utils.reporting.cluster import execute_by  # takes seconds
 
-        ended = execute_by(scheduler, planned, show)
+        ended = execute_by(scheduler, planned, show, afresh)
     with closing(ended):
         for run, status in ended:
             show(run.name, {"event": "end", "status": status.word})
@@ -105,7 +105,11 @@ def shares(cores: list[int], jobs: int) -> list[list[int]]:
 
 
 def _execute_here(
-    planned: Sequence[Planned], show: Show, cores: list[list[int]], gpus: list[str]
+    planned: Sequence[Planned],
+    show: Show,
+    afresh: Collection[str],
+    cores: list[list[int]],
+    gpus: list[str],
 ) -> Iterator[tuple[Run, Status]]:
     """Execute runs in threads, each run in a kernel of its own; ``cores`` are those of each job."""
     from cifar_utils.reporting.execute import execute_text  # takes seconds
@@ -116,7 +120,7 @@ def _execute_here(
         free.put(job)
     stopped = threading.Event()
 
-    def execute(run: Run, text: str, afresh: bool) -> Status:
+    def execute(run: Run, text: str) -> Status:
         job = free.get()
         if sys.platform == "linux":
             os.sched_setaffinity(0, cores[job])  # of this thread, and so of the kernel it starts
@@ -129,7 +133,7 @@ def _execute_here(
                 run,
                 text,
                 lambda event: show(run.name, event),
-                force=afresh,
+                afresh=afresh,
                 series=series,
                 wanted=lambda: not stopped.is_set(),
                 environment=environment,

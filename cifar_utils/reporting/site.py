@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -235,4 +236,5 @@ def _link_pages(runs: Sequence[Run], folder: Path) -> None:
     for before, run, after in zip([None, *runs], runs, [*runs[1:], None], strict=False):
         address = partial(relative_link, folder=run.folder)
         html = links.render(index=index, before=before, after=after, address=address)
-        write_links(run.page, html)
+        with suppress(FileNotFoundError):  # another process replaces this run
+            write_links(run.page, html)

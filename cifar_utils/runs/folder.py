@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
 BEFORE = ".before"  # holds the earlier run while a new one replaces it
+CHANGED = {"stale", "other"}  # statuses of a run that differs from the planned one
+ANY = CHANGED | {"done", "unfinished"}  # statuses of a run that can be replaced
 DATA = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit", "image_size")
 
 

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 
 from cifar_utils import __version__
 from cifar_utils.reporting.cli import commands, main
-from cifar_utils.runs.folder import Run, Status
+from cifar_utils.runs.folder import ANY, Run, Status
 
 SCORES = "test top-1 87.5% (86.0 to 89.0%), test top-5 99.1% (98.0 to 99.5%)"
 
@@ -102,11 +102,13 @@ def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
     assert "mine is done, but its notebook has changed; give --output another folder, or --f" in err
     assert cli(*command, "3", "--force", "--output", "mine")[0] == 0
     assert Path("mine/notes.txt").read_text() == "my own"
-    afresh = []
+    replaced = []
     executed = "cifar_utils.reporting.execute.execute"
-    monkeypatch.setattr(executed, lambda run, tell, force: afresh.append(force) or Status("done"))
+    monkeypatch.setattr(
+        executed, lambda run, tell, afresh: replaced.append(afresh) or Status("done")
+    )
     assert cli(*command, "4", "--force", "--output", "mine")[0] == 0
-    assert afresh == [True]
+    assert replaced == [ANY]
 
 
 def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):

@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 
 from cifar_utils.reporting.execute import execute as execute_run
 from cifar_utils.reporting.notebooks import plan_run
-from cifar_utils.runs.folder import visible
+from cifar_utils.runs.folder import ANY, visible
 
 PATH = "from pathlib import Path"
 
@@ -91,15 +91,15 @@ def test_forcing_replaces_a_run_once_in_a_series_but_nothing_else(done, project,
     other = plan_run(done.notebook, {"epochs": 1}, done.folder)
     with refused("another run"):
         execute(other)
-    assert execute(other, force=True, series="this").word == "finished"
-    assert execute(other, force=True, series="this").word == "done"
+    assert execute(other, afresh=ANY, series="this").word == "finished"
+    assert execute(other, afresh=ANY, series="this").word == "done"
     assert texts(other)[0].startswith("epochs: 1 in")
     assert not (done.folder / "checkpoint").exists()
     mine = project / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("")
     with refused("no run"):
-        execute(plan_run(done.notebook, {}, mine), force=True)
+        execute(plan_run(done.notebook, {}, mine), afresh=ANY)
 
 
 def test_a_run_that_was_stopped_while_it_was_put_aside_is_as_it_was(done, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_run_that_was_stopped_while_it_was_put_aside_is_as_it_was(done, monkey
 
     monkeypatch.setattr(Path, "replace", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        execute(done, force=True)
+        execute(done, afresh=ANY)
     monkeypatch.undo()
     assert content(done.folder) == before
     assert done.status().word == "done"
@@ -131,7 +131,7 @@ def test_a_new_run_that_is_stopped_replaces_a_finished_one_from_its_first_checkp
         "    Path(output, 'checkpoint').mkdir()\n    Path(output, 'checkpoint', 'epoch').touch()\n"
         "Path(output, 'began').touch()\ntime.sleep(60)"
     )
-    status = execute(done, force=True, wanted=lambda: not began.exists())
+    status = execute(done, afresh=ANY, wanted=lambda: not began.exists())
     assert status.why == "the command that wanted it has ended"
     began.unlink()
     assert (content(done.folder) == before) is not trained
@@ -310,7 +310,7 @@ def test_an_input_error_leaves_an_existing_run_as_it_was(done, write_notebook, r
     write_notebook(REFUSE)  # so that it is stale
     before = content(done.folder)
     with refused("weights 'x'"):
-        execute(done, force=True)
+        execute(done, afresh=ANY)
     assert content(done.folder) == before
 
 
