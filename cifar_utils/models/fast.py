@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from cifar_utils.models.summary import layers_of
+from cifar_utils.models.summary import has_graph, layers_of
 
 
 def accelerate(model: keras.Model) -> keras.Model:
@@ -41,7 +41,7 @@ def to_plain(model: keras.Model) -> keras.Model:
     made: dict[int, tuple[keras.Layer, keras.Layer]] = {}
     plain = _rebuilt(model, made)
     for layer, new in made.values():
-        if not isinstance(layer, keras.Model):
+        if not has_graph(layer):
             for variable, value in zip(new.variables, layer.variables, strict=True):
                 variable.assign(value)
     return plain
@@ -61,8 +61,8 @@ def _rebuilt(model: keras.Model, made: dict) -> keras.Model:
         if not isinstance(layer, keras.Layer):
             return layer
         if id(layer) not in made:
-            has_graph = isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
-            made[id(layer)] = layer, _rebuilt(layer, made) if has_graph else _plain_layer(layer)
+            new = _rebuilt(layer, made) if has_graph(layer) else _plain_layer(layer)
+            made[id(layer)] = layer, new
         return made[id(layer)][1]
 
     def new_input(x):

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras import layers
 
@@ -26,8 +26,8 @@ class ModelSummary:
 
     ``flops`` counts the operations of convolutions and dense layers in the forward pass of one
     image. A multiply-add counts as two. A layer that is used several times counts each time.
-    ``flops`` is None if a layer of another kind has a matrix of weights: its operations can't be
-    counted.
+    ``flops`` is None if a layer of another kind has a matrix of weights, or if a layer has no
+    ``get_config``: operations can't be counted then.
     """
 
     name: str
@@ -59,8 +59,11 @@ def summarize(model: keras.Model) -> ModelSummary:
     import pandas as pd
 
     operations: dict[int, float] = {}
-    for layer, taken in _uses(model):
-        operations[id(layer)] = operations.get(id(layer), 0) + 2 * _multiply_adds(layer, taken)
+    try:
+        for layer, taken in _uses(model):
+            operations[id(layer)] = operations.get(id(layer), 0) + 2 * _multiply_adds(layer, taken)
+    except NotImplementedError:  # a layer has no get_config, so the uses can't be listed
+        operations = {id(layer): math.nan for layer in layers_of(model) if layer.weights}
     known = {
         key: int(count) if math.isfinite(count) else UNKNOWN for key, count in operations.items()
     }
@@ -81,32 +84,48 @@ def summarize(model: keras.Model) -> ModelSummary:
 
 
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
-    """The layers of a model, including those of models within it."""
+    """The layers of a model, including those of models within it that have a graph."""
     for layer in model.layers:
-        if isinstance(layer, keras.Model):
+        if has_graph(layer):
             yield from layers_of(layer)
         else:
             yield layer
 
 
+def has_graph(layer: keras.Layer) -> bool:
+    """Whether a layer is a model of layers, and not a class with its own ``call``."""
+    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
+
+
 def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, ...] | None]]:
     """Each layer and the shape of its input, once for each use in the model."""
-    named = {layer.name: layer for layer in model.layers}
-    for row in model.get_config()["layers"]:
-        layer = named.get(row["config"].get("name"))  # None for the input of a Sequential model
-        for node in row.get("inbound_nodes", [{}]):  # absent in a Sequential model: one use each
-            (taken, *_) = node.get("args") or [{}]
-            shape = taken["config"].get("shape") if isinstance(taken, dict) and taken else None
-            if isinstance(layer, keras.Model) and shape and None in layer.input_shape[1:]:
-                # For images of any size: a copy for this size has the shapes.
-                inner = keras.Model(layer.inputs, layer.outputs)
-                copy = keras.models.clone_model(inner, input_tensors=[keras.Input(shape[1:])])
-                for (own, _), (_, size) in zip(_uses(inner), _uses(copy), strict=True):
-                    yield own, size
-            elif isinstance(layer, keras.Model):
-                yield from _uses(layer)
-            elif layer is not None:
-                yield layer, shape
+    if isinstance(model, keras.Sequential):
+        found = [(layer, None) for layer in model.layers]
+    else:
+        named = {layer.name: layer for layer in model.layers}
+        found = [
+            (named[row["name"]], _input_shape(node))
+            for row in model.get_config()["layers"]
+            if row["name"] in named  # a bare operation is not
+            for node in row["inbound_nodes"]
+        ]
+    for layer, shape in found:
+        if not has_graph(layer):
+            yield layer, shape
+        elif shape and None in layer.input_shape[1:]:
+            # For images of any size: a copy for this size has the shapes.
+            inner = keras.Model(layer.inputs, layer.outputs)
+            copy = keras.models.clone_model(inner, input_tensors=[keras.Input(shape[1:])])
+            for (own, _), (_, size) in zip(_uses(inner), _uses(copy), strict=True):
+                yield own, size
+        else:
+            yield from _uses(layer)
+
+
+def _input_shape(node: dict[str, Any]) -> tuple[int | None, ...] | None:
+    """The shape of the first tensor that a use in a configuration takes; None if it has none."""
+    (taken, *_) = node.get("args") or [{}]
+    return taken["config"].get("shape") if isinstance(taken, dict) and taken else None
 
 
 def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> float:

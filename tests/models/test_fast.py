@@ -206,6 +206,26 @@ def test_models_within_a_model_and_frozen_layers():
     assert kinds(plain) == kinds(plain.get_layer("base")) == []
 
 
+class Block(keras.Model):
+    """A model with its own ``call``."""
+
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(units)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return {"units": self.dense.units}
+
+
+def test_a_model_with_its_own_call_keeps_its_weights():
+    model = chain(Block(5), layers.ReLU(), shape=(3,))
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
+    np.testing.assert_array_equal(*(to_numpy(each(x)) for each in (model, to_plain(model))))
+
+
 def of_each_kind(x, classes):
     x = layers.Activation("gelu")(layers.BatchNormalization()(layers.Conv2D(8, 3)(x)))
     x = layers.GroupNormalization(2)(layers.Conv2D(8, 3, strides=2)(x))
