@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from textwrap import dedent
@@ -14,6 +15,7 @@ from cifar_utils.choices import Call, parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, known_name, short
 from cifar_utils.models.fast import accelerate
+from cifar_utils.models.summary import layers_of
 
 NORMALIZATIONS = ("channels", "pixels", "half")
 
@@ -92,9 +94,17 @@ def build_model(
             )
         logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(x)
         try:
-            model = keras.Model(images, logits, name=network.name)
+            # TensorFlow takes few characters in names, and a function's name may have any.
+            name = network.name if network.name.isascii() else None
+            model = keras.Model(images, logits, name=name and name.lstrip("_"))
         except ValueError as error:  # two layers of one name
             raise InputError(f"{network!r} can't be built: {error}") from error
+        for layer in layers_of(model):
+            if not re.fullmatch(r"[A-Za-z0-9_.>-]+", layer.name):
+                raise InputError(
+                    f"{network!r} can't be built: a layer's name is {layer.name!r}; "
+                    "use the letters a to z, digits, and _"
+                )
         model = accelerate(model) if fast else model
         _check_shrunk(model, network)
     for layer in model.layers:

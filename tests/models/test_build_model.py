@@ -185,6 +185,16 @@ def test_a_network_may_be_any_function(digits):
     assert build_model(last, digits).output_shape == (None, 10)
 
 
+@pytest.mark.parametrize("name", ["réseau", "_net", "网络", "__"])
+def test_a_network_s_name_may_have_any_letters(digits, name):
+    made = {"tiny": tiny}
+    exec(f"def {name}(x, classes): return tiny(x, classes)", made)
+    model = build_model(made[name], digits)
+    assert model.architecture == name
+    model.compile(loss="mse")
+    model.fit(digits.train.images[:2], np.zeros((2, 10)), verbose=0)  # TensorFlow uses the names
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
@@ -193,6 +203,7 @@ def test_a_network_may_be_any_function(digits):
         (lambda x, classes: keras.layers.Dense(3)(_pooled(x)), "of shape (None, 3)"),
         (lambda x: x, "2 were given"),
         (lambda x, classes: tiny(keras.layers.ReLU(name="images")(x), classes), "used 2 times"),
+        (lambda x, classes: keras.layers.Dense(classes, name="à b")(_pooled(x)), "name is 'à b'"),
         (functools.partial(tiny, width=8), "takes a name, or a function"),
         (3, "architecture '3' is not of the form"),
     ],
