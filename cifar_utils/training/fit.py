@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from cifar_utils.data.dataset import Split
 from cifar_utils.errors import TrainingDiverged, check_bounds, need_validation
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import made_folder
+from cifar_utils.models.summary import layers_of
 from cifar_utils.provenance import code_in_use, describe_environment
 from cifar_utils.text import slug
 from cifar_utils.training.batches import Batches
@@ -23,6 +23,9 @@ from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
 from cifar_utils.training.history import History, StoppingRule, best_epoch
 from cifar_utils.training.optimizers import make_optimizer
 from cifar_utils.training.schedules import Plateau
+
+# Where a configuration names the places of tensors in the graph.
+GRAPH = ("keras_history", "input_layers", "output_layers")
 
 
 def fit(
@@ -197,33 +200,30 @@ def crossentropy(label_smoothing: float):
 
 def _fingerprint(model: keras.Model, train: Split) -> str:
     """A digest of the network, the labels and the first input, for runs of the same settings."""
-    config = _structure(model.get_config())
-    # Keras's names count all layers of a process, so places in the network replace the names.
-    names = {name: f"operation {place}" for place, name in enumerate(_operation_names(config))}
-    text = json.dumps(config, default=str, sort_keys=True)
-    text = re.sub(r'"([^"\\]+)"', lambda found: f'"{names.get(found[1], found[1])}"', text)
-    digest = hashlib.sha256(text.encode())
+    try:
+        config = _unnamed(model.get_config(), {})
+    except NotImplementedError:  # of a reader's own layer
+        config = [type(layer).__name__ for layer in layers_of(model)]
+    shapes = [weight.shape for weight in model.weights]
+    digest = hashlib.sha256(json.dumps([config, shapes], default=str, sort_keys=True).encode())
     digest.update(train.labels.astype("<i8"))
     digest.update(np.ascontiguousarray(train.images[:1]))
     return digest.hexdigest()[:12]
 
 
-def _structure(config: Any) -> Any:
-    """A configuration, without the compilation and the building of models within the model."""
-    if isinstance(config, dict):
-        aside = {"compile_config", "build_config"}
-        return {key: _structure(value) for key, value in config.items() if key not in aside}
-    return [*map(_structure, config)] if isinstance(config, list | tuple) else config
+def _unnamed(config: Any, places: dict[str, int], key: str = "") -> Any:
+    """A configuration without names, and without the compilation and building of inner models.
 
-
-def _operation_names(config: dict[str, Any]) -> Iterator[str]:
-    """The names of a model's layers and operations, including those of models within it."""
-    yield config["name"]
-    for row in config["layers"]:
-        inner = row["config"]
-        if "layers" in inner:
-            yield from _operation_names(inner)
-        elif "name" in inner:
-            yield inner["name"]
-        else:  # a bare operation, such as the sum of two tensors
-            yield row["name"]
+    Keras's names count all layers of a process. Where a graph refers to an operation, its place
+    replaces its name.
+    """
+    if key in ("name", "compile_config", "build_config"):
+        return None
+    if isinstance(config, dict) and key != "dtype":  # a precision keeps its name
+        if "input_layers" in config:  # a model with a graph
+            places = {row["name"]: place for place, row in enumerate(config["layers"])}
+        return {name: _unnamed(value, places, name) for name, value in config.items()}
+    if isinstance(config, list | tuple):
+        inner = key if key in GRAPH else ""
+        return [_unnamed(value, places, inner) for value in config]
+    return places.get(config, config) if key in GRAPH else config

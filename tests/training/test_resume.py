@@ -244,6 +244,48 @@ def test_a_sum_in_place_of_a_difference_is_another_network(digits, refused, tmp_
     assert fit(network(operator.add), digits.train, digits.validation, **settings) == history
 
 
+class OwnBlock(keras.Model):
+    """A model with its own ``call``, which can't tell its configuration."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def named_as_an_option(x, classes):
+    for _ in range(2):  # the first may be named "activation"
+        x = keras.layers.Activation("relu")(x)
+    return keras.layers.Dense(classes)(keras.layers.Flatten()(x))
+
+
+def wrapped(x, classes):
+    x = keras.layers.TimeDistributed(keras.layers.Dense(3))(x)
+    return keras.layers.Dense(classes)(keras.layers.Flatten()(x))
+
+
+def sequential(x, classes):
+    return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(classes)])(x)
+
+
+def without_configuration(x, classes):
+    return OwnBlock(keras.layers.Dense(classes))(keras.layers.Flatten()(x))
+
+
+@pytest.mark.parametrize(
+    "network", [named_as_an_option, wrapped, sequential, without_configuration]
+)
+def test_a_network_that_is_built_again_is_the_same(build, digits, tmp_path, network):
+    settings = SETTINGS | {"epochs": 1, "output": tmp_path}
+    keras.utils.clear_session()  # so that names begin anew
+    models = [build(network) for _ in range(2)]
+    first, second = (fit(each, digits.train, digits.validation, **settings) for each in models)
+    assert first == second
+    assert same(models[0].get_weights(), models[1].get_weights())
+
+
 def test_a_full_disk_asks_for_room_and_costs_no_epoch_before_it(monkeypatch, tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     checkpoint = callbacks.Checkpoint(tmp_path, {}, {})
