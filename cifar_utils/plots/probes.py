@@ -30,19 +30,22 @@ def plot_gradient_norms(
     """The norms of gradients by depth: a line for each named network.
 
     Each table is a result of :func:`~cifar_utils.training.gradient_norms`, at the time ``when``. A
-    norm of zero has no place on the logarithmic axis, so its point is missing.
+    norm of zero, or one that is not finite, has no place on the logarithmic axis.
     """
     figure = Figure(figsize=(WIDTH, 4.5))
     axes = figure.add_subplot()
-    told, zeros = [], 0
+    told, zeros, lost = [], 0, 0
     colours = sns.color_palette("colorblind", len(networks))
     for place, (name, table) in enumerate(networks.items()):
         norms = table["norm"].to_numpy()
-        shown = np.where(norms > 0, norms, np.nan)
-        zeros += int(np.isnan(shown).sum())
+        finite = np.isfinite(norms)
+        zeros += int((norms == 0).sum())
+        lost += int((~finite).sum())
+        shown = np.where(finite & (norms > 0), norms, np.nan)
         depths, marker = np.arange(1, len(norms) + 1), MARKERS[place % len(MARKERS)]
         axes.plot(depths, shown, marker=marker, ms=5, color=colours[place], label=name)
-        ends = f"{norms[0]:.2g} at the first of {len(norms)}, {norms[-1]:.2g} at the last"
+        first, last = (f"{norms[end]:.2g}" if finite[end] else "not finite" for end in (0, -1))
+        ends = f"{first} at the first of {len(norms)}, {last} at the last"
         told.append(f"{name}: {ends}")
     axes.set(yscale="log", xlabel="kernel, from the input on", ylabel="norm of its gradient")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -56,4 +59,6 @@ def plot_gradient_norms(
     )
     if zeros:
         caption += f" {zeros} of the gradients are zero and have no point."
+    if lost:
+        caption += f" {lost} of the gradients are not finite and have no point."
     return CaptionedFigure(figure, caption, f"Gradients' norms by depth. {'; '.join(told)}.")

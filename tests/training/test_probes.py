@@ -52,10 +52,16 @@ def test_norms_are_of_each_kernel_from_the_input_on_and_leave_the_model_as_it_wa
     assert not table.equals(gradient_norms(model, digits.train, batch_size=50, seed=1))
 
 
-def test_gradients_that_are_no_numbers_are_named():
+def test_gradients_that_are_not_finite_are_told():
     images = np.full((6, 4), 1e38, np.float32)
-    with pytest.raises(FloatingPointError, match="gradient of only is not finite"):
-        gradient_norms(linear(), Split(images, np.zeros(6, int)), batch_size=6)
+    table = gradient_norms(linear(), Split(images, np.zeros(6, int)), batch_size=6)
+    assert not np.isfinite(table.loc["only", "norm"])
+    tables = {"none": table, "some": pd.DataFrame({"norm": [np.nan, 0.0, 0.5]})}
+    for shown, lost in (tables, 2), ({"none": table}, 1):
+        figure = plot_gradient_norms(shown)
+        assert figure.png().startswith(b"\x89PNG")
+        assert f"{lost} of the gradients are not finite" in figure.caption
+        assert "none: not finite at the first of 1" in figure.alt
 
 
 def test_networks_are_compared_by_their_gradients():
