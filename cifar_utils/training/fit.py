@@ -121,9 +121,9 @@ def fit(
     metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     if model.output_shape[-1] > 5:
         metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, "top5"))
-    rate, precision = rate.peak if plateaus else rate, model.dtype_policy.name
+    rate = rate.peak if plateaus else rate
     model.compile(
-        make_optimizer(optimizer, rate, weight_decay, batch_size, precision),
+        make_optimizer(optimizer, rate, weight_decay, batch_size, model),
         loss=crossentropy(label_smoothing),
         metrics=metrics,
         # In TensorFlow on a CPU, XLA makes a step slower. JAX needs it.

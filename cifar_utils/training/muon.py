@@ -1,6 +1,7 @@
 """Muon for convolution filters, beside SGD for all else, as one Keras optimizer."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import ops
@@ -40,9 +41,10 @@ class Muon(keras.optimizers.Optimizer):
 
     A kernel ``(h, w, in, out)`` is treated as a matrix ``(h w in, out)``. Each update first scales
     it to the Frobenius norm √out. The step is the momentum, made nearly orthogonal, times the
-    learning rate. In a kernel ``(h, w, in, 1)`` of a depthwise convolution, each channel is a
-    matrix of its own. Dense kernels, biases and normalization parameters follow SGD with Nesterov
-    momentum, at rates in a fixed proportion to the learning rate.
+    learning rate. In a kernel ``(h, w, in, n)`` of a depthwise convolution, each filter ``(h, w)``
+    is scaled to norm 1, and so is the momentum of its step. Dense kernels, biases and normalization
+    parameters follow SGD with Nesterov momentum, at rates in a fixed proportion to the learning
+    rate.
 
     It is the optimizer of airbench94_muon (Jordan, arXiv:2404.00498 and its repository).
 
@@ -61,6 +63,8 @@ class Muon(keras.optimizers.Optimizer):
         Steps of the Newton-Schulz iteration. With 0 the momentum is only scaled to norm 1.
     matrix_dtype
         The type in which that iteration computes; None for that of Keras's policy.
+    depthwise
+        Paths of the kernels of depthwise convolutions.
     weight_decay
         Decoupled: each step subtracts ``learning_rate * weight_decay`` of each weight that follows
         SGD. Filters have no decay, because their norm is set.
@@ -76,6 +80,7 @@ class Muon(keras.optimizers.Optimizer):
         sgd_momentum: float = 0.85,
         steps: int = 3,
         matrix_dtype: str | None = None,
+        depthwise: Sequence[str] = (),
         weight_decay: float | None = None,
         name: str = "muon",
         **kwargs,
@@ -83,6 +88,7 @@ class Muon(keras.optimizers.Optimizer):
         super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.momentum, self.sgd_momentum, self.steps = momentum, sgd_momentum, steps
         self.dense_factor, self.bias_factor = dense_factor, bias_factor
+        self.depthwise = list(depthwise)
         self.matrix_dtype = matrix_dtype or keras.config.dtype_policy().compute_dtype
 
     def build(self, variables):
@@ -92,12 +98,14 @@ class Muon(keras.optimizers.Optimizer):
         self.velocities = [
             self.add_variable_from_reference(variable, name="velocity") for variable in variables
         ]
+        self.by_filter = [variable.path in self.depthwise for variable in variables]
 
     def _use_weight_decay(self, variable):
         return len(variable.shape) != 4 and super()._use_weight_decay(variable)
 
     def update_step(self, gradient, variable, learning_rate):
-        velocity = self.velocities[self._get_variable_index(variable)]
+        index = self._get_variable_index(variable)
+        velocity = self.velocities[index]
         learning_rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
         momentum = self.momentum if len(variable.shape) == 4 else self.sgd_momentum
@@ -107,10 +115,10 @@ class Muon(keras.optimizers.Optimizer):
             factor = self.dense_factor if len(variable.shape) == 2 else self.bias_factor
             self.assign_sub(variable, learning_rate * factor * ahead)
             return
-        filters = variable.shape[-1]
-        if filters == 1:
+        if self.by_filter[index]:
             kept, turn = _unit_filters(variable), _unit_filters(ahead)
         else:
+            filters = variable.shape[-1]
             kept = variable * math.sqrt(filters) / (ops.norm(ops.reshape(variable, (-1,))) + 1e-7)
             matrix = ops.reshape(ahead, (-1, filters))
             turn = orthogonalize(matrix, self.steps, self.matrix_dtype)
@@ -119,9 +127,10 @@ class Muon(keras.optimizers.Optimizer):
 
     def get_config(self):
         own = ("momentum", "dense_factor", "bias_factor", "sgd_momentum", "steps", "matrix_dtype")
+        own += ("depthwise",)
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
 def _unit_filters(kernel):
-    """Each channel's filter of ``(h, w, in, 1)``, divided by its norm."""
+    """Each filter of ``(h, w, in, n)``, divided by its norm."""
     return kernel / (ops.norm(kernel, axis=(0, 1), keepdims=True) + 1e-7)

@@ -2,6 +2,7 @@
 
 from cifar_utils.backend import dtype_policy, keras
 from cifar_utils.choices import NonNegativeFloat, NonNegativeInt, Rate, parse_call
+from cifar_utils.models.summary import layers_of
 
 
 def sgd(learning_rate, weight_decay, batch_size, momentum: Rate = 0.9, nesterov: bool = False):
@@ -67,7 +68,7 @@ def make_optimizer(
     learning_rate,
     weight_decay: float = 0.0,
     batch_size: int = 1,
-    precision: str = "auto",
+    model: keras.Model | None = None,
 ) -> keras.optimizers.Optimizer:
     """The optimizer that a text such as ``"sgd(momentum=0.9)"`` names.
 
@@ -81,8 +82,9 @@ def make_optimizer(
         PyTorch's coupled ``weight_decay`` of the same strength is (1 - m) times this one.
     batch_size
         Images in a batch; the gradient is of their mean loss.
-    precision
-        Of Muon's matrices, as for :func:`~cifar_utils.models.build_model`.
+    model
+        What it is to train. It gives the precision of Muon's matrices and the kernels of depthwise
+        convolutions, which Muon takes filter by filter.
 
     Raises
     ------
@@ -91,8 +93,22 @@ def make_optimizer(
 
     """
     call = parse_call("optimizer", text)
-    with dtype_policy(precision):
+    with dtype_policy(model.dtype_policy.name if model else "auto"):
         optimizer = call(learning_rate, weight_decay or None, batch_size)
+    if model and hasattr(optimizer, "depthwise"):
+        optimizer.depthwise = _depthwise_kernels(model)
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
+
+
+def _depthwise_kernels(model: keras.Model) -> list[str]:
+    """The paths of the kernels of a model's depthwise convolutions."""
+    layers = keras.layers
+    names = {layers.DepthwiseConv2D: "kernel", layers.SeparableConv2D: "depthwise_kernel"}
+    return [
+        getattr(layer, name).path
+        for layer in layers_of(model)
+        for kind, name in names.items()
+        if isinstance(layer, kind)
+    ]

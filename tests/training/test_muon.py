@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_utils.backend import keras
+from cifar_utils.backend import dtype_policy, keras
 from cifar_utils.training import make_optimizer
 from cifar_utils.training.muon import Muon, orthogonalize
 
@@ -57,10 +57,18 @@ def test_filters_get_their_norm_and_an_orthogonal_step():
     np.testing.assert_allclose(found, scaled - 0.1 * along, atol=1e-3)
 
 
+def model_of(layer, *shape):
+    """A model of one layer, for images of this shape."""
+    images = keras.Input(shape)
+    return keras.Model(images, layer(images), dtype=layer.dtype_policy)
+
+
 @pytest.mark.parametrize(("precision", "kept"), [("float32", True), ("mixed_bfloat16", False)])
 def test_matrices_are_as_exact_as_the_run(precision, kept):
     kernel, gradient = keras.Variable(noise(0, 3, 3, 2, 4)), noise(1, 3, 3, 2, 4)
-    optimizer = make_optimizer("muon", 1.0, precision=precision)
+    with dtype_policy(precision):
+        model = model_of(keras.layers.Conv2D(4, 3), 6, 6, 2)
+        optimizer = make_optimizer("muon", 1.0, model=model)
     before = to_numpy(kernel) * np.sqrt(4) / np.linalg.norm(to_numpy(kernel))
     optimizer.build([kernel])
     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
@@ -69,11 +77,26 @@ def test_matrices_are_as_exact_as_the_run(precision, kept):
     assert np.allclose(found, expected, atol=1e-5) == kept
 
 
-def test_a_filter_of_one_channel_keeps_its_norm_and_turns_by_the_rate():
-    kernel, gradient = noise(0, 3, 3, 5, 1), noise(1, 3, 3, 5, 1)
-    scaled, along = (x / np.linalg.norm(x, axis=(0, 1), keepdims=True) for x in (kernel, gradient))
-    found = stepped("muon", kernel, gradient)
-    np.testing.assert_allclose(found, scaled - 0.1 * along, rtol=1e-4)
+@pytest.mark.parametrize(
+    ("layer", "axes"),
+    [
+        (keras.layers.DepthwiseConv2D(3, name="any"), (0, 1)),
+        (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), (0, 1)),
+        (keras.layers.SeparableConv2D(4, 3), (0, 1)),
+        (keras.layers.Conv2D(1, 3), (0, 1, 2)),  # one filter over all channels
+        (keras.layers.Conv2D(1, 1), (0, 1, 2)),
+    ],
+)
+def test_a_filter_keeps_its_norm_and_turns_by_the_rate(layer, axes):
+    model = model_of(layer, 6, 6, 5)
+    optimizer = make_optimizer("muon(steps=0)", 0.1, model=model)
+    optimizer.build(model.trainable_weights)
+    kernel, *rest = model.trainable_weights
+    before, gradient = to_numpy(kernel), noise(1, *kernel.shape)
+    others = [keras.ops.zeros(weight.shape) for weight in rest]
+    optimizer.apply([keras.ops.convert_to_tensor(gradient), *others], model.trainable_weights)
+    scaled, along = (x / np.sqrt((x**2).sum(axis=axes, keepdims=True)) for x in (before, gradient))
+    np.testing.assert_allclose(to_numpy(kernel), scaled - 0.1 * along, rtol=1e-3, atol=1e-5)
 
 
 def test_the_rest_follows_sgd_at_rates_of_its_own():
