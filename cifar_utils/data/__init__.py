@@ -24,6 +24,7 @@ from cifar_utils.data.pictures import read_pictures, resize
 from cifar_utils.data.splits import check_classes, held_out, limited
 from cifar_utils.data.tiny_imagenet import read_tiny_imagenet
 from cifar_utils.errors import InputError, check_bounds, known_name
+from cifar_utils.files import file_digest
 
 # The archive of each dataset; None for data that come with a package.
 DATASETS: dict[str, Archive | None] = {
@@ -98,6 +99,7 @@ def load_dataset(
         names, train, test, source, note = *digits.read_digits(), "embedded", ""
     kept, held = held_out(train.labels, validation_fraction, seed, train_limit)
     tested = limited(test.labels, test_limit, 0, "test_limit")
+    pictures = ""
     splits = [_take(train, kept), _take(train, held), _take(test, tested)]
     given = f"train_limit is {train_limit} and validation_fraction {validation_fraction:g}"
     check_classes(names, splits[0].labels, "training", given)
@@ -105,7 +107,9 @@ def load_dataset(
         check_classes(names, splits[1].labels, "validation", given)
     check_classes(names, splits[2].labels, "test", f"test_limit is {test_limit}")
     if name.startswith(PREFIX):
-        name = f"{PREFIX}{path.name}"  # a record has no paths
+        name = f"{PREFIX}{path.name}"  # a record has no paths, and two folders may have one name
+        digests = "".join(map(file_digest, splits[2].images))
+        pictures = hashlib.sha256(digests.encode()).hexdigest()
         size = image_size or SIZE
         splits = [
             Split(read_pictures(f"decoding {path.name}", files, size), labels)
@@ -113,7 +117,7 @@ def load_dataset(
         ]
     elif image_size is not None:
         splits = [Split(resize(images, image_size), labels) for images, labels in splits]
-    return Dataset(name, names, *splits, source, _fingerprint(names, splits), note)
+    return Dataset(name, names, *splits, source, _fingerprint(names, splits), note, pictures)
 
 
 def _found(name: str) -> tuple[Archive | None, Path | None]:

@@ -40,6 +40,9 @@ class Dataset:
         The first line of ``SOURCE.txt`` beside the files, which every report shows; or empty.
     fingerprint
         SHA-256 of class names, images and labels of all three splits, in order, in hexadecimal.
+    test_pictures
+        SHA-256 of the files of a folder's test pictures, in order, whatever ``image_size`` is.
+        Empty for other data, whose name tells their images.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Dataset:
     source: str
     fingerprint: str
     note: str = ""
+    test_pictures: str = ""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

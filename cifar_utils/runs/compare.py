@@ -22,6 +22,7 @@ from cifar_utils.runs.leaderboard import (
     COMPUTED,
     Configuration,
     configurations,
+    dataset_of,
     in_words,
     settings,
     tabulate,
@@ -233,7 +234,7 @@ def missed_by_all(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _tested_on(run: Run) -> tuple[str, bytes]:
-    return run.record.dataset["name"], run.predicted.labels.tobytes()
+    return dataset_of(run.record), run.predicted.labels.tobytes()
 
 
 def _made_by(run: Run) -> dict[str, Any]:
@@ -269,7 +270,7 @@ def compare_means(group: Configuration, other: Configuration) -> str:
     Its interval is by Welch's t-test (Biometrika 34, 28-35, 1947), over the seeds.
     """
     shares, others = (each.board["top1"] for each in (group, other))
-    one_dataset = group.board["dataset"][0] == other.board["dataset"][0]
+    one_dataset = dataset_of(group.record) == dataset_of(other.record)
     if not one_dataset or min(len(shares), len(others)) < 2:
         return ""
     interval = ttest_ind(shares, others, equal_var=False).confidence_interval(0.95)

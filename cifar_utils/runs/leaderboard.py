@@ -160,7 +160,8 @@ def settings(record: RunRecord) -> dict[str, Any]:
     """A record's parameters without the seed and the output, by name, in order.
 
     Those that are None are left out: that is the default of a parameter which older notebooks do
-    not have. The name of a reader's own network has a digest of its code.
+    not have. The name of a reader's own network has a digest of its code, and that of a folder of
+    pictures one of its test pictures.
     """
     given = {
         name: value
@@ -170,7 +171,15 @@ def settings(record: RunRecord) -> dict[str, Any]:
     if code := record.model.get("source"):
         digest = hashlib.sha256(code.encode()).hexdigest()[:6]
         given["architecture"] = f"{given.get('architecture')}, code {digest}"
+    if "dataset" in given:
+        given["dataset"] = dataset_of(record)
     return given
+
+
+def dataset_of(record: RunRecord) -> str:
+    """The name of a record's dataset; of a folder, with a digest of its test pictures."""
+    name, digest = record.dataset["name"], record.dataset.get("test_pictures")
+    return f"{name}, test pictures {digest[:6]}" if digest else name
 
 
 def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
@@ -228,8 +237,14 @@ def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
     found: dict[str, list[Configuration]] = {}
     for group in groups:
         record = group.record
-        images = [record.dataset[key] for key in ("name", "train", "validation", "test")]
-        key = [record.notebook, group.kind, images, record.parameters.get("epochs")]
+        images = [record.dataset[key] for key in ("train", "validation", "test")]
+        key = [
+            record.notebook,
+            group.kind,
+            dataset_of(record),
+            images,
+            record.parameters.get("epochs"),
+        ]
         found.setdefault(str(key), []).append(group)
     for alike in found.values():
         first = min(

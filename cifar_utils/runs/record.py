@@ -367,7 +367,8 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """A record's ``dataset``: name, source, fingerprint, note and the number of images by split."""
-    facts = {key: getattr(dataset, key) for key in ("name", "source", "fingerprint", "note")}
+    """A record's ``dataset``: its facts, and the number of images by split."""
+    names = ("name", "source", "fingerprint", "note", "test_pictures")
+    facts = {name: getattr(dataset, name) for name in names}
     splits = ("train", "validation", "test")
     return facts | {split: len(getattr(dataset, split).labels) for split in splits}

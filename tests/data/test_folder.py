@@ -56,6 +56,20 @@ def test_classes_are_folders_and_a_sixth_is_to_test_on_whatever_the_seed(pets):
     assert one.fingerprint != two.fingerprint
 
 
+def test_the_test_pictures_are_known_again_whatever_the_size_and_the_seed(pets):
+    known = load(pets).test_pictures
+    assert load(pets, seed=1, image_size=8, train_limit=15).test_pictures == known
+    assert load(pets, test_limit=3).test_pictures != known
+    save(pets / "test/cat/0.png", Image.new("RGB", (20, 50), COLOURS["cat"]))
+    for name in ("dog", "eel"):
+        save(pets / "test" / name / "0.png", Image.new("RGB", (20, 50)))
+    changed = load(pets).test_pictures
+    assert changed != known
+    save(pets / "test/eel/0.png", Image.new("RGB", (20, 50), (1, 1, 1)))
+    assert load(pets).test_pictures != changed
+    assert load_dataset("digits").test_pictures == ""
+
+
 def test_the_fingerprint_is_of_the_pictures_not_of_where_they_are(pets, monkeypatch):
     fingerprint = load(pets).fingerprint
     moved = pets.rename(pets.with_name("moved"))

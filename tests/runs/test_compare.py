@@ -21,7 +21,15 @@ LABELS = np.arange(200) % 4
 def make(tmp_path, make_record):
     """Make a run that gets the given test images right; ``right=None`` leaves no predictions."""
 
-    def make(name, right=range(150), labels=LABELS, dataset="digits", folder=".", **parameters):
+    def make(
+        name,
+        right=range(150),
+        labels=LABELS,
+        dataset="digits",
+        folder=".",
+        pictures="",
+        **parameters,
+    ):
         place = tmp_path / folder / name
         place.mkdir(parents=True)
         scores = {"top1": 0.5, "top1_interval": [0.4, 0.6], "top5": 0.9, "loss": 1.25}
@@ -32,8 +40,8 @@ def make(tmp_path, make_record):
             found.write(place)
             scores = found.to_dict()
         make_record(
-            parameters={"epochs": 2, "seed": 0} | parameters,
-            dataset={"name": dataset},
+            parameters={"epochs": 2, "seed": 0, "dataset": dataset} | parameters,
+            dataset={"name": dataset, "test_pictures": pictures},
             model={"architecture": "resnet20", "parameters": 272_474, "flops": 81_600_000},
             seconds={"train": 65.0, "total": 70.0},
             history=[{"epoch": e, "val_accuracy": 0.3 * e} for e in (1, 2)],
@@ -116,6 +124,22 @@ def test_intervals_hold_the_difference_and_turn_with_the_runs(counts):
     assert turned.interval == pytest.approx((-high, -low), abs=1e-9)
     assert turned.p_value == pytest.approx(test.p_value)
     assert 0 <= test.p_value <= 1
+
+
+def test_folders_of_one_name_with_other_pictures_are_other_data(make):
+    one, alike = (
+        make(name, dataset="folder:pets", pictures="1" * 64, seed=seed)
+        for seed, name in enumerate(["one", "alike"])
+    )
+    other = make("other", dataset="folder:pets", pictures="2" * 64, seed=2)
+    comparison = compare_runs([one, alike, other])
+    assert [test.run for test in comparison.tests] == ["alike"]
+    notes = " ".join(comparison.notes)
+    assert "no paired test of other against one: their test images differ" in notes
+    assert "one, alike differ in no parameter but the seed" in notes
+    assert comparison.table["dataset"].tolist() == [
+        f"folder:pets, test pictures {digest}" for digest in ("111111", "111111", "222222")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_a_run_leaves_record_predictions_and_model(finished, tmp_path):
     base.rmdir()
     assert record.dataset == {
         "name": "digits", "source": "embedded", "fingerprint": "abc", "note": "",
-        "train": 12, "validation": 12, "test": 12,
+        "test_pictures": "", "train": 12, "validation": 12, "test": 12,
     }  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == {
         "record.json", "predictions.npz", "predicted.npz", "model.keras",
