@@ -21,10 +21,6 @@ def _stderr_silenced():
         os.close(nowhere)
 
 
-# By default TensorFlow uses oneDNN only on x86 with AVX-512 VNNI or AMX. With AVX2 alone, oneDNN
-# makes a step 1.6 to 3.6 times as fast (ResNet-20 at batch 128, CifarNet at batch 32).
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
 try:
     with _stderr_silenced():
         import keras

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cifar_utils import ONEDNN
 from cifar_utils.choices import source_file
 
 # The parts of the package that a run's result depends on. A dataset has its own fingerprint.
@@ -32,7 +33,8 @@ def describe_environment(precision: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``backend``, ``backend_version``, ``keras``, ``python``, ``platform``, ``precision``,
+        ``backend``, ``backend_version``, ``onednn`` (whether TensorFlow uses it: ``"on"``,
+        ``"off"`` or ``"default"``), ``keras``, ``python``, ``platform``, ``precision``,
         ``processor``, ``cores`` (how many this process may use), ``accelerators`` (names) and
         ``git``. That is the commit of this package's repository at the first call, with
         ``+changes`` where tracked files differed from it; None without a repository.
@@ -41,9 +43,11 @@ def describe_environment(precision: str) -> dict[str, Any]:
     import keras
 
     backend = keras.backend.backend()
+    onednn = {"1": "on", "0": "off"}.get(os.environ.get(ONEDNN, ""), "default")
     return {
         "backend": backend,
         "backend_version": sys.modules[backend].__version__,
+        **({"onednn": onednn} if backend == "tensorflow" else {}),
         "keras": keras.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

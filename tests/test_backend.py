@@ -1,9 +1,12 @@
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from cifar_utils import backend
+from cifar_utils import ONEDNN, backend
 from cifar_utils.backend import choose_precision, dtype_policy, keras, set_random_seed
 
 
@@ -29,6 +32,30 @@ def test_auto_is_bfloat16_where_the_hardware_computes_in_it(
     assert choose_precision() == choose_precision("auto") == expected
     assert choose_precision("float32") == "float32"
     assert choose_precision("mixed_bfloat16") == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("first", "value", "told", "found"),
+    [
+        ("cifar_utils", None, False, "on"),
+        ("cifar_utils", "0", False, "off"),
+        ("keras", None, True, "default"),
+        ("keras", "1", False, "on"),
+    ],
+)
+def test_a_tensorflow_without_onednn_is_told(first, value, told, found):
+    script = (
+        f"import {first}, cifar_utils\n"
+        "from cifar_utils.provenance import describe_environment\n"
+        "print(describe_environment('float32')['onednn'])"
+    )
+    names = os.environ.keys() - {ONEDNN, "KERAS_BACKEND"}
+    variables = {name: os.environ[name] for name in names} | ({ONEDNN: value} if value else {})
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == found
+    assert ("import cifar_utils first" in done.stderr) == told
 
 
 def test_an_unknown_precision_is_one_line(refused):

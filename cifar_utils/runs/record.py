@@ -56,12 +56,13 @@ def _told(by: Mapping[str, Any]) -> dict[str, str]:
     cores, precision = by.get("cores"), str(by.get("precision"))
     if precision == "mixed_bfloat16":
         precision += "; model.keras computes in float32, so a few predictions differ"
+    onednn = f" (oneDNN {by['onednn']})" if by.get("onednn") else ""
     return {
         "processor": f"{by.get('processor')}, {cores} core{'s' * (cores != 1)}",
         "accelerators": ", ".join(by.get("accelerators") or []),
         "precision": precision,
-        "software": f"Keras {by.get('keras')} on {by.get('backend')} {by.get('backend_version')}, "
-        f"Python {by.get('python')}, {by.get('platform')}",
+        "software": f"Keras {by.get('keras')} on {by.get('backend')} {by.get('backend_version')}"
+        f"{onednn}, Python {by.get('python')}, {by.get('platform')}",
         "commit": by.get("git") or "",
     }
 
