@@ -397,17 +397,23 @@ def load_run(path: Path | str) -> Run:
 def find_runs(folder: Path) -> list[Run]:
     """All runs below a folder: finished ones by dataset, best first; then the others, by name.
 
-    A folder with ``record.json`` or ``run.json`` is a run. Hidden folders are skipped.
+    A folder with ``record.json`` or ``run.json`` is a run. Hidden folders are skipped, and links
+    are followed.
     """
-    files = [*folder.rglob(RECORD), *folder.rglob(FACTS)]
-    found = {file.parent for file in files if "/." not in f"/{file.relative_to(folder).as_posix()}"}
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)  # by links, a folder may be met twice
+        folders[:] = sorted(name for name in folders if real not in seen and name[0] != ".")
+        if real not in seen and {RECORD, FACTS} & {*files}:
+            found.append(Run(Path(place)))
+        seen.add(real)
 
     def order(run: Run) -> tuple[Any, ...]:
         if not run.record:
             return 1, "", 0.0, run.name
         return 0, run.record.dataset["name"], -run.record.scores["test"]["top1"], run.name
 
-    return sorted(map(Run, sorted(found)), key=order)
+    return sorted(found, key=order)
 
 
 def read_cells(notebook: Path | str) -> list[tuple[str, str, list[str]]]:

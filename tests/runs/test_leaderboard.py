@@ -86,6 +86,19 @@ def test_the_best_come_first_within_a_dataset_and_only_finished_runs_are_in(foun
     assert done == ["better", "worse", "digits"]
 
 
+def test_runs_behind_links_are_found_once(found, tmp_path):
+    folder = found("run", 0.6).folder
+    disk, site = tmp_path / "disk", tmp_path / "site"
+    disk.mkdir()
+    folder.rename(disk / "run")
+    site.mkdir()
+    for name in ("a", "b"):
+        (site / name).symlink_to(disk)
+    (disk / "back").symlink_to(site)
+    (site / ".hidden").symlink_to(disk)
+    assert [run.folder for run in find_runs(site)] == [site / "a" / "run"]
+
+
 @pytest.mark.parametrize(
     ("dataset", "architecture", "size", "reported", "by"),
     [
