@@ -32,7 +32,7 @@ from cifar_utils.text import slug
 
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 TIMEOUT = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(SECONDS)})")
-MOST_RUNS, MOST_VALUES = 10_000, 100_000  # more would be a mistake or an attack
+MOST_RUNS = 10_000  # more would be a mistake
 MOST_BYTES = 200  # of a run's name; file systems allow 255 for a folder's name
 
 
@@ -220,7 +220,7 @@ class _Series(BaseModel, extra="forbid", strict=True):
 def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
     """A file's nodes, which have line numbers; its content; and the keys that are there twice."""
     try:
-        text, twice = file.read_bytes(), []
+        text = file.read_bytes()
     except OSError as error:
         raise InputError(
             f"series {file} can't be read ({error.strerror}); give the path of a YAML file"
@@ -228,36 +228,32 @@ def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
-        count = _count(root, {}, twice) if root else 0
-        content = loader.construct_document(root) if root and count <= MOST_VALUES else None
+        twice = [*_twice(root, set())] if root else []  # now, before merges add keys
+        content = loader.construct_document(root) if root else None
     except Exception as error:  # yaml may raise almost anything
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}:" if mark else f"{file}:"
         why = " ".join(str(getattr(error, "problem", error)).split())
         raise InputError(f"{where} it is not YAML ({why})") from error
-    if count > MOST_VALUES:
-        allowed = f"it may have {MOST_VALUES:,}"
-        raise InputError(f"{file} has {count:,.0f} values, its aliases' included; {allowed}")
     if content is None:
         raise InputError(f"{file} is empty; it takes profiles with lists of runs")
     return root, content, twice
 
 
-def _count(node: yaml.Node, counts: dict[int, float], twice: list[tuple[int, str]]) -> float:
-    """Number of nodes, counting an alias each time; infinite if a node contains itself."""
-    if id(node) in counts:
-        return counts[id(node)]
-    counts[id(node)] = math.inf
-    below = node.value if isinstance(node, yaml.CollectionNode) else []
+def _twice(node: yaml.Node, seen: set[int]) -> Iterator[tuple[int, str]]:
+    """The keys that a mapping has twice, with their lines."""
+    if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+        return
+    seen.add(id(node))
+    below = node.value
     if isinstance(node, yaml.MappingNode):
         names = Counter(key.value for key, _ in below if isinstance(key, yaml.ScalarNode))
         for key, _ in below:
             if isinstance(key, yaml.ScalarNode) and names[key.value] > 1:
-                what = f"{short(key.value)} is here twice; leave one out"
-                twice.append((key.start_mark.line + 1, what))
+                yield key.start_mark.line + 1, f"{short(key.value)} is here twice; leave one out"
         below = itertools.chain.from_iterable(below)
-    counts[id(node)] = 1 + sum(_count(each, counts, twice) for each in below)
-    return counts[id(node)]
+    for each in below:
+        yield from _twice(each, seen)
 
 
 def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:

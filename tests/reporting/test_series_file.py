@@ -143,28 +143,6 @@ def test_a_file_of_another_kind_is_refused_in_one_line(read, write_notebook, con
     assert "\n" not in str(raised.value)
 
 
-LISTS = "shared:\n - &a0 [1, 2]\n" + "".join(
-    f" - &a{depth} [*a{depth - 1}, *a{depth - 1}]\n" for depth in range(1, 31)
-)
-MERGES = "shared:\n - &a0 {epochs: 1}\n" + "".join(
-    f" - &a{depth} {{<<: [*a{depth - 1}, *a{depth - 1}]}}\n" for depth in range(1, 31)
-)
-
-
-@pytest.mark.parametrize(
-    ("shared", "key"),
-    [
-        (LISTS, "tags: *a30"),
-        (MERGES, "<<: *a30"),
-        ("", "parameters: &a {<<: *a}"),
-    ],
-)
-def test_aliases_that_double_or_never_end_are_refused(read, write_notebook, shared, key):
-    write_notebook()
-    with pytest.raises(InputError, match="values, its aliases' included; it may have"):
-        read(f"{shared}profiles: {{quick: [{{notebook: '01', {key}}}]}}")
-
-
 def test_a_matrix_of_too_many_runs_is_refused(read, write_notebook):
     write_notebook()
     matrix = (
