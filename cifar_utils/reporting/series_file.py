@@ -1,7 +1,6 @@
 """Reads the file that lists a series' runs, and selects some of them."""
 
 import itertools
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,6 @@ from cifar_utils.text import slug
 
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 TIMEOUT = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(SECONDS)})")
-MOST_RUNS = 10_000  # more would be a mistake
 MOST_BYTES = 200  # of a run's name; file systems allow 255 for a folder's name
 
 
@@ -177,8 +175,6 @@ class _Row(BaseModel, extra="forbid", strict=True):
             if parameters.count(name) > 1:
                 raise InputError(f"{name} is given twice, by parameters, matrix or seeds")
         names = info.context.names
-        if len(names) + math.prod(map(len, self._axes().values())) > MOST_RUNS:
-            raise InputError(f"with this row there are over {MOST_RUNS:,} runs; leave some out")
         for name, values in self.runs():
             check_together(values)
             if len(name.encode()) > MOST_BYTES:

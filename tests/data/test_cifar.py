@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_utils.data.archive import CIFAR10, CIFAR100, CIFAR100_COARSE
+from cifar_utils.data import load_dataset
+from cifar_utils.data.archive import CIFAR10
 from cifar_utils.data.cifar import read_cifar
 from cifar_utils.errors import InputError
 
@@ -61,13 +62,15 @@ def test_pixels_stored_column_first(official):
     np.testing.assert_array_equal(read_cifar(path, CIFAR10)[2].images, made["test_batch"][0])
 
 
-def test_cifar100_has_fine_and_coarse_labels(official):
+def test_cifar100_has_fine_and_coarse_labels(official, monkeypatch):
     path, made = official("cifar100", 2)
-    names, train, _, _ = read_cifar(path, CIFAR100)
-    coarse_names, coarse, _, _ = read_cifar(path, CIFAR100_COARSE)
-    assert (len(names), len(coarse_names)) == (100, 20)
-    np.testing.assert_array_equal(train.labels, made["train"][1])
-    np.testing.assert_array_equal(coarse.labels, made["train"][1] % 20)
+    monkeypatch.setenv("CIFAR_DATA_DIR", str(path))
+    fine, coarse = (
+        load_dataset(name, validation_fraction=0.0) for name in ("cifar100", "cifar100_coarse")
+    )
+    assert (len(fine.class_names), len(coarse.class_names)) == (100, 20)
+    np.testing.assert_array_equal(fine.train.labels, made["train"][1])
+    np.testing.assert_array_equal(coarse.train.labels, made["train"][1] % 20)
 
 
 @pytest.mark.parametrize(

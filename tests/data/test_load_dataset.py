@@ -8,20 +8,6 @@ from cifar_utils.data import DATASETS, fetch, load_dataset
 from cifar_utils.data.download import keras_datasets
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar100_coarse"])
-@pytest.mark.parametrize("pack", [False, True])
-def test_a_dataset_from_a_folder_or_an_archive(official, monkeypatch, name, pack):
-    per_class = 4 if name == "cifar10" else 10
-    path, _ = official("cifar10" if name == "cifar10" else "cifar100", per_class, pack=pack)
-    monkeypatch.setenv("CIFAR_DATA_DIR", str(path.parent))
-    dataset = load_dataset(name, validation_fraction=0.25)
-    total = 200 if name == "cifar10" else 1000
-    assert (len(dataset.train.labels), len(dataset.validation.labels)) == (total * 3 / 4, total / 4)
-    assert dataset.image_shape == (32, 32, 3)
-    assert len(dataset.class_names) == DATASETS[name].classes
-    assert dataset.source == ("archive" if pack else "folder")
-
-
 def test_the_fingerprint_is_of_what_is_in_the_splits_not_of_where_it_came_from(
     official, tmp_path, monkeypatch
 ):

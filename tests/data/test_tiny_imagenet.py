@@ -1,4 +1,3 @@
-import hashlib
 import io
 import stat
 import sys
@@ -12,7 +11,6 @@ from PIL import Image
 from cifar_utils import events
 from cifar_utils.data import DATASETS, load_dataset
 from cifar_utils.data.archive import TINY_IMAGENET
-from cifar_utils.data.download import keras_datasets
 
 WNIDS = ("n03126707", "n01443537", "n02012849")
 WORDS = {
@@ -194,13 +192,6 @@ def test_a_link_to_nowhere_is_one_line(write, refused, tmp_path):
         load()
 
 
-def test_the_data_are_left_as_they_were_and_nothing_is_written(write, tmp_path):
-    write()
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert len(load().train.labels) == 30
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-
-
 def test_progress_is_shown_where_it_takes_long(write, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
@@ -212,14 +203,3 @@ def test_progress_is_shown_where_it_takes_long(write, monkeypatch):
     write({SOME: jpeg(255)})
     load()
     assert "decoding tiny-imagenet-200" in terminal.getvalue()
-
-
-def test_a_download_leaves_the_zip_as_it_is(write, site, monkeypatch):
-    site.content = write(pack=True).read_bytes()
-    monkeypatch.delenv("CIFAR_DATA_DIR")
-    md5 = hashlib.md5(site.content).hexdigest()
-    known = replace(DATASETS["tiny_imagenet"], url=site.url, md5=md5)
-    monkeypatch.setitem(DATASETS, "tiny_imagenet", known)
-    assert [load().source for _ in range(2)] == ["download", "archive"]
-    assert site.asked == 1
-    assert (keras_datasets() / "tiny-imagenet-200.zip").read_bytes() == site.content

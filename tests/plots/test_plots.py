@@ -167,12 +167,6 @@ def test_a_reported_top_5_curve_stands_beside_top_5_and_not_top_1():
     assert (top1.get_ylabel(), top5.get_ylabel()) == ("accuracy", "top-5 accuracy")
 
 
-def test_a_history_with_missing_values_renders():
-    history = history_of(4)
-    history.epochs[2] |= {"loss": None, "val_accuracy": float("nan")}
-    assert plot_history(history).png().startswith(PNG)
-
-
 def test_classes_are_sorted_and_of_many_the_ends_are_shown():
     many = scores_of(dataset_of(100, n=1000))
     figure = plot_per_class(many)

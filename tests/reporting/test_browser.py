@@ -24,7 +24,6 @@ PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
 EVIL = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>"
 PAGES = ["index.html", "second/report.html", "deep/first/report.html"]
 LONG = "varied-" + 78 * "x"  # 85 characters
-WHAT = ["interactive output", "picture", "interactive output", "iframe", "picture"]
 A4 = 673, 1001  # px at 96 dpi within margins of 16 mm
 
 
@@ -441,10 +440,3 @@ def test_formulas_are_set_as_formulas(visit, others):
     assert root["height"] > 0
     assert page.locator("h1 math").text_content() == "ϵ"
     assert "Costs $5 and $6." in page.locator("main").inner_text()
-
-
-def test_what_a_page_can_t_show_is_named_in_a_line(visit, others):
-    page = visit(others)
-    names = [note.split(":")[0] for note in shown(page, ".outputs em")]
-    assert names == [f"[{what} not in this page" for what in WHAT]
-    assert max(note.bounding_box()["height"] for note in page.locator(".outputs em").all()) < 60

@@ -1,5 +1,4 @@
 import logging
-import re
 from pathlib import Path
 
 import nbformat
@@ -94,25 +93,6 @@ def test_a_notebook_s_defaults_are_allowed_and_explained(notebook):
     assert {name for name in numbers if not rows[name].allowed} == set()
 
 
-def test_a_notebook_asks_for_all_that_is_promised(notebook):
-    promised = {
-        "dataset", "epochs", "batch_size", "optimizer", "learning_rate", "schedule", "seed",
-        "validation_fraction", "precision", "train_limit", "test_limit",
-    }  # fmt: skip
-    own = {"architecture", "augmentation"}
-    if "transfer" in notebook.stem:
-        own = {"weights", "input_size", "flips", "dropout"}
-        own |= {"fine_tune_layers", "fine_tune_epochs", "fine_tune_rate"}
-        own |= {"fine_tune_augmentation"}
-    elif "augmentation" in notebook.stem:  # compares them
-        own = {"architecture", "augmentations", "target_accuracy", "trial_epochs"}
-    elif re.match("0[56]", notebook.stem):  # compare architectures
-        own = {"augmentation"}
-    if "collapse" in notebook.stem:  # compares them
-        own |= {"schedules"}
-    assert promised | own <= set(read_parameters(notebook))
-
-
 def test_a_notebook_offers_what_the_registries_hold(notebook):
     rows = read_parameters(notebook)
     registries = {name: REGISTRIES[name] for name in ("architecture", "optimizer", "schedule")}
@@ -134,15 +114,6 @@ def test_every_choice_and_each_of_its_options_has_a_meaning(kind, name):
     assert text
     for option, _, _, meaning in rows:
         assert meaning.endswith("."), f"{option} has a sentence, not bounds alone"
-
-
-@pytest.mark.parametrize("kind", ["architecture", "schedule", "optimizer", "augmentation"])
-def test_what_is_new_in_a_registry_is_offered_by_the_notebooks(notebook, kind, monkeypatch):
-    monkeypatch.setitem(REGISTRIES[kind].data, "mine", lambda *given: None)
-    rows = read_parameters(notebook)
-    given = {kind: "mine", **({"space": "learning_rate(0.1, 1)"} if "space" in rows else {})}
-    if kind in rows:
-        assert check_parameters(rows, given)[kind] == "mine"
 
 
 @pytest.mark.parametrize("name", ["01_tiny", "1", "tin", "notebooks/01_tiny.ipynb"])

@@ -18,11 +18,6 @@ EPOCH = {
 }
 
 
-def test_an_epoch_in_words():
-    words = "epoch 3/20, 0:01:23 left, validation 80.2%, loss 0.512, accuracy 84.1%"
-    assert describe(follow({}, EPOCH)) == words
-
-
 def test_within_an_epoch_the_last_validation_accuracy_still_holds():
     batch = {"event": "batch", "epoch": 4, "step": 10, "steps": 40, "loss": 0.25, "accuracy": None}
     seen = follow(follow({}, EPOCH), batch)

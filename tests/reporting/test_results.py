@@ -119,12 +119,6 @@ def test_one_seed_of_each_gets_intervals_over_images_and_no_difference(add, publ
     assert second["differs in"] == "schedule `cosine(0.1)`"
 
 
-def test_a_top_5_accuracy_of_few_classes_is_a_dash(add, published, tmp_path):
-    for name, seed in (("r-s0", 0), ("r-s1", 1), ("alone", 2)):
-        add(name, seed=seed, classes="abc", given={"epochs": 3} if name == "alone" else None)
-    assert {row["top-5"] for row in rows(render_results(published, tmp_path), "top-5")} == {"–"}
-
-
 @pytest.mark.parametrize("given", [{"epochs": 3}, {"seed": 1}, {"architecture": "other"}])
 def test_runs_of_another_budget_network_or_seed_alone_are_no_comparison(
     add, published, tmp_path, given

@@ -88,14 +88,6 @@ def test_a_record_alone_is_a_run_and_hidden_folders_are_none(add_run, tmp_path):
     assert [row[0].strip() for row in read(tmp_path)[1]] == ["alone"]
 
 
-def test_a_run_whose_record_lacks_figures_is_not_finished(add_run, tmp_path):
-    file = add_run("bare") / "record.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"scores": {}}))
-    page, _ = read(tmp_path)
-    assert page.select(".answers, .runs") == []
-    assert "its scores.test is None" in page.main.get_text()
-
-
 def test_seeds_of_one_configuration_are_one_row_that_unfolds(add_run, tmp_path):
     for seed, top1 in ((0, 0.6), (1, 0.62)):
         add_run(f"r-s{seed}", parameters={"seed": seed}, top1=top1, train=60.0 + seed)
