@@ -77,7 +77,9 @@ class Range:
 
     def value(self, drawn: float) -> float:
         """The drawn number to three digits, because keras-tuner's chief sends only 32 bits."""
-        return round(drawn) if self.step else float(f"{drawn:.3g}")
+        if self.step:
+            return round(drawn)
+        return min(max(float(f"{drawn:.3g}"), self.low), self.high)
 
 
 def learning_rate(low: PositiveFloat, high: Annotated[float, "above {low}"]) -> Range:

@@ -378,6 +378,8 @@ def test_values_are_those_that_a_table_shows():
     assert space["learning_rate"].value(0.012345678) == 0.0123
     assert space["learning_rate"].value(0.012345679104328156) == 0.0123
     assert repr(space["width"].value(17.0)) == "17"
+    (narrow,) = parse_space("dropout(0.9994, 0.9999)").values()
+    assert (narrow.value(0.9994), narrow.value(0.9998)) == (0.9994, 0.9999), "within the bounds"
 
 
 @pytest.mark.parametrize(
