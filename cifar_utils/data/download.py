@@ -44,9 +44,10 @@ def find(archive: Archive) -> Path | None:
         found += [base / name for name in archives if (base / name).is_file()]
         found += [f for f in folders[:-1] if any(there[f])]
         if given and not found:
+            without = f" without {', '.join(archive.members)}" * (base / inner).is_dir()
             raise InputError(
-                f"CIFAR_DATA_DIR is {given!r}, which {what_is_at(base)}; put {archive.file} or "
-                f"{inner}/ there, or leave it unset to download {archive.url}"
+                f"CIFAR_DATA_DIR is {given!r}, which {what_is_at(base)}{without}; put "
+                f"{archive.file} or {inner}/ there, or leave it unset to download {archive.url}"
             )
     except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
         reason = getattr(error, "strerror", None) or error

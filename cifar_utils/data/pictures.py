@@ -1,5 +1,6 @@
 """Pictures as arrays: decoding of files, several at once, and resizing."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -83,13 +84,18 @@ def read_picture(path: Path, size: int) -> np.ndarray:
 def _read_picture(path: Path, size: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
+    # Twice as many pixels are an error; what is below is only large.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with Image.open(path, formats=FORMATS) as file:
         # A large JPEG picture is decoded at a half, a quarter or an eighth of its size, but at
         # least four times as large as needed. For photographs that is four times as fast.
         file.draft(None, (4 * size, 4 * size))
         picture = ImageOps.exif_transpose(file)
     if picture.mode.startswith("I"):  # 16 bits of grey
-        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+        grey, clear = np.asarray(picture), picture.info.get("transparency")
+        picture = Image.fromarray((grey // 257).astype(np.uint8))
+        if clear is not None:
+            picture.putalpha(Image.fromarray(np.where(grey == clear, 0, 255).astype(np.uint8)))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

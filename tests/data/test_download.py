@@ -83,6 +83,7 @@ def test_the_variable_may_name_the_archive_or_folder_itself(official, monkeypatc
     [
         (None, "does not exist"),
         ([], "is empty"),
+        (["cifar-10-batches-py/.hidden"], "holds cifar-10-batches-py without batches.meta, "),
         (["train.7z", ".hidden", *"abcde"], "holds a, b, c, d, e, ...;"),
         ("cifar-10-binary.tar.gz", "is a file;"),
     ],

@@ -138,6 +138,18 @@ def test_a_palette_may_have_a_transparent_colour(pets):
     assert first(pets, picture, transparency=0).min() == 255
 
 
+def test_a_deep_grey_may_be_transparent(pets):
+    picture = Image.new("I;16", (40, 40), 300)
+    assert first(pets, picture, transparency=300).min() == 255
+    assert first(pets, picture, transparency=301).max() == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_picture_is_no_attack(pets, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
+    assert first(pets, Image.new("L", (80, 80), 100)).max() == 100
+
+
 def test_a_photograph_is_turned_upright(pets):
     picture = Image.new("RGB", (400, 200), "black")
     picture.paste("white", (0, 0, 200, 200))  # the left half
