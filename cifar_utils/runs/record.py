@@ -166,6 +166,8 @@ class RunRecord:
             _check(dict(enumerate(test[name])), {0: Real, 1: Real}, f"scores.test.{name}.")
         for trial in self.trials:
             _check(trial, {"name": str, "epochs": int}, "trials.")
+            if not isinstance(trial.get("val_accuracy", ""), Real | None):  # None: it diverged
+                raise TypeError(f"trial {trial['name']} has no val_accuracy")
 
     def _facts(self) -> dict[str, str]:
         data, seconds = self.dataset, self.seconds

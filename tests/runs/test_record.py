@@ -80,6 +80,7 @@ def test_what_json_cannot_hold_is_refused(make_record):
             "test.top5_interval.1 is None",
         ),
         ('"trials": .*?]', '"trials": [{"name": "a"}]', "its trials.epochs is None"),
+        ('"trials": .*?]', '"trials": [{"name": "a", "epochs": 1}]', "trial a has no val_accuracy"),
         ('"validation": [0-9]+', '"other": 1', "its dataset.validation is None, not of type int"),
         ('"notebook"', '"notbook"', "'notbook'"),
         ('"run": "a run",', "", "'run'"),
