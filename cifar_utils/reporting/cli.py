@@ -284,7 +284,7 @@ def site(folder: Path) -> None:
 
 
 @commands.command()
-@click.argument("folder", required=False, type=PATH)
+@click.argument("folder", required=False, type=click.Path(True, False, path_type=Path))
 @click.option("--dataset", metavar="NAME", help="Runs on one dataset only.")
 @click.option("--csv", type=PATH, metavar="FILE", help="Write CSV instead; - is the terminal.")
 def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> None:

@@ -71,7 +71,8 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
 
 def _identity(run: Run) -> tuple[Any, ...]:
     given = {name: x for name, x in run.record.parameters.items() if name != "output"}
-    return run.record.notebook, run.record.dataset.get("fingerprint"), given
+    weights = run.record.model.get("weights_sha256")
+    return run.record.notebook, run.record.dataset.get("fingerprint"), weights, given
 
 
 def _copy(run: Run, target: Path) -> Path:
