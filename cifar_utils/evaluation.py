@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import keras
 
 BINS = 15  # of confidence, as in Guo et al.
+NO_DEVIATION = 1e-9  # of fractions; less is rounding
 TARGET = 0.94  # report A's target accuracy; it does not give the k of its top-k
 
 
@@ -42,16 +43,18 @@ def student_intervals(
 ) -> list[tuple[float, float, float] | None]:
     """The mean of each sample, and the low and high end of its 95% interval, Student's.
 
-    The standard deviation is pooled over all samples. A sample of fewer than two has None.
+    The standard deviation is pooled over all samples. A sample of fewer than two has None, and so
+    has each where no sample deviates.
     """
     samples = [list(map(float, sample)) for sample in samples]
     several = [sample for sample in samples if len(sample) > 1]
     freedom = sum(len(sample) - 1 for sample in several)
     squares = sum((len(sample) - 1) * variance(sample) for sample in several)
-    half = t.ppf(0.975, freedom) * math.sqrt(squares / freedom) if several else math.nan
+    known = squares > NO_DEVIATION**2
+    half = t.ppf(0.975, freedom) * math.sqrt(squares / freedom) if known else math.nan
     return [
         tuple(mean(sample) + side * half / math.sqrt(len(sample)) for side in (0, -1, 1))
-        if len(sample) > 1
+        if known and len(sample) > 1
         else None
         for sample in samples
     ]
@@ -61,12 +64,15 @@ def tukey_half_width(shares: ArrayLike) -> float:
     """Half the width of the 95% intervals of all differences between two rows' means, by Tukey.
 
     ``shares (rows, columns)`` has a row for each case and a column for each seed. All intervals
-    hold at once with a probability of 95%, so they allow for the choice of the best row.
+    hold at once with a probability of 95%, so they allow for the choice of the best row. NaN where
+    all differences are the same in each column: then nothing is known of other columns.
     """
     shares = np.asarray(shares)
     residuals = shares - shares.mean(1, keepdims=True) - shares.mean(0) + shares.mean()
     freedom = (shares.shape[0] - 1) * (shares.shape[1] - 1)
     deviation = math.sqrt((residuals**2).sum() / freedom / shares.shape[1])
+    if deviation <= NO_DEVIATION:
+        return math.nan
     return float(studentized_range.ppf(0.95, len(shares), freedom)) * deviation
 
 

@@ -107,6 +107,12 @@ def test_samples_share_a_deviation_and_one_value_has_none():
     assert student_intervals([]) == []
 
 
+def test_seeds_that_do_not_differ_tell_no_interval():
+    assert student_intervals([[0.1, 0.1], [0.7, 0.7]]) == [None, None]
+    assert student_intervals([[0.1 + 0.2, 0.3]]) == [None], "a difference by rounding alone"
+    assert math.isnan(tukey_half_width([[0.1, 0.2], [0.3, 0.4]]))
+
+
 @given(st.lists(st.tuples(HITS, HITS), min_size=2, max_size=6).filter(_differences_vary))
 def test_of_two_rows_tukey_s_interval_is_that_of_the_paired_t_test(pairs):
     ours, theirs = np.array(pairs).T

@@ -172,7 +172,7 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
     facts.append(("parameters", compact(record.model["parameters"]), ""))
     if record.test_flops:
         count, share = record.views
-        detail = f"{count} views of {share:.0%}" if count > 1 else ""
+        detail = f"{count} views of {100 * share:.3g}%" if count > 1 else ""
         facts.append(("FLOPs a test image", compact(record.test_flops), detail))
     if record.history:
         chosen = "val_accuracy" in record.history[-1]

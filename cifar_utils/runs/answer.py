@@ -144,7 +144,7 @@ def classified(records: Sequence[RunRecord], network: str, share: str, told: str
     kept = from_to([one.best_epoch for one in records])
     epochs = from_to([len(one.history) for one in records])
     views, unsure = record.views
-    whose = f"the {unsure:.0%} that are least certain by one" if unsure < 1 else "each"
+    whose = f"the {100 * unsure:.3g}% that are least certain by one" if unsure < 1 else "each"
     seen = f", by {views} views of {whose}" if views > 1 else ""
     of = f"{kept} of " if kept != epochs else ""
     return (
@@ -201,6 +201,8 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         f"{percent(_mean(best))} of {images:,} validation images correctly.",
         *_better("It", shown, gains),
     ]
+    if not searched and any(trial["name"].isdigit() for trial in trials):
+        sentences.append("The search found nothing better.")
     if searched:
         sentences.append("The search chose it by these images, so its gain may be less on others.")
     steps = {called(group[0]): steps_to_target(record, group) for group in groups}
@@ -224,7 +226,9 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     more = _better("The best", [group for group in others if group not in shown], gains)
     if len(trained) > 1:
         more.append(f"Accuracy on training images in the last epoch: {listed(trained)}.")
-    if seeds > 1:
+    if seeds > 1 and any(math.isnan(low) for _, low, _ in gains.values()):
+        more.append("There are no intervals: each difference is the same with all seeds.")
+    elif seeds > 1:
         more.append("The intervals are Tukey's over seeds, on the same validation images.")
     elif len(groups) > 2:
         more.append(
@@ -292,6 +296,8 @@ def _gains(
     learned = [row for row in shares if not all(_near_guessing(one, chance) for one in row)]
     half = 100 * tukey_half_width(learned if len(learned) > 1 else shares)
     gains = {group[0]["name"]: 100 * (_mean(best) - _mean(group)) for group in others}
+    if math.isnan(half):
+        return {name: (gain, half, f"{gain:+.1f}") for name, gain in gains.items()}
     return {
         name: (gain, gain - half, f"{gain - half:+.1f} to {gain + half:+.1f}")
         for name, gain in gains.items()

@@ -114,10 +114,11 @@ class Configuration:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95% interval of top-1: Wilson's for one run, Student's for seeds, within 0 and 1."""
-        if len(self.runs) == 1:
+        """The 95% interval of top-1: Student's for seeds that differ, else Wilson's for images."""
+        (found,) = student_intervals([self.board["top1"]])
+        if found is None:
             return self.mean("top1_low"), self.mean("top1_high")
-        ((_, low, high),) = student_intervals([self.board["top1"]])
+        _, low, high = found
         return max(low, 0.0), min(high, 1.0)
 
     @property
@@ -160,8 +161,8 @@ def settings(record: RunRecord) -> dict[str, Any]:
     """A record's parameters without the seed and the output, by name, in order.
 
     Those that are None are left out: that is the default of a parameter which older notebooks do
-    not have. The name of a reader's own network has a digest of its code, and that of a folder of
-    pictures one of its test pictures.
+    not have. The name of a reader's own network has a digest of its code, that of a folder of
+    pictures one of its test pictures, and that of pretrained weights one of their file.
     """
     given = {
         name: value
@@ -173,6 +174,8 @@ def settings(record: RunRecord) -> dict[str, Any]:
         given["architecture"] = f"{given.get('architecture')}, code {digest}"
     if "dataset" in given:
         given["dataset"] = dataset_of(record)
+    if "weights" in given and (digest := record.model.get("weights_sha256")):
+        given["weights"] = f"{given['weights']}, file {digest[:6]}"
     return given
 
 

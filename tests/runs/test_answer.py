@@ -41,6 +41,8 @@ def test_one_training_is_set_beside_the_best_figure_reported_of_its_network(reco
     ("given", "told"),
     [
         ({"unsure": 0.4}, ", by 6 views of the 40% that are least certain by one,"),
+        ({"unsure": 0.004}, ", by 6 views of the 0.4% that are least certain by one,"),
+        ({"unsure": 0.996}, ", by 6 views of the 99.6% that are least certain by one,"),
         ({"unsure": 1.0}, ", by 6 views of each,"),
         ({"unsure": 0.0}, ","),
         ({"views": 6}, ", by 6 views of each,"),  # runs before `unsure`
@@ -193,6 +195,10 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     del several.trials[4:]
     several.trials[3]["val_accuracy"] = 0.4001
     assert "better than “none” by 10.0 points (95% interval +9.9 to +10.1)" in answer(several)
+    several.trials[3]["val_accuracy"] = 0.4
+    told = answer(several)
+    assert "Its difference from “none” (+10.0 points) may be chance." in told
+    assert "There are no intervals: each difference is the same with all seeds." in told
     several.trials.append(several.trials[0] | {"name": "another", "val_accuracy": 0.9})
     assert "the best of 2 ways" in answer(several), "one seed is not compared with several"
     several.trials[3]["diverged"] = True
@@ -242,6 +248,14 @@ def test_the_best_of_a_search_is_set_first_against_the_defaults(record):
     assert "The search chose it by these images" in lead
     assert "than trial 7 (width 8) by 10.0 points" in more
     assert "and 4 more." in more
+
+
+def test_a_search_that_found_nothing_better_says_so(record):
+    trials = [("the first guess", 0.9, 2), ("1", 0.5, 2), ("2", 0.6, 2)]
+    told = answer(record(trials=trials))
+    assert told.startswith("“the first guess” is the best of 3 trainings of 2 epochs")
+    assert "The search found nothing better." in told
+    assert "nothing better" not in answer(record(trials=[("a", 0.9, 2), ("b", 0.5, 2)]))
 
 
 def test_a_network_of_which_no_top_1_is_reported_says_at_which_k_it_reaches_94_percent(record):

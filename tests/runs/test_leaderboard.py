@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from cifar_utils.reporting.cli import commands, main
-from cifar_utils.runs.compare import compare_runs
+from cifar_utils.runs.compare import compare_means, compare_runs
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     configurations,
@@ -187,6 +187,29 @@ def test_what_differs_in_more_than_the_seed_is_apart(found, other):
     assert [len(group.runs) for group in configurations(runs)] == [1, 1]
 
 
+def test_seeds_that_do_not_differ_have_the_interval_of_one(found):
+    runs = [found(f"r-s{seed}", seed=seed) for seed in (0, 1)]
+    runs += [found(f"q-s{seed}", 0.8, seed=seed, epochs=2) for seed in (0, 1)]
+    groups = configurations(runs)
+    assert groups[0].interval == pytest.approx((0.89, 0.91))
+    assert "+10.00 points (no interval: the seeds do not differ)" in compare_means(*groups)
+    other = configurations(
+        [*runs[:2], found("o-s0", 0.7, epochs=3), found("o-s1", 0.72, seed=1, epochs=3)]
+    )
+    assert "+19.00 points (95% interval +6.29 to +31.71" in compare_means(*other)
+
+
+def test_weights_of_one_name_are_told_apart_by_their_file(found):
+    runs = [found(name, weights="pretrained", seed=seed) for seed, name in enumerate("abc")]
+    for run, digest in zip(runs, "112", strict=True):
+        facts = json.loads((run.folder / "record.json").read_text())
+        facts["model"]["weights_sha256"] = 64 * digest
+        (run.folder / "record.json").write_text(json.dumps(facts))
+    one, other = configurations(runs)
+    assert ([run.name for run in one.runs], other.name) == (["a", "b"], "c")
+    assert other.differing(one) == {"weights": "pretrained, file 222222"}
+
+
 def test_networks_of_a_reader_s_own_are_told_apart_by_their_code(found):
     runs = [found(name, architecture="mine", seed=seed) for seed, name in enumerate("abc")]
     for run, code in zip(runs, ("conv(x)", "conv(x)", "dense(x)"), strict=True):
@@ -297,11 +320,13 @@ def test_the_command_writes_csv(found, cli, tmp_path):
     [
         (["none"], "no finished run below none; make some"),
         (["runs", "--dataset", "cifar1"], "did you mean 'cifar10'?"),
+        (["nowhere"], "'nowhere' does not exist"),
         (["runs", "--csv", "no/a.csv"], "no/a.csv can't be written (No such file"),
     ],
 )
-def test_what_the_command_refuses(found, cli, capsys, arguments, words):
+def test_what_the_command_refuses(found, cli, capsys, tmp_path, arguments, words):
     found("runs/one")
+    (tmp_path / "none").mkdir()
     assert main(["leaderboard", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
