@@ -3,7 +3,7 @@
 import logging
 import re
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,6 @@ from distributed import CancelledError, Client, Future, Worker, as_completed, ge
 from cifar_utils.errors import InputError
 from cifar_utils.files import FACTS
 from cifar_utils.reporting.progress import Show
-from cifar_utils.reporting.series import Planned
 from cifar_utils.runs.folder import Run, RunningError, Status
 
 CONNECT_SECONDS = 10
@@ -22,7 +21,7 @@ RELEASE_SECONDS = 10
 
 
 def execute_by(
-    scheduler: str, planned: Sequence[Planned], show: Show, afresh: Collection[str]
+    scheduler: str, texts: Mapping[Run, str], show: Show, afresh: Collection[str]
 ) -> Iterator[tuple[Run, Status]]:
     """Execute runs on the workers of the scheduler at an address; yield each when it ends.
 
@@ -32,8 +31,8 @@ def execute_by(
     ----------
     scheduler
         Its address, as in ``"tcp://10.0.0.1:8786"``.
-    planned
-        The runs, with the texts of their notebooks: a worker may be on another machine.
+    texts
+        The text of each run's notebook: a worker may be on another machine.
     show
         Receives their events.
     afresh
@@ -54,20 +53,20 @@ def execute_by(
         way_out = "start one: dask scheduler; or leave --scheduler out"
         raise InputError(f"no scheduler can be reached at {scheduler!r}; {way_out}") from error
     with client:
-        yield from _execute_all(client, planned, show, afresh)
+        yield from _execute_all(client, texts, show, afresh)
 
 
 def _execute_all(
-    client: Client, planned: Sequence[Planned], show: Show, afresh: Collection[str]
+    client: Client, texts: Mapping[Run, str], show: Show, afresh: Collection[str]
 ) -> Iterator[tuple[Run, Status]]:
     series = f"run-{uuid.uuid4().hex[:12]}"
     client.subscribe_topic(series, lambda message: show(*message[1]))
-    runs, texts = zip(*planned, strict=True)
+    runs = [*texts]
     # One group, given at once: dask then queues runs until a worker is free.
     futures = client.map(
         _execute_on_worker,
         [replace(run, folder=run.folder.absolute()) for run in runs],  # a worker is elsewhere
-        texts,
+        [*texts.values()],
         [afresh] * len(runs),
         [series] * len(runs),
         key=[(series, number) for number in range(len(runs))],

@@ -5,21 +5,13 @@ import queue
 import sys
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from typing import NamedTuple
 
 from cifar_utils.provenance import gpu_names, usable_cores
 from cifar_utils.reporting.progress import Show
 from cifar_utils.runs.folder import ANY, CHANGED, Run, Status
-
-
-class Planned(NamedTuple):
-    """A run to execute, and its notebook's text."""
-
-    run: Run
-    text: str
 
 
 def run_series(
@@ -56,7 +48,7 @@ def run_series(
         Where the scheduler can't be reached.
 
     """
-    planned: list[Planned] = []
+    texts: dict[Run, str] = {}
     afresh = ANY if force else CHANGED
     for run in runs:
         status = run.status()
@@ -64,21 +56,20 @@ def run_series(
             status = Status("failed", status.why)
         elif force or status.word not in ("done", "running"):
             # The runs execute the notebooks as they are now.
-            text = run.notebook.read_text("utf-8")
-            planned.append(Planned(run, text))
+            texts[run] = run.notebook.read_text("utf-8")
             continue
         show(run.name, {"event": "end", "status": status.word})
         yield run, status
-    if not planned:
+    if not texts:
         return
     if scheduler is None:
         cores, gpus = usable_cores(), _gpus()
         jobs = min(jobs or len(gpus) or max(1, len(cores) // 2), len(runs))
-        ended = _execute_here(planned, show, afresh, shares(cores, jobs), gpus)
+        ended = _execute_here(texts, show, afresh, shares(cores, jobs), gpus)
     else:
         from cifar_utils.reporting.cluster import execute_by  # takes seconds
 
-        ended = execute_by(scheduler, planned, show, afresh)
+        ended = execute_by(scheduler, texts, show, afresh)
     with closing(ended):
         for run, status in ended:
             show(run.name, {"event": "end", "status": status.word})
@@ -105,7 +96,7 @@ def shares(cores: list[int], jobs: int) -> list[list[int]]:
 
 
 def _execute_here(
-    planned: Sequence[Planned],
+    texts: Mapping[Run, str],
     show: Show,
     afresh: Collection[str],
     cores: list[list[int]],
@@ -143,7 +134,7 @@ def _execute_here(
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            waiting = {pool.submit(execute, *each): each.run for each in planned}
+            waiting = {pool.submit(execute, *each): each[0] for each in texts.items()}
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
         finally:

@@ -240,14 +240,11 @@ def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
     found: dict[str, list[Configuration]] = {}
     for group in groups:
         record = group.record
-        images = [record.dataset[key] for key in ("train", "validation", "test")]
-        key = [
-            record.notebook,
-            group.kind,
+        images = [
             dataset_of(record),
-            images,
-            record.parameters.get("epochs"),
+            *(record.dataset[key] for key in ("train", "validation", "test")),
         ]
+        key = [record.notebook, group.kind, images, record.parameters.get("epochs")]
         found.setdefault(str(key), []).append(group)
     for alike in found.values():
         first = min(

@@ -126,8 +126,8 @@ class Muon(keras.optimizers.Optimizer):
         self.assign(variable, kept - learning_rate * turn)
 
     def get_config(self):
-        own = ("momentum", "dense_factor", "bias_factor", "sgd_momentum", "steps", "matrix_dtype")
-        own += ("depthwise",)
+        own = ("momentum", "dense_factor", "bias_factor", "sgd_momentum", "steps")
+        own += ("matrix_dtype", "depthwise")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
