@@ -187,7 +187,6 @@ def export(source: Path) -> None:
 @click.argument("file", required=False, type=PATH)
 @click.option("--profile", default="quick", show_default=True, help="The list of runs in the file.")
 @click.option("--only", multiple=True, metavar="GLOB", help="Runs whose name fits; repeatable.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Runs with it; repeatable.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -202,7 +201,6 @@ def series(
     file: Path | None,
     profile: str,
     only: tuple[str, ...],
-    tags: tuple[str, ...],
     jobs: int | None,
     scheduler: str | None,
     output: Path | None,
@@ -220,7 +218,7 @@ def series(
     \b
     Examples:
       cifar-reports series --profile cpu --dry-run
-      cifar-reports series mine.yaml --only "resnet*" --tag cifar10 --jobs 2
+      cifar-reports series mine.yaml --only "resnet*" --jobs 2
       cifar-reports series --scheduler tcp://10.0.0.1:8786 --output /mnt/reports
 
     Exit status: 0 none failed, 1 some failed (the last line counts them), 2 bad input, 130 Ctrl-C.
@@ -231,7 +229,7 @@ def series(
         raise InputError("--jobs is for this machine's own workers; leave it or --scheduler out")
     folder = output or project_folder() / "reports" / profile
     runs = read_series(file or project_folder() / "notebooks" / "series.yaml", profile, folder)
-    runs = select(runs, only, tags)
+    runs = select(runs, only)
     if dry_run:
         rows = [(run.name, *run.status()[:2]) for run in runs]
         afresh = {"other": "stale"}  # a run of other parameters is run afresh, too

@@ -42,7 +42,7 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
     file
         YAML: ``profiles`` maps names to lists of runs. A run has a ``name`` and a ``notebook`` (a
         name in the project, or a path relative to the file). It may have ``parameters`` that differ
-        from the notebook's own, ``seeds``, ``matrix``, ``tags`` and ``timeout``. A ``matrix`` maps
+        from the notebook's own, ``seeds``, ``matrix`` and ``timeout``. A ``matrix`` maps
         parameters to lists of values, or to labels with values; each combination is a run. Names
         get ``-label`` for each parameter of the matrix, and ``-s<seed>`` for ``seeds``. ``shared``
         may hold anchors, for values that several runs share.
@@ -76,32 +76,25 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
         raise InputError("\n".join(f"{file}:{line}: {what}" for line, what in lines))
     known_name("profile", profile, series.profiles)
     return [
-        Run(folder / name, row.notebook[0], parameters, tuple(row.tags), row.timeout)
+        Run(folder / name, row.notebook[0], parameters, row.timeout)
         for row in series.profiles[profile]
         for name, parameters in row.runs()
     ]
 
 
-def select(runs: list[Run], only: Sequence[str], tags: Sequence[str]) -> list[Run]:
-    """The runs whose name fits one of the globs ``only``, if any, and that have one of ``tags``.
+def select(runs: list[Run], only: Sequence[str]) -> list[Run]:
+    """The runs whose name fits one of the globs ``only``, if there are any.
 
     Raises
     ------
     InputError
-        Where no run fits. The message lists the names and tags.
+        Where no run fits. The message lists the names.
 
     """
-    chosen = [
-        run
-        for run in runs
-        if (not only or any(fnmatchcase(run.name, glob) for glob in only))
-        and (not tags or set(tags) & set(run.tags))
-    ]
+    chosen = [run for run in runs if not only or any(fnmatchcase(run.name, glob) for glob in only)]
     if not chosen:
-        asked = [f"--only {glob}" for glob in only] + [f"--tag {tag}" for tag in tags]
-        known = sorted({tag for run in runs for tag in run.tags})
-        there = f"runs: {', '.join(run.name for run in runs)}; tags: {', '.join(known) or 'none'}"
-        raise InputError(f"no run fits {' '.join(asked)}; there are {there}")
+        asked = " ".join(f"--only {glob}" for glob in only)
+        raise InputError(f"no run fits {asked}; there are {', '.join(run.name for run in runs)}")
     return chosen
 
 
@@ -147,7 +140,6 @@ class _Row(BaseModel, extra="forbid", strict=True):
         Field(min_length=1),
         AfterValidator(lambda seeds: {"seed": [(f"s{seed}", seed) for seed in seeds]}),
     ] = {}
-    tags: list[str] = []
     timeout: Annotated[str, AfterValidator(_seconds)] = None
 
     @field_validator("parameters", "matrix", "seeds")

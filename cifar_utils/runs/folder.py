@@ -90,8 +90,6 @@ class Run:
     parameters
         All parameters of a planned run, checked, except ``output``: a run stays the same when its
         folder moves.
-    tags
-        Words by which a series selects its runs.
     timeout
         Seconds after which a try is ended; None for no limit.
 
@@ -100,7 +98,6 @@ class Run:
     folder: Path
     notebook: Path | None = None
     parameters: dict[str, Any] | None = None
-    tags: tuple[str, ...] = ()
     timeout: float | None = None
 
     @property

@@ -220,8 +220,7 @@ def test_a_series_ends_in_an_index(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "x*"], "no run fits --only x*; there are runs: one; tags: t"),
-        (["--tag", "x"], "no run fits --tag x"),
+        (["--only", "x*"], "no run fits --only x*; there are one"),
         (["--profile", "full"], "unknown profile 'full'; known: quick"),
         (["--jobs", "0"], "'--jobs'"),
         (["--jobs", "2", "--scheduler", "tcp://a:1"], "leave it or --scheduler out"),
@@ -237,7 +236,7 @@ def test_what_a_series_can_t_be_told_is_one_line(
 ):
     monkeypatch.setattr("cifar_utils.reporting.cluster.CONNECT_SECONDS", 1)
     write_notebook()
-    write_series("{name: one, notebook: 01_tiny, tags: [t]}")
+    write_series("{name: one, notebook: 01_tiny}")
     status, out, err = cli("series", *arguments)
     assert (status, out) == (2, "")
     assert words in err

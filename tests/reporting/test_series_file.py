@@ -188,12 +188,11 @@ def test_shared_parameters_are_written_once_and_a_run_s_own_win(read, write_note
     assert found == [(5, "x"), (6, "x"), (5, "x")]
 
 
-def test_a_run_has_its_tags_and_timeout(read, write_notebook):
+def test_a_run_has_its_timeout(read, write_notebook):
     write_notebook()
-    row = "{name: a, notebook: '01', tags: [x, y], timeout: 1.5 h}"
+    row = "{name: a, notebook: '01', timeout: 1.5 h}"
     told, plain = read(runs_yaml(row, "{name: b, notebook: '01'}"))
-    assert (told.tags, told.timeout) == (("x", "y"), 5400)
-    assert (plain.tags, plain.timeout) == ((), None)
+    assert (told.timeout, plain.timeout) == (5400, None)
 
 
 def test_a_user_s_own_file_names_notebooks_beside_it(project, write_notebook, tmp_path_factory):
@@ -208,29 +207,19 @@ def test_a_user_s_own_file_names_notebooks_beside_it(project, write_notebook, tm
     assert two.notebook.stem == "01_tiny"
 
 
-def test_runs_are_selected_by_name_and_tag(read, write_notebook):
+def test_runs_are_selected_by_name(read, write_notebook):
     write_notebook()
-    runs = read(
-        runs_yaml(
-            "{name: ab, notebook: '01', tags: [x]}",
-            "{name: ac, notebook: '01', tags: [x, y]}",
-            "{name: b, notebook: '01'}",
-        )
-    )
+    runs = read(runs_yaml(*(f"{{name: {name}, notebook: '01'}}" for name in ("ab", "ac", "b"))))
 
-    def names(only=(), tags=()):
-        return [run.name for run in select(runs, only, tags)]
+    def names(only):
+        return [run.name for run in select(runs, only)]
 
-    assert names() == ["ab", "ac", "b"]
+    assert names([]) == ["ab", "ac", "b"]
     assert names(["a*"]) == ["ab", "ac"]
     assert names(["ab", "b"]) == ["ab", "b"]
-    assert names(tags=["y", "x"]) == ["ab", "ac"]
-    assert names(["*b"], ["x"]) == ["ab"]
     with pytest.raises(InputError) as raised:
-        names(["z*"], ["y"])
-    assert str(raised.value) == (
-        "no run fits --only z* --tag y; there are runs: ab, ac, b; tags: x, y"
-    )
+        names(["y", "z*"])
+    assert str(raised.value) == "no run fits --only y --only z*; there are ab, ac, b"
 
 
 def test_what_is_published_is_what_the_project_s_series_says():
