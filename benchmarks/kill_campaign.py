@@ -59,7 +59,7 @@ class Case(NamedTuple):
 
 def cases(work: Path) -> dict[str, Case]:
     def run(notebook: str, **parameters) -> Case:
-        pairs = [("-p", name, str(value)) for name, value in (SMALL | parameters).items()]
+        pairs = [("-p", f"{name}={value}") for name, value in (SMALL | parameters).items()]
         return Case(("run", notebook, *itertools.chain.from_iterable(pairs)), ("run",))
 
     def row(name: str, notebook: str, **parameters) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
 import sys
@@ -15,7 +14,7 @@ import click
 
 from cifar_utils import __version__
 from cifar_utils.choices import REGISTRIES
-from cifar_utils.errors import InputError, known_name
+from cifar_utils.errors import InputError, known_name, short
 from cifar_utils.files import CHECKPOINTS, NOTEBOOK, PAGE
 from cifar_utils.reporting.notebooks import (
     find_notebook,
@@ -67,21 +66,12 @@ def commands() -> None:
     """  # noqa: D301
 
 
-class _Assignments(click.Command):
-    """A command whose option -p also takes NAME=VALUE."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        pairs = zip(["", *args], args, strict=False)
-        split = [each.split("=", 1) if before == "-p" else [each] for before, each in pairs]
-        return super().parse_args(ctx, [*itertools.chain.from_iterable(split)])
-
-
-@commands.command(cls=_Assignments)
+@commands.command()
 @click.argument("notebook")
-@click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
+@click.option("-p", "given", multiple=True, metavar="NAME=VALUE", help="Set a parameter.")
 @output_option("The run's folder.")
 @click.option("--force", is_flag=True, help="Run afresh, replacing the run that the folder holds.")
-def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, force: bool) -> int:
+def run(notebook: str, given: tuple[str, ...], output: Path | None, force: bool) -> int:
     """Execute a notebook and export its page.
 
     NOTEBOOK is a name (01_vgg_like), its number (1), a part of it (vgg) or a path.
@@ -99,7 +89,11 @@ def run(notebook: str, given: tuple[tuple[str, str], ...], output: Path | None, 
 
     Exit status: 0 done, or run by another process; 1 failed, 2 bad input, 130 Ctrl-C.
     """  # noqa: D301
-    planned = plan_run(find_notebook(notebook), dict(given), output)
+    for each in given:
+        if "=" not in each:
+            raise InputError(f"-p is {short(each)}; write it as NAME=VALUE")
+    values = dict(each.split("=", 1) for each in given)
+    planned = plan_run(find_notebook(notebook), values, output)
     from cifar_utils.reporting.execute import execute
     from cifar_utils.reporting.progress import shown_progress
 

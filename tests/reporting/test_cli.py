@@ -74,18 +74,18 @@ def test_a_terminal_of_few_letters_gets_others_replaced(write_notebook, project)
 
 def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
     write_notebook()
-    command = ["run", "01", "-p", "note=a=b", "-p", "epochs"]
-    status, out, err = cli(*command, "3", "--output", "mine")
+    command = ["run", "01", "-p", "note=a=b", "-p"]
+    status, out, err = cli(*command, "epochs=3", "--output", "mine")
     assert (status, err) == (0, "")
     assert Run(project / "mine").facts["parameters"]["note"] == "a=b"
     assert "mine: epoch 3/3" in out
     end = f"mine: {SCORES}, time 1 min 5 s, done"
     assert out.splitlines()[-2:] == [end, "page: mine/report.html"]
-    status, out, err = cli(*command, "3", "--output", "mine")
+    status, out, err = cli(*command, "epochs=3", "--output", "mine")
     assert (status, err) == (0, "")
     again = " before; --force runs it again"
     assert out.splitlines() == [end + again, "page: mine/report.html"]
-    status, out, err = cli(*command, "4", "--output", "mine")
+    status, out, err = cli(*command, "epochs=4", "--output", "mine")
     assert (status, out) == (2, "")
     assert "another run (epochs is 3, not 4)" in err
     (project / "mine" / "report.html").unlink()
@@ -97,23 +97,23 @@ def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
     }  # fmt: skip
     write_notebook("print('yet another cell')")
     Path("mine/notes.txt").write_text("my own")
-    status, out, err = cli(*command, "3", "--output", "mine")
+    status, out, err = cli(*command, "epochs=3", "--output", "mine")
     assert (status, out) == (2, "")
     assert "mine is done, but its notebook has changed; give --output another folder, or --f" in err
-    assert cli(*command, "3", "--force", "--output", "mine")[0] == 0
+    assert cli(*command, "epochs=3", "--force", "--output", "mine")[0] == 0
     assert Path("mine/notes.txt").read_text() == "my own"
     replaced = []
     executed = "cifar_utils.reporting.execute.execute"
     monkeypatch.setattr(
         executed, lambda run, tell, afresh: replaced.append(afresh) or Status("done")
     )
-    assert cli(*command, "4", "--force", "--output", "mine")[0] == 0
+    assert cli(*command, "epochs=4", "--force", "--output", "mine")[0] == 0
     assert replaced == [ANY]
 
 
 def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
     write_notebook("print('before')", "1 / 0")
-    status, out, err = cli("run", "01", "-p", "note", "<script>alert(1)</script>")
+    status, out, err = cli("run", "01", "-p", "note=<script>alert(1)</script>")
     assert status == 1
     (name,) = [folder.name for folder in Path("reports").iterdir()]
     assert err.splitlines()[0] == f"{name} failed: ZeroDivisionError: division by zero"
@@ -128,10 +128,10 @@ def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
     ("arguments", "words"),
     [
         (["run", "02"], "unknown notebook '02'"),
-        (["run", "01", "-p", "epoch", "3"], "did you mean 'epochs'?"),
+        (["run", "01", "-p", "epoch=3"], "did you mean 'epochs'?"),
         (["run", "01", "-p", "epochs=0"], "epochs is 0"),
-        (["run", "01", "-p", "epochs"], "see cifar-reports run --help"),
-        (["run", "01", "-p", "note", "a\udcffb"], "argument 'a\\udcffb' is not UTF-8"),
+        (["run", "01", "-p", "epochs"], "-p is 'epochs'; write it as NAME=VALUE"),
+        (["run", "01", "-p", "note=a\udcffb"], "argument 'note=a\\udcffb' is not UTF-8"),
         (["options", "architectur"], "'architectur' is not one of"),
         (["run", "01", "--output", "s3://bucket"], "a folder, not an address"),
         (["run", "01", "--output", "notebooks"], "holds files but no run"),
