@@ -52,7 +52,7 @@ def plot_parallel_coordinates(
     trained = [trial for trial in shown if trial.val_accuracy is not None]
     whole = [trial for trial in trained if trial.epochs >= best.epochs]
     accuracies = [trial.val_accuracy for trial in whole]
-    low, high = (min(accuracies), max(accuracies)) if accuracies else (0.0, 1.0)
+    low, high = min(accuracies), max(accuracies)
     colours = ScalarMappable(Normalize(low, high if high > low else low + 0.01), "viridis_r")
 
     figure = Figure(figsize=(WIDTH, 5))
@@ -93,9 +93,10 @@ def plot_parallel_coordinates(
         "Colour is validation accuracy; the thick line is the best. A parameter matters if all "
         "good trials have similar values of it."
     )
-    alt = f"Parallel coordinates of {len(shown)} sets of values for {', '.join(space)}. "
-    if accuracies:
-        alt += f"Validation accuracy runs from {percent(low)} to {percent(high)}; best: {values}."
+    alt = (
+        f"Parallel coordinates of {len(shown)} sets of values for {', '.join(space)}. "
+        f"Validation accuracy runs from {percent(low)} to {percent(high)}; best: {values}."
+    )
     if shorter := len(trained) - len(whole):
         caption += f" Grey: {shorter} of fewer epochs than the best."
     if diverged := len(shown) - len(trained):
@@ -168,13 +169,11 @@ def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> C
     )
     if len(diverged):
         caption += " Crosses: trials whose loss diverged."
-    alt = f"Validation accuracy of {len(trials)} trials. "
-    if len(diverged) < len(trials):
-        top, first = np.nanmax(accuracies), accuracies[~np.isnan(accuracies)][0]
-        place = int(np.nanargmax(accuracies)) + 1
-        alt += f"The first has {percent(first)}; the best, number {place}, {percent(top)}."
-    else:
-        alt += "All diverged."
+    top, first = np.nanmax(accuracies), accuracies[~np.isnan(accuracies)][0]
+    alt = (
+        f"Validation accuracy of {len(trials)} trials. The first has {percent(first)}; "
+        f"the best, number {int(np.nanargmax(accuracies)) + 1}, {percent(top)}."
+    )
     if not math.isnan(defaults):
         alt += f" The first guess has {percent(defaults)}."
     return CaptionedFigure(figure, caption, alt)
