@@ -187,6 +187,8 @@ def test_the_readme_has_a_row_for_each_notebook(add, project, published):
     assert first["question"] == "How far?"
     assert first["answer"].startswith("[one](reports/published/one/record.json): ")
     assert "60.0% of 1,000 test images" in first["answer"]
+    add("other", dataset="zoo")
+    assert rows(render_table(published, project), "question")[0] == first
     assert second["answer"] == "no published run yet"
 
 
