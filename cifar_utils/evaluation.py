@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from statistics import mean, variance
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.special import softmax
 from scipy.stats import binomtest, halfnorm, studentized_range, t
 from sklearn.metrics import confusion_matrix
@@ -38,42 +37,66 @@ def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, floa
     return float(interval.low), float(interval.high)
 
 
-def student_intervals(
-    samples: Iterable[Sequence[float]],
+def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95% interval of a mean, Student's; None for fewer than two values or equal ones."""
+    if len(values) < 2 or (deviation := stdev(values)) <= NO_DEVIATION:
+        return None
+    half = t.ppf(0.975, len(values) - 1) * deviation / math.sqrt(len(values))
+    return mean(values) - half, mean(values) + half
+
+
+def paired_intervals(
+    rows: Sequence[Mapping[Hashable, float]],
 ) -> list[tuple[float, float, float] | None]:
-    """The mean of each sample, and the low and high end of its 95% interval, Student's.
+    """The mean difference of each later row from the first one, and the ends of its 95% interval.
 
-    The standard deviation is pooled over all samples. A sample of fewer than two has None, and so
-    has each where no sample deviates.
+    A row maps seeds to values; a pair has one seed. The standard deviation is that of what is left
+    after the effects of rows and seeds, over all pairs (the analysis of a two-way table). It
+    considers that all pairs share the first row's values. Of two rows it is the paired t-test. A
+    row of fewer than two pairs has None, and so has each where all differences are the same.
     """
-    samples = [list(map(float, sample)) for sample in samples]
-    several = [sample for sample in samples if len(sample) > 1]
-    freedom = sum(len(sample) - 1 for sample in several)
-    squares = sum((len(sample) - 1) * variance(sample) for sample in several)
-    known = squares > NO_DEVIATION**2
-    half = t.ppf(0.975, freedom) * math.sqrt(squares / freedom) if known else math.nan
-    return [
-        tuple(mean(sample) + side * half / math.sqrt(len(sample)) for side in (0, -1, 1))
-        if known and len(sample) > 1
-        else None
-        for sample in samples
-    ]
+    first, *others = rows
+    pairs = [{seed: row[seed] for seed in row if seed in first} for row in others]
+    several = [row for row in pairs if len(row) > 1]
+    paired = {seed: first[seed] for seed in first if any(seed in row for row in several)}
+    deviation, freedom = _left_over([paired, *several])
+    found = []
+    for row in pairs:
+        if len(row) < 2 or math.isnan(deviation):
+            found.append(None)
+            continue
+        gain = mean(row[seed] - first[seed] for seed in row)
+        half = t.ppf(0.975, freedom) * deviation * math.sqrt(2 / len(row))
+        found.append((gain, gain - half, gain + half))
+    return found
 
 
-def tukey_half_width(shares: ArrayLike) -> float:
+def tukey_half_width(rows: Sequence[Mapping[Hashable, float]], cases: int = 0) -> float:
     """Half the width of the 95% intervals of all differences between two rows' means, by Tukey.
 
-    ``shares (rows, columns)`` has a row for each case and a column for each seed. All intervals
-    hold at once with a probability of 95%, so they allow for the choice of the best row. NaN where
-    all differences are the same in each column: then nothing is known of other columns.
+    Each row maps the same seeds to values. The intervals of all pairs of ``cases``, which are the
+    rows if not given, hold at once with a probability of 95%, so they allow for the choice of the
+    best one. NaN where all differences are the same in each seed: then nothing is known of others.
     """
-    shares = np.asarray(shares)
-    residuals = shares - shares.mean(1, keepdims=True) - shares.mean(0) + shares.mean()
-    freedom = (shares.shape[0] - 1) * (shares.shape[1] - 1)
-    deviation = math.sqrt((residuals**2).sum() / freedom / shares.shape[1])
-    if deviation <= NO_DEVIATION:
+    deviation, freedom = _left_over(rows)
+    if math.isnan(deviation):
         return math.nan
-    return float(studentized_range.ppf(0.95, len(shares), freedom)) * deviation
+    studentized = studentized_range.ppf(0.95, cases or len(rows), freedom)
+    return float(studentized) * deviation / math.sqrt(len(rows[0]))
+
+
+def _left_over(rows: Sequence[Mapping[Hashable, float]]) -> tuple[float, int]:
+    """Deviation and degrees of freedom of what neither rows nor columns explain; or NaN."""
+    cells = [(row, *cell) for row, values in enumerate(rows) for cell in values.items()]
+    columns = list(dict.fromkeys(column for _, column, _ in cells))
+    effects = np.zeros((len(cells), len(rows) + len(columns)))
+    for line, (row, column, _) in zip(effects, cells, strict=True):
+        line[[row, len(rows) + columns.index(column)]] = 1
+    values = np.array([value for *_, value in cells])
+    fit, _, rank, _ = np.linalg.lstsq(effects, values)
+    freedom = len(cells) - int(rank)
+    left = float(np.linalg.norm(values - effects @ fit))
+    return (left / math.sqrt(freedom) if left > NO_DEVIATION else math.nan), freedom
 
 
 def tukey_level(cases: int) -> float:

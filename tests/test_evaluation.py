@@ -15,9 +15,10 @@ from cifar_utils.evaluation import (
     compare_views,
     evaluate,
     evaluate_views,
+    paired_intervals,
     read_predicted,
     read_scores,
-    student_intervals,
+    student_interval,
     tukey_half_width,
     tukey_level,
     wilson_interval,
@@ -90,43 +91,49 @@ HITS = st.integers(0, 1000)  # whole, so that differences are exact
 
 
 @given(st.lists(HITS, min_size=2, max_size=6).filter(lambda values: len(set(values)) > 1))
-def test_student_s_interval_of_one_sample_is_that_of_the_t_test(values):
+def test_student_s_interval_is_that_of_the_t_test(values):
     bounds = ttest_1samp(values, 0).confidence_interval(0.95)
-    ((middle, low, high),) = student_intervals([values])
-    assert (middle, low, high) == pytest.approx((np.mean(values), *bounds), abs=1e-6)
-
-
-def test_samples_share_a_deviation_and_one_value_has_none():
-    first, single, second = student_intervals([[0.1, 0.3], [0.7], [1.0, 1.2, 1.4]])
-    assert single is None
-    deviation = math.sqrt((0.02 + 0.08) / 3)  # 3 degrees of freedom, of which the t is 3.182
-    assert first == pytest.approx(
-        (0.2, *(0.2 + s * 3.182 * deviation / 2**0.5 for s in (-1, 1))), abs=1e-3
-    )
-    assert second[2] - second[0] == pytest.approx(3.182 * deviation / 3**0.5, abs=1e-3)
-    assert student_intervals([]) == []
-
-
-def test_seeds_that_do_not_differ_tell_no_interval():
-    assert student_intervals([[0.1, 0.1], [0.7, 0.7]]) == [None, None]
-    assert student_intervals([[0.1 + 0.2, 0.3]]) == [None], "a difference by rounding alone"
-    assert math.isnan(tukey_half_width([[0.1, 0.2], [0.3, 0.4]]))
+    assert student_interval(values) == pytest.approx(tuple(bounds), abs=1e-6)
 
 
 @given(st.lists(st.tuples(HITS, HITS), min_size=2, max_size=6).filter(_differences_vary))
-def test_of_two_rows_tukey_s_interval_is_that_of_the_paired_t_test(pairs):
-    ours, theirs = np.array(pairs).T
-    bounds = ttest_1samp(ours - theirs, 0).confidence_interval(0.95)
-    half = tukey_half_width(np.array([ours, theirs]))
-    assert half == pytest.approx((bounds.high - bounds.low) / 2, rel=1e-3)
+def test_of_two_rows_the_intervals_are_those_of_the_paired_t_test(pairs):
+    ours, theirs = map(dict, map(enumerate, zip(*pairs, strict=True)))
+    differences = [one - other for one, other in pairs]
+    bounds = ttest_1samp(differences, 0).confidence_interval(0.95)
+    ((middle, low, high),) = paired_intervals([theirs, ours | {"another": 5}])
+    assert (middle, low, high) == pytest.approx((np.mean(differences), *bounds), abs=1e-6)
+    assert tukey_half_width([ours, theirs]) == pytest.approx((high - low) / 2, rel=1e-3)
 
 
-def test_more_rows_have_a_wider_interval():
+def test_more_rows_share_a_deviation():
     rows = np.array([[0.1, 0.2, 0.4], [0.3, 0.3, 0.4], [0.2, 0.3, 0.3]])
-    # Three rows and three columns: the studentized range of 4 degrees of freedom is 5.040
     residuals = rows - rows.mean(0) - rows.mean(1, keepdims=True) + rows.mean()
-    half = 5.040 * math.sqrt((residuals**2).sum() / 4 / 3)
-    assert tukey_half_width(rows) == pytest.approx(half, rel=1e-3)
+    deviation = math.sqrt((residuals**2).sum() / 4 / 3)  # of a mean, by 4 degrees of freedom
+    first, *others = [dict(enumerate(row)) for row in rows]
+    # The studentized range of three rows is 5.040, and of four 5.757; Student's t is 2.776.
+    assert tukey_half_width([first, *others]) == pytest.approx(5.040 * deviation, rel=1e-3)
+    assert tukey_half_width([first, *others], 4) == pytest.approx(5.757 * deviation, rel=1e-3)
+    second, third = paired_intervals([first, *others])
+    half = 2.776 * math.sqrt(2) * deviation
+    assert second == pytest.approx((0.1, 0.1 - half, 0.1 + half), abs=1e-4)
+    assert third[2] - third[1] == pytest.approx(2 * half, abs=1e-4)
+
+
+def test_rows_without_two_pairs_have_no_interval_and_no_part_in_those_of_others():
+    first, second, single = {0: 0.1, 1: 0.2, 2: 0.4}, {0: 0.3, 2: 0.4}, {1: 0.9, 7: 0.1, 8: 0.3}
+    alone = paired_intervals([first, second])
+    assert paired_intervals([first, single, second, {}]) == [None, *alone, None]
+    assert paired_intervals([first]) == []
+
+
+def test_seeds_that_do_not_differ_tell_no_interval():
+    assert student_interval([0.1, 0.1]) is None
+    assert student_interval([0.7]) is None
+    assert student_interval([0.1 + 0.2, 0.3]) is None, "a difference by rounding alone"
+    rows = {0: 0.1, 1: 0.2}, {0: 0.3, 1: 0.4}
+    assert paired_intervals(rows) == [None]
+    assert math.isnan(tukey_half_width(rows))
 
 
 def test_wilson_interval_has_its_published_values():

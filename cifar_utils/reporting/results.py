@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 from cifar_utils.errors import InputError
-from cifar_utils.evaluation import student_intervals, wilson_interval
+from cifar_utils.evaluation import paired_intervals, wilson_interval
 from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.runs.answer import by_name, called, diverged, steps_to_target
@@ -50,16 +50,17 @@ COMPARISONS = """\
 Each table has networks of one kind and one notebook, trained on the same images for the same number
 of epochs. Accuracy is top-1 on their validation images after the epoch that was kept. A difference
 is the mean over pairs of runs with the same seed, commit, precision and machine. Its 95% interval
-is Student's, by the standard deviation pooled over the table, not corrected for the number of rows.
-All rows share the runs of the reference, so an error in it moves all differences alike. A row with
-fewer than two pairs has no difference.
+is Student's, by what the effects of rows and of seeds leave over in the whole table. It is not
+corrected for the number of rows. All rows share the runs of the reference, so an error in it moves
+all differences alike. A row with fewer than two pairs has no difference.
 """
 TRIALS = """\
 ## Trials within a run
 
 Networks that one run trained and compared on the same validation images, after the best of their
 epochs. With one seed each, they have Wilson's 95% intervals, which do not cover the difference
-between seeds. With several, mean ± standard deviation. The page tells the best from the others.
+between seeds. With several, mean ± standard deviation. Steps to a target are their mean then, or –
+if one of them did not reach it. The page tells the best from the others.
 """
 
 
@@ -202,19 +203,16 @@ def _circumstances(run: Run) -> str:
     return f"{run.record.parameters.get('seed')} {stretches if certain else run.folder}"
 
 
-def _pairs(group: Configuration, reference: Configuration) -> list[float]:
-    """Differences in validation accuracy between runs of one seed and the same circumstances."""
-    others = {_circumstances(run): _validation(run) for run in reference.runs}
-    pairs = ((_validation(run), others.get(_circumstances(run))) for run in group.runs)
-    return [ours - theirs for ours, theirs in pairs if theirs is not None]
-
-
 def _comparison(family: Sequence[Configuration], root: Path) -> str:
     reference, *others = family
     others.sort(key=lambda group: -mean(map(_validation, group.runs)))
-    record, pairs = reference.record, [[], *(_pairs(group, reference) for group in others)]
-    rows, gains = [], student_intervals(pairs)
-    for group, gain, values in zip([reference, *others], gains, pairs, strict=True):
+    record, rows = reference.record, []
+    shares = [
+        {_circumstances(run): _validation(run) for run in group.runs}
+        for group in (reference, *others)
+    ]
+    gains = [None, *paired_intervals(shares)]
+    for group, gain, ours in zip([reference, *others], gains, shares, strict=True):
         row = {
             "differs in": _told(group.differing(reference)) or "– (the reference)",
             "validation top-1": _measured([_validation(run) for run in group.runs], record),
@@ -223,7 +221,9 @@ def _comparison(family: Sequence[Configuration], root: Path) -> str:
         }
         if gain:
             middle, low, high = (f"{100 * value:+.2f}" for value in gain)
-            row["difference (points)"] = f"{middle} ({low} to {high}), n = {len(values)}"
+            row["difference (points)"] = (
+                f"{middle} ({low} to {high}), n = {len(ours.keys() & shares[0])}"
+            )
         rows.append(row)
     varying = {name for group in others for name in group.differing(reference)}
     shown = {name: value for name, value in reference.settings.items() if name in varying}

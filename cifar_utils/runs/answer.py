@@ -131,7 +131,7 @@ def _trained(record: RunRecord) -> str:
     if open_k and reached and reached[0] > 1:
         target = percent(TARGET, 0)
         sentences.append(f"Its top-k accuracy is at least {target} from k = {reached[0]} on.")
-    return " ".join(sentences)
+    return " ".join(sentences + _diverged(record))
 
 
 def classified(records: Sequence[RunRecord], network: str, share: str, told: str) -> str:
@@ -209,7 +209,10 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     if fewest := min(filter(None, steps.values()), default=None):
         first = listed([name for name, count in steps.items() if count == fewest])
         target = as_given(record.parameters["target_accuracy"])
-        sentences.append(f"{target} is first reached by {first}, after {fewest:,.0f} steps.")
+        average = " on average" * (seeds > 1)
+        sentences.append(
+            f"{target} is first reached by {first}, after {fewest:,.0f} steps{average}."
+        )
     trained = [
         f"{called(group[0])} {percent(mean(one['history'][-1]['accuracy'] for one in group))}"
         for group in (best, *shown)
@@ -219,10 +222,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     if early := dict.fromkeys(called(trial) for trial in trials if trial.get("stopped")):
         why = "Ended early, at the target accuracy or for lack of progress"
         sentences.append(f"{why}: {listed(first_three([*early]))}.")
-    if lost := dict.fromkeys(called(trial) for trial in record.trials if diverged(trial)):
-        sentences.append(
-            f"Not compared, because the loss diverged: {listed(first_three([*lost]))}."
-        )
+    sentences += _diverged(record)
     more = _better("The best", [group for group in others if group not in shown], gains)
     if len(trained) > 1:
         more.append(f"Accuracy on training images in the last epoch: {listed(trained)}.")
@@ -248,6 +248,13 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     else:
         more.append(f"Tested{', the first seed' * (seeds > 1)}: {tested}")
     return f"{' '.join(sentences)}\n\n{' '.join(more)}".strip()
+
+
+def _diverged(record: RunRecord) -> list[str]:
+    """Of the trials that can't be compared, which ones they are."""
+    lost = dict.fromkeys(called(trial) for trial in record.trials if diverged(trial))
+    told = f"Not compared, because the loss diverged: {listed(first_three([*lost]))}."
+    return [told] if lost else []
 
 
 def _collapsed(groups: list[list[dict[str, Any]]], chance: float) -> list[str]:
@@ -292,9 +299,11 @@ def _gains(
         return {
             trial["name"]: _gain(best, trial["val_accuracy"], images, level) for (trial,) in others
         }
-    shares = [[one["val_accuracy"] for one in group] for group in groups]
-    learned = [row for row in shares if not all(_near_guessing(one, chance) for one in row)]
-    half = 100 * tukey_half_width(learned if len(learned) > 1 else shares)
+    shares = [{one["seed"]: one["val_accuracy"] for one in group} for group in groups]
+    learned = [
+        row for row in shares if not all(_near_guessing(one, chance) for one in row.values())
+    ]
+    half = 100 * tukey_half_width(learned if len(learned) > 1 else shares, len(shares))
     gains = {group[0]["name"]: 100 * (_mean(best) - _mean(group)) for group in others}
     if math.isnan(half):
         return {name: (gain, half, f"{gain:+.1f}") for name, gain in gains.items()}

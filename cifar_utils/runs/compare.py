@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import binomtest, ttest_ind
 
 from cifar_utils.errors import InputError
-from cifar_utils.evaluation import NO_DEVIATION, wilson_interval
+from cifar_utils.evaluation import NO_DEVIATION, paired_intervals, wilson_interval
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.leaderboard import (
     COMPUTED,
@@ -34,6 +34,10 @@ FIGURES = [
     *("top1", "top1_low", "top1_high", "top5", "loss", "parameters", "flops"),
     *("train_seconds", "total_seconds"),
 ]
+LIMITS = (
+    "McNemar's tests are of two trained networks, one seed each. Another seed may change them; "
+    "p-values and intervals are not corrected for the number of tests."
+)
 
 
 @dataclass(frozen=True)
@@ -144,8 +148,8 @@ class Comparison:
     @property
     def findings(self) -> list[str]:
         """The tests and notes, a sentence each."""
-        many = ["p-values are not corrected for the number of tests"] if len(self.tests) > 1 else []
-        return [*map(str, self.tests), *many, *self.notes]
+        limits = [LIMITS] if self.tests else []
+        return [*map(str, self.tests), *limits, *self.notes]
 
     def __repr__(self) -> str:
         with pd.option_context("display.width", None, "display.max_columns", None):
@@ -268,19 +272,26 @@ def compare_means(group: Configuration, other: Configuration) -> str:
     """The difference of two configurations' mean top-1 on one dataset, in words.
 
     It is empty for two datasets, or below two seeds of each.
-    Its interval is by Welch's t-test (Biometrika 34, 28-35, 1947), over the seeds. There is none
-    where all seeds of each are equally accurate.
+    Its interval is Student's of pairs if both have the same seeds, and else by Welch's t-test
+    (Biometrika 34, 28-35, 1947). There is none where all seeds give the same
+    difference.
     """
-    shares, others = (each.board["top1"] for each in (group, other))
+    shares, others = (each.board.set_index("seed")["top1"] for each in (group, other))
     one_dataset = dataset_of(group.record) == dataset_of(other.record)
     if not one_dataset or min(len(shares), len(others)) < 2:
         return ""
-    told = "no interval: the seeds do not differ"
-    if max(shares.std(), others.std()) > NO_DEVIATION:
+    interval, how = None, "Student's, of pairs of one seed"
+    if set(shares.index) == set(others.index):
+        (found,) = paired_intervals([others.to_dict(), shares.to_dict()])
+        interval = found and found[1:]
+    elif max(shares.std(), others.std()) > NO_DEVIATION:
         with warnings.catch_warnings(action="ignore"):  # one of the two may not deviate
             interval = ttest_ind(shares, others, equal_var=False).confidence_interval(0.95)
+        how = "by Welch's t-test"
+    told = "no interval: all differences are the same"
+    if interval:
         low, high = (f"{100 * end:+.2f}" for end in interval)
-        told = f"95% interval {low} to {high}, by Welch's t-test"
+        told = f"95% interval {low} to {high}, {how}"
     return (
         f"{group.name} (n = {len(shares)}) against {other.name} (n = {len(others)}), means of "
         f"seeds: top-1 {100 * (shares.mean() - others.mean()):+.2f} points ({told})"

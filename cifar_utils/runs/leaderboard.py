@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from cifar_utils.errors import InputError
-from cifar_utils.evaluation import student_intervals
+from cifar_utils.evaluation import student_interval
 from cifar_utils.runs.answer import answer, classified, reported_sentence
 from cifar_utils.runs.folder import Run
 from cifar_utils.runs.record import UNKNOWN, RunRecord
@@ -115,11 +115,10 @@ class Configuration:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95% interval of top-1: Student's for seeds that differ, else Wilson's for images."""
-        (found,) = student_intervals([self.board["top1"]])
+        found = student_interval(self.board["top1"].tolist())
         if found is None:
             return self.mean("top1_low"), self.mean("top1_high")
-        _, low, high = found
-        return max(low, 0.0), min(high, 1.0)
+        return max(found[0], 0.0), min(found[1], 1.0)
 
     @property
     def training(self) -> str:

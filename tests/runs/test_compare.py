@@ -12,7 +12,7 @@ from rich.console import Console
 from cifar_utils import compare_runs, load_run
 from cifar_utils.evaluation import Scores
 from cifar_utils.reporting.terminal import as_table
-from cifar_utils.runs.compare import PairedTest, missed_by_all, same_images
+from cifar_utils.runs.compare import LIMITS, PairedTest, missed_by_all, same_images
 
 LABELS = np.arange(200) % 4
 
@@ -89,7 +89,7 @@ def test_runs_on_the_same_images_are_tested_in_pairs(make):
         "b against a on 200 test images: top-1 +10.00 points (95% interval +3.86 to +16.19), "
         "McNemar's exact p = 0.0022; both right 140, only b 30, only a 10, both wrong 20"
     )
-    assert "p-values are not corrected for the number of tests" in comparison.findings
+    assert LIMITS in comparison.findings
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,15 @@ def test_seeds_are_averaged_where_nothing_else_differs(make):
     assert note.startswith(told)
 
 
-def test_means_of_seeds_are_compared_by_welch_s_test(make):
+def test_means_of_the_same_seeds_are_compared_in_pairs(make):
+    runs = [make(f"a{seed}", range(150 + 2 * seed), seed=seed) for seed in (0, 1)]
+    runs += [make(f"b{seed}", range(146 + 4 * seed), seed=seed, epochs=9) for seed in (1, 0)]
+    (told,) = (note for note in compare_runs(runs).notes if "pairs of one seed" in note)
+    # Differences of -2 and -1 points: -1.5 ± 12.706 · 0.7071 / √2
+    assert "top-1 -1.50 points (95% interval -7.85 to +4.85" in told
+
+
+def test_means_of_other_seeds_are_compared_by_welch_s_test(make):
     runs = [make(f"a{seed}", range(150 + seed), seed=seed) for seed in (0, 2, 4)]
     runs += [make(f"b{seed}", range(140 + seed), seed=seed, epochs=9) for seed in (0, 4)]
     (told,) = (note for note in compare_runs(runs).notes if "Welch" in note)
@@ -195,7 +203,7 @@ def test_a_comparison_is_shown_as_text_and_as_html(make):
     text = repr(comparison)
     assert "one" in text.splitlines()[2]
     assert "85.0%  79.4 to 89.3%" in text
-    assert "McNemar" in text.splitlines()[-1]
+    assert "McNemar's exact p" in text.splitlines()[-2]
     html = comparison._repr_html_()
     assert "<script>" not in html
     assert html.count("<table") == html.count("<ul>") == 1

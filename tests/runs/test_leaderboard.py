@@ -192,7 +192,7 @@ def test_seeds_that_do_not_differ_have_the_interval_of_one(found):
     runs += [found(f"q-s{seed}", 0.8, seed=seed, epochs=2) for seed in (0, 1)]
     groups = configurations(runs)
     assert groups[0].interval == pytest.approx((0.89, 0.91))
-    assert "+10.00 points (no interval: the seeds do not differ)" in compare_means(*groups)
+    assert "+10.00 points (no interval: all differences are the same)" in compare_means(*groups)
     other = configurations(
         [*runs[:2], found("o-s0", 0.7, epochs=3), found("o-s1", 0.72, seed=1, epochs=3)]
     )
