@@ -191,7 +191,7 @@ function comparison(some, tests, computed) {
     some[0].runs.map((other) => paired(run, other, tests)))]).filter(Boolean);
   const note = told.length
     ? "McNemar's tests are of two trained networks, one seed each. Another seed may change them; p-values and intervals are not corrected for the number of tests."
-    : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds of each.`;
+    : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds of each on one dataset.`;
   return [
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table), make("p", {}, apart),
     make("ul", {}, ...told.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
@@ -256,7 +256,7 @@ function drawLabels(section, configurations) {
         { name: "labelled training images", log: true, low: Math.min(...images) / 2, high: Math.max(...images) * 2, ticks })));
     reveal(section);
   });
-  section.append(make("p", { class: "note" }, "A line connects the runs of one network in one notebook that began with pretrained or with random weights. A run is left out if another one with fewer images is more accurate. Their epochs and settings differ. Bars are 95% intervals, as above."));
+  section.append(make("p", { class: "note" }, "A line connects the runs of one network in one notebook that began with pretrained or with random weights. A run is left out if another one with as many or fewer images is more accurate. Their epochs and settings differ. Bars are 95% intervals, as above."));
 }
 
 // Round steps that include low and high: two or more.
