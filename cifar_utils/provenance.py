@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,17 +59,18 @@ def describe_environment(precision: str) -> dict[str, Any]:
     }
 
 
-def with_epoch(
-    stretches: Sequence[Mapping[str, Any]], epoch: int, environment: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Add an epoch to the end of stretches of epochs.
+def join_stretches(stretches: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Stretches of epochs, in which neighbours of the same environment have become one.
 
     A stretch is an environment with the ``first`` and the ``last`` epoch (from 1) it computed.
     """
-    *before, last = stretches or [{}]
-    if last and _environment(last) == environment:
-        return [*map(dict, before), {**last, "last": epoch}]
-    return [*map(dict, stretches), {"first": epoch, "last": epoch, **environment}]
+    joined: list[dict[str, Any]] = []
+    for row in stretches:
+        if joined and _environment(joined[-1]) == _environment(row):
+            joined[-1]["last"] = row["last"]
+        else:
+            joined.append(dict(row))
+    return joined
 
 
 def changes(stretch: Mapping[str, Any], environment: Mapping[str, Any]) -> str:

@@ -154,10 +154,14 @@ class Outcome:
         return asdict(self)
 
     @property
-    def rank(self) -> tuple[float, float, int]:
-        """Greater for the better of two trials: accuracy counts, then loss, then epochs."""
-        accuracy = -1.0 if self.val_accuracy is None else self.val_accuracy
-        return (accuracy, -(self.val_loss or 0.0), self.epochs)
+    def rank(self) -> tuple[int, float, float]:
+        """Greater for the better of two trials: epochs count, then accuracy, then loss.
+
+        Trials of fewer epochs can't be compared with whole ones. One that diverged is the worst.
+        """
+        if self.val_accuracy is None:
+            return 0, 0.0, 0.0
+        return self.epochs, self.val_accuracy, -self.val_loss
 
 
 def _words(values: dict[str, float]) -> str:
@@ -183,7 +187,10 @@ class Search:
 
     @property
     def best(self) -> Outcome:
-        """The trial of the highest validation accuracy; with equal accuracy, of the lowest loss."""
+        """The trial of the highest validation accuracy among those of the most epochs.
+
+        With equal accuracy, it is the one of the lowest loss.
+        """
         return max(self.trials, key=lambda trial: trial.rank)
 
     def table(self, count: int = 10) -> pd.DataFrame:
@@ -231,7 +238,7 @@ def tune(
     output: Path | str | None = None,
     **settings,
 ) -> Search:
-    """Train a network with different values; find those of the highest validation accuracy.
+    """Train a network with different values; find the best by validation accuracy.
 
     The same search gives the same trials, also after a kill.
 

@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cifar_utils
-from cifar_utils.provenance import changes, describe_environment, git_commit, with_epoch
+from cifar_utils.provenance import changes, describe_environment, git_commit, join_stretches
 
 ONE, OTHER = {"cores": 2, "git": "abc"}, {"cores": 1, "git": "abc"}
 
 
 @given(st.lists(st.sampled_from([ONE, OTHER])))
 def test_stretches_cover_each_epoch_once_with_what_computed_it(environments):
-    stretches = []
-    for epoch, environment in enumerate(environments, 1):
-        stretches = with_epoch(stretches, epoch, environment)
+    epochs = [{"first": epoch, "last": epoch, **one} for epoch, one in enumerate(environments, 1)]
+    stretches = join_stretches(epochs)
+    assert join_stretches(stretches) == stretches
     told = [
         {"cores": row["cores"], "git": row["git"]}
         for row in stretches
@@ -33,9 +33,9 @@ def test_stretches_cover_each_epoch_once_with_what_computed_it(environments):
 
 
 def test_what_differs_is_told_with_both_values():
-    stretches = with_epoch([], 1, ONE)
-    assert changes(stretches[-1], ONE) == ""
-    assert changes(stretches[-1], OTHER) == "cores 1 instead of 2"
+    stretch = {"first": 1, "last": 1, **ONE}
+    assert changes(stretch, ONE) == ""
+    assert changes(stretch, OTHER) == "cores 1 instead of 2"
 
 
 TRAINING = """\

@@ -349,12 +349,13 @@ def trial(name="1", **change):
 
 
 def test_a_search_prints_as_a_table():
+    short = trial("4", val_accuracy=0.9, epochs=1)
     trials = [trial("1"), trial("2", val_loss=0.5), trial("3", val_accuracy=None, val_loss=None)]
-    found = Search(trials, None, None)
+    found = Search([short, *trials], None, None)
     assert found.best.name == "2"
     table = found.table()
-    assert list(table.index) == ["2", "1", "3"]
-    assert list(table["validation accuracy"]) == ["50.0%", "50.0%", "diverged"]
+    assert list(table.index) == ["2", "1", "4", "3"]
+    assert list(table["validation accuracy"]) == ["50.0%", "50.0%", "90.0%", "diverged"]
     assert list(found.table(1).columns) == [
         "validation accuracy", "width", "learning_rate", "epochs", "time",
     ]  # fmt: skip

@@ -149,7 +149,7 @@ def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
         made = base(include_top=False, weights=None, input_shape=shape)
         trained = keras.models.load_model(weights_file(weights))
         if made.name not in [layer.name for layer in trained.layers]:
-            raise ValueError(f"that run's network is not {made.name}")
+            raise ValueError(f"that run's model has no layer {made.name}")
         made.set_weights(trained.get_layer(made.name).get_weights())
         return made
     except Exception as error:  # Keras raises many kinds, also ValueError for a failed download

@@ -238,7 +238,7 @@ def plot_trials(trials: Sequence[Trial], target: float | None = None) -> Caption
         caption += " Below: the learning rate of each epoch's last step."
     if len(groups) < len(trials):
         caption += " Lines are means over seeds, bands go from the lowest seed's to the highest's."
-    if any(trial.diverged for trial in trials):
+    if any(trial.diverged and trial.history.epochs for trial in trials):
         caption += " A cross marks the last whole epoch of a training that diverged."
     if target is not None:
         figure.axes[1].axhline(target, color="#333333", lw=1.2, ls=":")

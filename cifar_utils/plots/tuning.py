@@ -137,8 +137,8 @@ def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> C
     """
     numbers = np.arange(1, len(trials) + 1)
     accuracies = np.array([trial.val_accuracy for trial in trials], float)  # None becomes NaN
-    most = max(trials, key=lambda trial: trial.rank).epochs
-    whole = np.array([trial.epochs >= most for trial in trials])
+    found = max(trials, key=lambda trial: trial.rank)
+    whole = np.array([trial.epochs >= found.epochs for trial in trials])
     best = np.maximum.accumulate(np.nan_to_num(np.where(whole, accuracies, 0.0), nan=0.0))
     best[best == 0] = np.nan  # no trial has an accuracy yet
     figure = Figure(figsize=(WIDTH, 4))
@@ -169,10 +169,9 @@ def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> C
     )
     if len(diverged):
         caption += " Crosses: trials whose loss diverged."
-    top, first = np.nanmax(accuracies), accuracies[~np.isnan(accuracies)][0]
     alt = (
-        f"Validation accuracy of {len(trials)} trials. The first has {percent(first)}; "
-        f"the best, number {int(np.nanargmax(accuracies)) + 1}, {percent(top)}."
+        f"Validation accuracy of {len(trials)} trials. The best is number "
+        f"{trials.index(found) + 1}, with {percent(found.val_accuracy)}."
     )
     if not math.isnan(defaults):
         alt += f" The first guess has {percent(defaults)}."

@@ -131,6 +131,11 @@ def _trained(record: RunRecord) -> str:
     if open_k and reached and reached[0] > 1:
         target = percent(TARGET, 0)
         sentences.append(f"Its top-k accuracy is at least {target} from k = {reached[0]} on.")
+    whole = [trial for trial in record.trials if not diverged(trial)]
+    if len({trial["name"].isdigit() for trial in whole}) > 1:
+        sentences.append(
+            "No trial of the search had as many epochs as the first guess: they can't be compared."
+        )
     return " ".join(sentences + _diverged(record))
 
 
@@ -178,7 +183,7 @@ def _fine_tuned(record: RunRecord) -> str:
 
 def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     images, seeds = record.dataset["validation"], len(groups[0])
-    best, *others = sorted(groups, key=lambda group: -_mean(group))
+    best, *others = sorted(groups, key=_place)
     worst = others[-1]
     others.sort(key=lambda group: group is not groups[0])  # what the others are set against
     gains = _gains([best, *others], images, _chance(record.scores["test"]))
@@ -275,6 +280,12 @@ def _collapsed(groups: list[list[dict[str, Any]]], chance: float) -> list[str]:
 
 def _mean(group: list[dict[str, Any]]) -> float:
     return mean(trial["val_accuracy"] for trial in group)
+
+
+def _place(group: list[dict[str, Any]]) -> tuple[float, bool, float]:
+    """Smaller for the better of two groups; of equal ones, a search's trials first, by loss."""
+    first = group[0]
+    return -_mean(group), not first["name"].isdigit(), first.get("val_loss") or 0.0
 
 
 def by_name(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 from cifar_utils.errors import InputError, short
 from cifar_utils.events import display_line, write_event
 from cifar_utils.files import FACTS, MODEL, RECORD, write_atomically, written_atomically
-from cifar_utils.provenance import changes, describe_environment
+from cifar_utils.provenance import changes, describe_environment, join_stretches
 from cifar_utils.text import duration, percent
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ class RunRecord:
     environment
         The environment of the last epochs: :func:`~cifar_utils.provenance.describe_environment`.
     trained_by
-        The environment of each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`. Old
-        runs, whose checkpoints did not keep it, have ``"unknown"``.
+        The environment of each stretch of epochs, as :func:`~cifar_utils.provenance.join_stretches`
+        gives them. Old runs, whose checkpoints did not keep it, have ``"unknown"``.
     evaluated_by
         The environment that computed the scores and this record.
     code
@@ -164,6 +164,9 @@ class RunRecord:
             _check(parts[part], kinds, f"{part}.")
         for name in ("top1_interval", "top5_interval"):
             _check(dict(enumerate(test[name])), {0: Real, 1: Real}, f"scores.test.{name}.")
+        for row in self.trained_by:
+            _check(row, {"first": int, "last": int}, "trained_by.")
+        object.__setattr__(self, "trained_by", join_stretches(self.trained_by))
         for trial in self.trials:
             _check(trial, {"name": str, "epochs": int}, "trials.")
             if not isinstance(trial.get("val_accuracy", ""), Real | None):  # None: it diverged

@@ -16,7 +16,7 @@ from cifar_utils.errors import InputError, TrainingDiverged
 from cifar_utils.events import display_line, is_watched, write_event
 from cifar_utils.files import write_atomically, written_atomically
 from cifar_utils.models.summary import layers_of
-from cifar_utils.provenance import changes, with_epoch
+from cifar_utils.provenance import changes, join_stretches
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.history import NEVER, StoppingRule, best_epoch
 
@@ -77,7 +77,7 @@ class Checkpoint(keras.callbacks.Callback):
     epochs
         A row for each finished epoch.
     trained_by
-        The environments of these epochs: :func:`~cifar_utils.provenance.with_epoch`.
+        The environments of these epochs: :func:`~cifar_utils.provenance.join_stretches`.
 
     """
 
@@ -133,7 +133,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         done = epoch + 1
-        self.trained_by = with_epoch(self.trained_by, done, self.environment)
+        own = {"first": done, "last": done, **self.environment}
+        self.trained_by = join_stretches([*self.trained_by, own])
         state = {"settings": self.settings, "epochs": self.epochs, "trained_by": self.trained_by}
         try:
             with written_atomically(self.weights(done)) as file:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_utils.errors import check_bounds
+from cifar_utils.provenance import join_stretches
 from cifar_utils.text import percent
 
 
@@ -78,7 +79,7 @@ class History:
     rule
         The rule that may have ended training before its last epoch.
     trained_by
-        The environment of each stretch of epochs: :func:`~cifar_utils.provenance.with_epoch`.
+        The environment of each stretch of epochs: :func:`~cifar_utils.provenance.join_stretches`.
     code
         The code that took part: :func:`~cifar_utils.provenance.code_in_use`.
     joined
@@ -129,7 +130,7 @@ class History:
         return History(
             rows,
             best_epoch(rows),
-            trained_by=[*self.trained_by, *stretches],
+            trained_by=join_stretches([*self.trained_by, *stretches]),
             code=self.code | second.code,
             joined=first,
         )

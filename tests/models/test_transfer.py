@@ -264,7 +264,7 @@ def test_a_base_trained_here_sees_images_as_it_did_in_training(digits, tmp_path,
 
 def test_a_run_of_another_network_is_one_line(digits, refused, tmp_path):
     write_model(build_model("gn_resnet", digits), tmp_path)
-    with refused(str(tmp_path), "that run's network is not resnet50v2", "or a run's folder"):
+    with refused(str(tmp_path), "that run's model has no layer resnet50v2", "or a run's folder"):
         build_transfer_model(digits, weights=str(tmp_path), input_size=32)
 
 

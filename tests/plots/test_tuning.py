@@ -67,7 +67,7 @@ def test_the_best_values_are_told(space):
     figure = plot_parallel_coordinates(trials_of(4), space)
     assert "runs from 50.0% to 80.0%; best: learning rate 0.004, weight decay 0.001" in figure.alt
     so_far = plot_best_so_far(trials_of(4), 0.6)
-    assert "the best, number 4, 80.0%. The first guess has 60.0%." in so_far.alt
+    assert "The best is number 4, with 80.0%. The first guess has 60.0%." in so_far.alt
     assert "the first guess" in texts(so_far)
     assert "first guess" not in plot_best_so_far(trials_of(4)).alt
 
@@ -98,4 +98,4 @@ def test_trials_that_diverged_are_shown_as_such(space):
     assert "Dotted: 2 whose loss diverged" in figure.caption
     so_far = plot_best_so_far([*lost, third])
     assert "Crosses" in so_far.caption
-    assert "the best, number 3" in so_far.alt
+    assert "The best is number 3" in so_far.alt

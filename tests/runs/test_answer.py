@@ -259,6 +259,19 @@ def test_a_search_that_found_nothing_better_says_so(record):
     told = answer(record(trials=trials))
     assert told.startswith("“the first guess” is the best of 3 trainings of 2 epochs")
     assert "The search found nothing better." in told
+
+
+def test_of_equal_trainings_the_best_is_the_one_that_a_search_takes(record):
+    equal = record(trials=[("the first guess", 0.9, 2), ("1", 0.9, 2), ("2", 0.9, 2)])
+    for trial, loss in zip(equal.trials[1:], (0.4, 0.3), strict=True):
+        trial["val_loss"] = loss
+    assert answer(equal).startswith("Trial 2 (width 8) is the best of 3 trainings")
+
+
+def test_trials_shorter_than_the_first_guess_are_not_compared_with_it(record):
+    told = answer(record(trials=[("the first guess", 0.8, 4), ("1", 0.9, 1), ("2", 0.5, 2)]))
+    assert "the best" not in told
+    assert "No trial of the search had as many epochs as the first guess" in told
     assert "nothing better" not in answer(record(trials=[("a", 0.9, 2), ("b", 0.5, 2)]))
 
 

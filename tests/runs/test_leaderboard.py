@@ -47,7 +47,7 @@ def found(tmp_path, make_record):
 
 
 def test_a_row_says_what_its_record_says(found):
-    by = [BY, BY | {"first": 2, "git": "b2", "accelerators": ["a GPU"]}, {"first": 3}]
+    by = [BY, BY | {"first": 2, "git": "b2", "accelerators": ["a GPU"]}, {"first": 3, "last": 3}]
     (row,) = tabulate([found("run", 0.5, by=by, seed=3)]).to_dict("records")
     assert pd.isna(row.pop("loss"))
     assert row == {

@@ -67,3 +67,6 @@ def test_a_history_may_be_followed_by_another():
     assert both.best == ROWS[2] | {"epoch": 5}
     assert History(ROWS[:2], 2).followed_by(History(ROWS[:1], 1)).best_epoch == 2
     assert ROWS[0]["epoch"] == 1
+    one = History(ROWS[:2], 2, trained_by=[{"first": 1, "last": 2, "cores": 2}])
+    joined = one.followed_by(one).trained_by
+    assert joined == [{"first": 1, "last": 4, "cores": 2}], "nothing changed between them"
