@@ -213,6 +213,7 @@ def test_what_else_made_them_is_among_what_differs(make):
     one, two = make("one"), make("two")
     for place, commit in ((one, "a" * 40), (two, "b" * 40)):
         by = {"git": commit, "processor": "a CPU", "precision": place.name, "backend": place.name}
+        by |= {"first": 1, "last": 1}
         replace(load_run(place).record, trained_by=[by]).write(place)
     words = compare_runs([one, two]).words
     assert words[["backend", "computed in", "commit"]].to_numpy().tolist() == [
