@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import binomtest, ttest_ind
 
 from cifar_utils.errors import InputError
-from cifar_utils.evaluation import NO_DEVIATION, paired_intervals, wilson_interval
+from cifar_utils.evaluation import NO_DEVIATION, student_interval, wilson_interval
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.leaderboard import (
     COMPUTED,
@@ -273,8 +273,7 @@ def compare_means(group: Configuration, other: Configuration) -> str:
 
     It is empty for two datasets, or below two seeds of each.
     Its interval is Student's of pairs if both have the same seeds, and else by Welch's t-test
-    (Biometrika 34, 28-35, 1947). There is none where all seeds give the same
-    difference.
+    (Biometrika 34, 28-35, 1947). There is none where all seeds give the same difference.
     """
     shares, others = (each.board.set_index("seed")["top1"] for each in (group, other))
     one_dataset = dataset_of(group.record) == dataset_of(other.record)
@@ -282,8 +281,7 @@ def compare_means(group: Configuration, other: Configuration) -> str:
         return ""
     interval, how = None, "Student's, of pairs of one seed"
     if set(shares.index) == set(others.index):
-        (found,) = paired_intervals([others.to_dict(), shares.to_dict()])
-        interval = found and found[1:]
+        interval = student_interval((shares - others).tolist())  # by their seeds
     elif max(shares.std(), others.std()) > NO_DEVIATION:
         with warnings.catch_warnings(action="ignore"):  # one of the two may not deviate
             interval = ttest_ind(shares, others, equal_var=False).confidence_interval(0.95)
