@@ -21,7 +21,7 @@ from cifar_utils.reporting.export import TEMPLATES, export_page, is_current, pag
 from cifar_utils.reporting.fragments import REPORT
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.reporting.results import answers
-from cifar_utils.runs.compare import compare_means, missed_by_all, paired_test, same_images
+from cifar_utils.runs.compare import LIMITS, compare_means, missed_by_all, paired_test, same_images
 from cifar_utils.runs.folder import Run, find_runs, local_data
 from cifar_utils.runs.leaderboard import (
     COMPUTED,
@@ -101,6 +101,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
             "configurations": [_embedded(group, listed, places) for group in listed],
             "tests": _paired_tests(tested, places),
             "computed": [*COMPUTED.values()],
+            "limits": LIMITS,
         },
     )
     write_atomically(folder / "index.html", index)

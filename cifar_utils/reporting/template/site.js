@@ -2,11 +2,11 @@
 document.addEventListener("DOMContentLoaded", () => {
   const table = document.querySelector(".runs");
   if (!table) return;
-  const { configurations, tests, computed } = JSON.parse(document.getElementById("data").textContent);
+  const { configurations, ...known } = JSON.parse(document.getElementById("data").textContent);
   const rows = [...table.querySelectorAll("tbody tr")]; // one for each configuration, in that order
   tableSorts(table);
   tableFolds(rows, configurations);
-  rowsChoose(rows, configurations, tests, computed);
+  rowsChoose(rows, configurations, known);
   drawCosts(document.getElementById("cost"), configurations);
   drawLabels(document.getElementById("labels"), configurations);
 });
@@ -95,7 +95,7 @@ function tableFolds(rows, configurations) {
 
 // Ticked rows are drawn and compared below the table. At first these are a variant and the row before
 // it, if possible two with a paired test.
-function rowsChoose(rows, configurations, tests, computed) {
+function rowsChoose(rows, configurations, known) {
   const section = document.getElementById("chosen");
   const place = section.querySelector("div");
   const boxes = rows.map((row, i) => {
@@ -120,7 +120,7 @@ function rowsChoose(rows, configurations, tests, computed) {
       button.addEventListener("click", () => { focus(chosen[i]); choose(chosen[i], false); });
       item.append(button);
     });
-    place.replaceChildren(...(some.length ? [names, curves(some)] : []), ...(some.length > 1 ? comparison(some, tests, computed) : []));
+    place.replaceChildren(...(some.length ? [names, curves(some)] : []), ...(some.length > 1 ? comparison(some, known) : []));
   };
   const choose = (i, ticked) => {
     chosen = chosen.filter((other) => other !== i).concat(ticked ? [i] : []);
@@ -128,7 +128,7 @@ function rowsChoose(rows, configurations, tests, computed) {
   };
   boxes.forEach((box, i) => box.addEventListener("change", () => choose(i, box.checked)));
   clear.addEventListener("click", () => { focus(chosen[0]); chosen = []; show(); });
-  const tested = (i) => configurations[i].runs.some((run) => configurations[i - 1].runs.some((other) => paired(run, other, tests)));
+  const tested = (i) => configurations[i].runs.some((run) => configurations[i - 1].runs.some((other) => paired(run, other, known.tests)));
   const variants = [...rows.keys()].filter((i) => rows[i].className === "variant");
   const second = variants.find(tested) ?? variants[0] ?? 1;
   chosen = rows.length > 1 ? [second - 1, second] : [0];
@@ -172,7 +172,7 @@ function paired(run, other, tests) {
 }
 
 // The differences of configurations, their scores, and a paired test of each against the first.
-function comparison(some, tests, computed) {
+function comparison(some, { tests, computed, limits }) {
   const names = [...new Set(some.flatMap((one) => Object.keys(one.settings)))];
   const differing = names.filter((name) => some.some((one) => one.settings[name] !== some[0].settings[name]));
   const lines = [["top-1", ...some.map((one) => one.accuracy)], ...differing.map((name) => [name, ...some.map((one) => one.settings[name] ?? "–")])];
@@ -190,7 +190,7 @@ function comparison(some, tests, computed) {
   const told = some.slice(1).flatMap((one) => [one.means[some[0].place], ...one.runs.flatMap((run) =>
     some[0].runs.map((other) => paired(run, other, tests)))]).filter(Boolean);
   const note = told.length
-    ? "McNemar's tests are of two trained networks, one seed each. Another seed may change them; p-values and intervals are not corrected for the number of tests."
+    ? limits
     : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds of each on one dataset.`;
   return [
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table), make("p", {}, apart),
