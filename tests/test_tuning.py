@@ -287,6 +287,9 @@ def test_a_chief_and_two_workers_share_a_search(tmp_path):
     trials = json.loads((tmp_path / "tuning" / "trials.json").read_text())
     assert [trial["name"] for trial in trials] == list("123456")
     assert all(trial["epochs"] == 2 for trial in trials)
+    # The chief alone would wait without a word.
+    told = f"the chief of this search, 127.0.0.1:{port}, hands out"
+    assert told in (tmp_path / "events.jsonl").read_text()
 
 
 def test_bad_input_that_a_trial_meets_is_one_line(data, refused):
