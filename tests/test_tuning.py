@@ -238,16 +238,24 @@ def test_a_training_that_hyperband_continues_is_one_without_a_break(
     assert len(list((tmp_path / "checkpoint").iterdir())) == 1
 
 
-def start(folder, variables=None, **change):
-    """Search in a process of its own."""
-    command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps(SMALL | change)]
-    return subprocess.Popen(
-        command, env=os.environ | (variables or {}), stdout=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def start():
+    """Start searches in processes of their own, which end with the test."""
+    started = []
+
+    def start(folder, variables=None, **change):
+        command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps(SMALL | change)]
+        env = os.environ | (variables or {})
+        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
 
 
 @pytest.mark.slow
-def test_a_search_killed_in_a_trial_ends_in_the_same_trials(data, tmp_path):
+def test_a_search_killed_in_a_trial_ends_in_the_same_trials(data, start, tmp_path):
     whole = tune(data, **SMALL)
     process = start(tmp_path)
     states = []
@@ -271,7 +279,7 @@ def test_a_search_killed_in_a_trial_ends_in_the_same_trials(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_chief_and_two_workers_share_a_search(tmp_path):
+def test_a_chief_and_two_workers_share_a_search(start, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
