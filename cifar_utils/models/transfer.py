@@ -32,6 +32,7 @@ FLIPS = {
     "horizontal": [(1, 1), (1, -1)],
     "both": [(1, 1), (1, -1), (-1, 1), (-1, -1)],
 }
+LARGEST = float(np.finfo(np.float16).max)  # of the features that are kept
 
 
 # The networks of Keras that were trained on ImageNet, by their names in lower case.
@@ -193,7 +194,8 @@ def extract_features(
     Raises
     ------
     InputError
-        Where ``flips`` is unknown, or the features need more room than the disk has.
+        Where ``flips`` is unknown, the features need more room than the disk has, or they are too
+        large for float16.
 
     """
     variants = FLIPS[known_name("flips", flips, FLIPS)]
@@ -241,7 +243,13 @@ def _compute_features(base, path, images, variants, output) -> np.ndarray:
         stop = min(done + 64, len(images))
         for index, (vertical, horizontal) in enumerate(variants):
             batch = images[done:stop, ::vertical, ::horizontal]
-            kept[done:stop, index] = base.predict_on_batch(batch).astype(np.float32)
+            features = base.predict_on_batch(batch).astype(np.float32)
+            if not (largest := np.abs(features).max()) <= LARGEST:  # or NaN
+                raise InputError(
+                    f"the base gives features of up to {largest:.3g}, and they are kept as numbers "
+                    f"up to {LARGEST:,.0f}; its training has probably failed, so give other weights"
+                )
+            kept[done:stop, index] = features
         done = stop
         kept.flush()
         write_atomically(progress, json.dumps({"images": done}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 import textwrap
 from dataclasses import dataclass
 from html import escape
@@ -13,15 +14,19 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 # Okabe and Ito's colours, which differ for every kind of colour vision.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#8a8a8a"
 MARKERS = "os^DvPX*"
+# Fonts with Chinese, Japanese or Korean letters, which matplotlib's own font does not have.
+ASIAN = re.compile("Sans CJK|Arial Unicode|Hiragino|PingFang|YaHei|Yu Gothic|Malgun")
 WIDTH = 7.5  # inches; at this width 12-point text is readable on a phone
 STYLE = {
     "figure.dpi": 130,
     "figure.facecolor": "white",  # because the page may be dark
     "figure.constrained_layout.use": True,
+    "font.family": ["sans-serif", *sorted(filter(ASIAN.search, fontManager.get_font_names()))],
     "font.size": 12,
     "axes.titlesize": 12,
     "axes.spines.top": False,

@@ -238,6 +238,15 @@ def test_unknown_flips_and_a_full_disk_are_one_line(few, transfer, refused, tmp_
     assert list(tmp_path.rglob("*.npy")) == []
 
 
+@pytest.mark.parametrize("scale", [1e6, math.nan])
+def test_features_that_can_t_be_kept_are_one_line(few, refused, tmp_path, scale):
+    model = build_transfer_model(few, weights=None, input_size=32, precision="float32")
+    base = model.get_layer("features")
+    base.set_weights([scale * weight for weight in base.get_weights()])
+    with refused("the base gives features of up to", "65,504", "give other weights"):
+        extract_features(model, few, output=tmp_path)
+
+
 def test_a_weights_file_is_loaded(digits, transfer, base, tmp_path):
     path = tmp_path / "base.weights.h5"
     base.save_weights(path)

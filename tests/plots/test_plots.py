@@ -1,9 +1,13 @@
 import math
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.evaluation import Scores, percent
@@ -184,6 +188,36 @@ def test_reported_classes_are_drawn_beside_ours():
     figure = plot_per_class(scores, reported=reported_per_class("cifarnet", "cifar10"))
     assert "Diamonds" in figure.caption
     assert "reported" in labels_of(figure)
+
+
+def test_names_in_chinese_are_drawn_with_an_installed_font(tmp_path):
+    """A font with one letter stands for an installed one; the figure is made by a new process."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    pen.lineTo((500, 700))
+    pen.lineTo((900, 0))
+    pen.closePath()
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder([".notdef", "sun"])
+    font.setupCharacterMap({ord("日"): "sun"})
+    font.setupGlyf({".notdef": pen.glyph(), "sun": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "sun": (1000, 0)})
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Made Sans CJK", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "made.ttf")
+    code = """
+import sys, warnings
+import numpy as np
+from matplotlib.font_manager import fontManager
+fontManager.addfont(sys.argv[1])
+from cifar_utils.evaluation import Scores
+from cifar_utils.plots import plot_confusion
+warnings.simplefilter("error")  # of a letter that no font has
+plot_confusion(Scores(("日", "cat"), np.array([0, 1]), np.eye(2, dtype="float32"))).png()
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path / "made.ttf"], check=True)
 
 
 def test_confusion_counts_few_classes_and_names_pairs_of_many():
