@@ -256,9 +256,9 @@ def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
 def read_notes(folder: Path, runs: Sequence[Run]) -> dict[str, str]:
     """Notes on runs, from a folder's ``notes.yaml``.
 
-    The keys are patterns of names (``"cifarnet-*"``). Keys that fit none of the runs are left out.
-    A note may have two lines; the first one then also stands beside its runs' answer. A file of
-    another form is an InputError.
+    The keys are patterns of names: ``"cifarnet-*"``, or several, ``"cifarnet-*, fan-*"``. Keys that
+    fit none of the runs are left out. A note may have two lines; the first one then also stands
+    beside its runs' answer. A file of another form is an InputError.
     """
     file = folder / "notes.yaml"
     try:
@@ -271,7 +271,11 @@ def read_notes(folder: Path, runs: Sequence[Run]) -> dict[str, str]:
 
 def _notes_on(runs: Sequence[Run], notes: Mapping[str, str]) -> dict[str, str]:
     names = [run.name for run in runs]
-    return {key: note for key, note in notes.items() if fnmatch.filter(names, key)}
+
+    def fits(key: str) -> bool:
+        return any(fnmatch.filter(names, pattern) for pattern in key.split(", "))
+
+    return {key: note for key, note in notes.items() if fits(key)}
 
 
 def lead_with_notes(notes: Mapping[str, str], group: Configuration) -> str:

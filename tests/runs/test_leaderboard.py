@@ -269,8 +269,8 @@ def test_commits_are_shortened_and_nothing_else():
 def test_notes_are_those_of_runs_that_are_there(found, refused, tmp_path):
     run = found("a-s0")
     assert read_notes(tmp_path, [run]) == {}
-    (tmp_path / "notes.yaml").write_text("a-s*: A note.\nb: Another.\n")
-    assert read_notes(tmp_path, [run]) == {"a-s*": "A note."}
+    (tmp_path / "notes.yaml").write_text("b, a-s*: A note.\nb: Another.\n")
+    assert read_notes(tmp_path, [run]) == {"b, a-s*": "A note."}
     (group,) = configurations([run])
     assert lead_with_notes(read_notes(tmp_path, [run]), group) == group.lead
     (tmp_path / "notes.yaml").write_text("a-s*: >-\n  Few epochs,\n  one seed.\n\n  More.\n")
