@@ -394,8 +394,8 @@ class _Tuner(kt.Tuner):
         self.output, self.folder = output, output / "tuning"
         self.best, self.line = 0.0, display_line("the search starts")
         if _shared():
-            chief = ":".join(os.environ[f"KERASTUNER_ORACLE_{key}"] for key in ("IP", "PORT"))
-            told = f"the chief of this search, {chief}, hands out trials, and workers train them"
+            chief = os.environ["KERASTUNER_ORACLE_IP"]
+            told = f"the chief of this search, at {chief}, hands out trials, and workers train them"
             self.line(told)
             write_event(output, "note", text=told)
         super().__init__(oracle, directory=scratch, project_name="keras-tuner")

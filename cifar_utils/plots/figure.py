@@ -26,7 +26,10 @@ STYLE = {
     "figure.dpi": 130,
     "figure.facecolor": "white",  # because the page may be dark
     "figure.constrained_layout.use": True,
-    "font.family": ["sans-serif", *sorted(filter(ASIAN.search, fontManager.get_font_names()))],
+    "font.family": [
+        *matplotlib.rcParams["font.family"],
+        *sorted(filter(ASIAN.search, fontManager.get_font_names())),
+    ],
     "font.size": 12,
     "axes.titlesize": 12,
     "axes.spines.top": False,
