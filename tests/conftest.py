@@ -6,6 +6,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+import cifar_utils  # noqa: F401  (before TensorFlow: it chooses oneDNN for all tests)
+
 # No test is about time: a machine that does other things, too, may take any.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
