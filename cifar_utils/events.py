@@ -72,6 +72,12 @@ def display_line(text: str) -> Callable[..., None]:
     return replace
 
 
+def show_note(output: Path | str | None, text: str) -> None:
+    """Tell a fact once: below the notebook's cell, and to other programs by an event."""
+    display_line(text)
+    write_event(output, "note", text=text)
+
+
 def progress_bar(label: str, total: int | None, **options: Any):
     """A tqdm bar on a terminal, or as a line below a notebook's cell; silent elsewhere.
 

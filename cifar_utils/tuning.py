@@ -33,7 +33,7 @@ from cifar_utils.errors import (
     known_name,
     need_validation,
 )
-from cifar_utils.events import display_line, write_event
+from cifar_utils.events import display_line, show_note, write_event
 from cifar_utils.files import made_folder, write_atomically
 from cifar_utils.models import build_model
 from cifar_utils.text import duration, percent, slug
@@ -392,12 +392,11 @@ class _Tuner(kt.Tuner):
     def __init__(self, oracle, ranges, train, epochs, output, scratch):
         self.ranges, self.train, self.epochs = ranges, train, epochs
         self.output, self.folder = output, output / "tuning"
-        self.best, self.line = 0.0, display_line("the search starts")
         if _shared():
             chief = os.environ["KERASTUNER_ORACLE_IP"]
             told = f"the chief of this search, at {chief}, hands out trials, and workers train them"
-            self.line(told)
-            write_event(output, "note", text=told)
+            show_note(output, told)
+        self.best, self.line = 0.0, display_line("the search starts")
         super().__init__(oracle, directory=scratch, project_name="keras-tuner")
 
     def pre_create_trial(self) -> None:

@@ -252,6 +252,7 @@ def start():
     yield start
     for process in started:
         process.kill()
+        process.wait()
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from cifar_utils.errors import InputError, short
-from cifar_utils.events import display_line, write_event
+from cifar_utils.events import show_note
 from cifar_utils.files import FACTS, MODEL, RECORD, write_atomically, written_atomically
 from cifar_utils.provenance import changes, describe_environment, join_stretches
 from cifar_utils.text import duration, percent
@@ -353,19 +353,16 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
     """
     from cifar_utils.models.fast import foreign_layers, to_plain
 
-    def tell(note: str) -> None:
-        display_line(note)
-        write_event(folder, "note", text=note)
-
     plain = to_plain(model)
     try:
         foreign = foreign_layers(plain)
     except NotImplementedError as error:
         reason = " ".join(str(error).split()).partition(", and ")[0]
-        tell(f"no model.keras is written: {reason}; give the layer a get_config")
+        show_note(folder, f"no {MODEL} is written: {reason}; give the layer a get_config")
         return None
     if foreign:
-        tell(f"model.keras can be loaded only with the code of its layers {', '.join(foreign)}")
+        layers = ", ".join(foreign)
+        show_note(folder, f"{MODEL} can be loaded only with the code of its layers {layers}")
     path = Path(folder) / MODEL
     with written_atomically(path) as file:
         plain.save(file.name)

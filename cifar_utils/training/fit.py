@@ -13,7 +13,7 @@ import numpy as np
 from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Split
 from cifar_utils.errors import TrainingDiverged, check_bounds, need_validation
-from cifar_utils.events import display_line, write_event
+from cifar_utils.events import show_note
 from cifar_utils.files import made_folder
 from cifar_utils.models.summary import layers_of
 from cifar_utils.provenance import code_in_use, describe_environment
@@ -150,8 +150,7 @@ def fit(
 
         if done < until and not rule.reason(checkpoint.epochs):
             if line:
-                display_line(line)
-                write_event(output, "note", text=line)
+                show_note(output, line)
             start = model.get_weights()
             try:
                 model.fit(
