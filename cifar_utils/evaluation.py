@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from html import escape
 from pathlib import Path
 from statistics import mean, stdev
@@ -31,6 +31,7 @@ NO_DEVIATION = 1e-9  # of fractions; less is rounding
 TARGET = 0.94  # report A's target accuracy; it does not give the k of its top-k
 
 
+@cache
 def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """The interval of a fraction ``hits / n`` (Wilson's score interval, 1927), as fractions."""
     interval = binomtest(int(hits), int(n)).proportion_ci(level, method="wilson")

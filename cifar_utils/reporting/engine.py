@@ -84,7 +84,9 @@ class Watch:
             with suppress(OSError):  # a shared disk may fail for a moment
                 fresh, self.position = read_events(self.events, self.position)
                 for event in fresh:
-                    self.tell(event)
+                    # A reader's notebook may write other events; the watch goes on.
+                    with suppress(LookupError, TypeError, ValueError, OverflowError):
+                        self.tell(event)
             if last:
                 return
             timeout = self.run.timeout

@@ -79,7 +79,13 @@ def execute(
                 return status
             tell({"event": "start"})
             with _restored(run.folder, afresh=status.word == "stale"):
-                return _execute(run, series, Watch(run, tell, wanted), environment or {})
+                status = _execute(run, series, Watch(run, tell, wanted), environment or {})
+            # A page that can't be written, or a stop here, does not undo the run.
+            try:
+                export_page(run.folder / NOTEBOOK, run.page)
+            except InputError as error:
+                tell({"event": "note", "text": str(error)})
+            return status
     except RunningError as error:
         return Status("running", str(error))
     except _UnwantedError as error:
@@ -165,10 +171,6 @@ def _execute(run: Run, series: str, watch: Watch, environment: Mapping[str, str]
         missing = "the notebook ended without writing a record"
         status = Status("failed", found.error if (run.folder / RECORD).exists() else missing)
     run.write_facts(facts | {"ended": _now(), "outcome": status.word, "error": status.why})
-    try:
-        export_page(run.folder / NOTEBOOK, run.page)
-    except InputError as error:
-        watch.tell({"event": "note", "text": str(error)})
     return status
 
 

@@ -36,7 +36,7 @@ def list_notebooks() -> dict[str, Path]:
 
 def relative_link(path: Path, folder: Path) -> str:
     """The address of a file in a page that lies in a folder."""
-    return quote(Path(os.path.relpath(path, folder)).as_posix())
+    return quote(os.fsencode(Path(os.path.relpath(path, folder)).as_posix()))
 
 
 def find_notebook(name: str) -> Path:
@@ -162,17 +162,20 @@ def default_folder(
 ) -> Path:
     """``reports/<notebook>-<dataset>-<architecture>-s<seed>`` in the project.
 
-    Parameters are written by :func:`slug`. Where others than these differ from the notebook's
-    ``defaults``, six characters of their digest follow, so that each run has a folder of its own.
+    Parameters are written by :func:`slug`, and a folder of pictures by its last name. Where others
+    than these differ from the notebook's ``defaults``, or that folder lies in another one, six
+    characters of their digest follow, so that each run has a folder of its own.
     """
     named = [str(parameters[key]) for key in ("dataset", "architecture") if parameters.get(key)]
-    named = [name.rpartition("/")[2] for name in named]  # a folder of pictures by its name
+    named = [name.rstrip("/").rpartition("/")[2] for name in named]
     seed = [f"s{parameters['seed']}"] if "seed" in parameters else []
     others = {
         key: value
         for key, value in sorted(parameters.items())
         if key not in ("dataset", "architecture", "seed") and value != defaults[key]
     }
+    if "/" in str(parameters.get("dataset")):
+        others["dataset"] = parameters["dataset"]
     digest = [hashlib.sha256(json.dumps(others).encode()).hexdigest()[:6]] if others else []
     parts = (slug(part) for part in (notebook.stem, *named, *seed, *digest))
     return project_folder() / "reports" / "-".join(filter(None, parts))

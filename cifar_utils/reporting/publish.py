@@ -1,6 +1,7 @@
 """Publish finished runs: copy the files that a reader needs, as a snapshot of a commit."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -111,5 +112,7 @@ def _without_paths(notebook: Path, kept: Mapping[str, Any]) -> None:
             for mark, *both in zip(marks, written(old), written(new), strict=True):
                 text = text.replace(*(mark.format(name, each) for each in both))
             if Path(old).is_absolute():  # then an output with this text means this path
-                text = text.replace(old, new)
+                # Not within a longer path, or within the text of a picture.
+                whole = rf"(?<![\w+/.-]){re.escape(old)}(?![\w+-]|\.\w)"
+                text = re.sub(whole, lambda _, new=new: new, text)
     notebook.write_text(text, "utf-8")

@@ -136,7 +136,7 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[Configuration]]:
 def _rank(group: Configuration) -> tuple[bool, int, int, float]:
     record = group.record
     seeds = max([len(group.runs), *map(len, by_name(record.trials))])
-    validation = _validation(group.runs[0]) or 0.0
+    validation = mean(_validation(run) or 0.0 for run in group.runs)
     return len(record.trials) > 1, seeds, record.dataset["train"], validation
 
 
@@ -182,6 +182,8 @@ def _figures(group: Configuration, root: Path) -> dict[str, str]:
 
 # Comparisons by validation images.
 
+REPEATED = ["nothing: it repeats the reference", "– (the reference)"]
+
 
 def _validation(run: Run) -> float | None:
     """The validation accuracy after the kept epoch."""
@@ -192,7 +194,7 @@ def _validation(run: Run) -> float | None:
 def _comparable(family: Sequence[Configuration]) -> bool:
     runs = [run for group in family for run in group.runs]
     whole = not any(run.record.trials or _validation(run) is None for run in runs)
-    return whole and len(family) > 1
+    return whole and any(group.differing(family[0]) for group in family)
 
 
 def _circumstances(run: Run) -> str:
@@ -214,7 +216,7 @@ def _comparison(family: Sequence[Configuration], root: Path) -> str:
     gains = [None, *paired_intervals(shares)]
     for group, gain, ours in zip([reference, *others], gains, shares, strict=True):
         row = {
-            "differs in": _told(group.differing(reference)) or "– (the reference)",
+            "differs in": _told(group.differing(reference)) or REPEATED[group is reference],
             "validation top-1": _measured([_validation(run) for run in group.runs], record),
             "difference (points)": ABSENT,
             "runs": _links(group, root),

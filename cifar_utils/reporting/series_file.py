@@ -83,7 +83,7 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
 
 
 def select(runs: list[Run], only: Sequence[str]) -> list[Run]:
-    """The runs whose name fits one of the globs ``only``, if there are any.
+    """The runs whose name is one of ``only`` or fits one of these globs; all without any.
 
     Raises
     ------
@@ -91,7 +91,11 @@ def select(runs: list[Run], only: Sequence[str]) -> list[Run]:
         Where no run fits. The message lists the names.
 
     """
-    chosen = [run for run in runs if not only or any(fnmatchcase(run.name, glob) for glob in only)]
+    chosen = [
+        run
+        for run in runs
+        if not only or run.name in only or any(fnmatchcase(run.name, glob) for glob in only)
+    ]
     if not chosen:
         asked = " ".join(f"--only {glob}" for glob in only)
         raise InputError(f"no run fits {asked}; there are {', '.join(run.name for run in runs)}")

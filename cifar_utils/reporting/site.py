@@ -82,7 +82,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     index = TEMPLATES.get_template("index.html.j2").render(
         look=page_look("site.css", "site.js"),
         link=link,
-        questions={name: read_question(file) for name, file in list_notebooks().items()},
+        questions={name: read_question(f) for name, f in list_notebooks().items() if name in told},
         aside=_aside,
         breakable=_breakable,
         share=partial(percent, digits=2),

@@ -173,9 +173,10 @@ def _fine_tuned(record: RunRecord) -> str:
         for rows in (record.history[:first], record.history[first:])
     )
     gain, _, told = _gain(together, alone, images)
+    more = len(record.history) - first
     return (
         f"The head alone came to {percent(alone)} of {images:,} validation images. "
-        f"With the base's last layers trained too, for {len(record.history) - first} more epochs, "
+        f"With the base's last layers trained too, for {more} more epoch{'s' * (more != 1)}, "
         f"it was {percent(together)}, {gain:+.1f} points (95% interval {told}). A part of this may "
         "come from the additional epochs."
     )
@@ -349,12 +350,10 @@ def steps_to_target(record: RunRecord, group: list[dict[str, Any]]) -> float | N
 
 
 def _steps_to_target(record: RunRecord, trial: dict[str, Any]) -> int | None:
-    target = record.parameters.get("target_accuracy")
-    for row in trial.get("history", []) if target else []:
+    target, batch = (record.parameters.get(key) for key in ("target_accuracy", "batch_size"))
+    for row in trial.get("history", []) if target and batch else []:
         if row["val_accuracy"] >= target:
-            return row["epoch"] * math.ceil(
-                record.dataset["train"] / record.parameters["batch_size"]
-            )
+            return row["epoch"] * math.ceil(record.dataset["train"] / batch)
     return None
 
 

@@ -82,7 +82,8 @@ class PairedTest:
     @property
     def p_in_words(self) -> str:
         """The p-value with its sign: ``"= 0.0022"`` or ``"< 0.0001"``."""
-        return f"= {self.p_value:.2g}" if self.p_value >= 1e-4 else "< 0.0001"
+        p = self.p_value
+        return f"= {p:.2g}" if p >= 1e-4 else "< 0.0001"
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -275,10 +276,10 @@ def compare_means(group: Configuration, other: Configuration) -> str:
     Its interval is Student's of pairs if both have the same seeds, and else by Welch's t-test
     (Biometrika 34, 28-35, 1947). There is none where all seeds give the same difference.
     """
-    shares, others = (each.board.set_index("seed")["top1"] for each in (group, other))
     one_dataset = dataset_of(group.record) == dataset_of(other.record)
-    if not one_dataset or min(len(shares), len(others)) < 2:
+    if not one_dataset or min(len(group.runs), len(other.runs)) < 2:
         return ""
+    shares, others = (each.board.set_index("seed")["top1"] for each in (group, other))
     interval, how = None, "Student's, of pairs of one seed"
     if set(shares.index) == set(others.index):
         interval = student_interval((shares - others).tolist())  # by their seeds

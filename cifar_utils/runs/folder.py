@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from cifar_utils.errors import InputError
 from cifar_utils.files import (
+    CHECKPOINTS,
     FACTS,
     MODEL,
     PAGE,
@@ -220,7 +221,9 @@ class Run:
     def left(self) -> list[Path]:
         """Files that a killed process may have left in the folder."""
         names = LOCK, KERNEL_LOCK, BEFORE
-        hidden = self.folder.rglob(".*")
+        # Other folders in it may be runs.
+        kept = (file for name in CHECKPOINTS for file in (self.folder / name).rglob(".*"))
+        hidden = [*self.folder.glob(".*"), *kept]
         return [path for path in hidden if path.name in names or PART in path.suffixes]
 
     def identity(self) -> dict[str, Any]:

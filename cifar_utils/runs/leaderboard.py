@@ -211,12 +211,13 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     """
     found: dict[str, list[Run]] = {}
     seen: Counter[str] = Counter()
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.folder):
         key = json.dumps([run.record.notebook, settings(run.record)])
         seed = run.record.parameters.get("seed")
         if len(run.record.trials) > 1:  # it compares networks, perhaps of several seeds already
             key += f" {seed}"
-        # A second run of a seed is not another seed.
+        # A second run of a seed is not another seed. By folder, so that one folder's runs stay
+        # together: by accuracy, the better run of each seed would be in the first group.
         again = f"{key} {seed}"
         found.setdefault(f"{key} {seen[again]}", []).append(run)
         seen[again] += 1
@@ -324,7 +325,7 @@ def _row(run: Run) -> dict[str, Any]:
     return {
         "run": run.name,
         "notebook": record.notebook,
-        "dataset": record.dataset["name"],
+        "dataset": dataset_of(record),
         "architecture": record.model["architecture"],
         "top1": test["top1"],
         "top1_low": low,

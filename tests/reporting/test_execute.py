@@ -121,6 +121,30 @@ def test_a_run_that_was_stopped_while_it_was_put_aside_is_as_it_was(done, monkey
     assert list(done.folder.rglob(".*")) == []
 
 
+def test_a_stop_while_the_page_is_made_does_not_undo_the_run(done, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    other = plan_run(done.notebook, {"epochs": 1}, done.folder)
+    monkeypatch.setattr("cifar_utils.reporting.execute.export_page", stop)
+    with pytest.raises(KeyboardInterrupt):
+        execute(other, afresh=ANY)
+    monkeypatch.undo()
+    assert other.status().word == "done"
+    assert execute(other).word == "done"
+    assert other.page.exists()
+
+
+def test_a_run_within_the_folder_of_another_keeps_its_files(done):
+    inner = done.folder / "inner"
+    for name in (".lock", ".before"):
+        (inner / name).mkdir(parents=True)
+    assert done.status().word == "done"
+    (done.folder / ".before").mkdir()
+    execute(done)
+    assert sorted(path.name for path in inner.iterdir()) == [".before", ".lock"]
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_new_run_that_is_stopped_replaces_a_finished_one_from_its_first_checkpoint_on(
     done, write_notebook, trained

@@ -36,7 +36,7 @@ def add(project, git, write_run, write_notebook, report_cells):
             given = {"epochs": 2, "weights": "/home/me/w.h5", "output": output}
             code = PythonTranslator.codify(given)
             tagged = new_code_cell(code, metadata={"tags": ["injected-parameters"]})
-            told = new_output("stream", text=f"{output}: done")
+            told = new_output("stream", text=f"{output}: done; iVBOR/outXYZ /out2")
             cells = [tagged, new_code_cell("run()", outputs=[told], execution_count=2)]
             notebook = new_notebook(cells=cells)
             notebook.metadata["papermill"] = {"parameters": given}
@@ -72,7 +72,7 @@ def test_what_a_reader_needs_is_copied_and_the_site_and_results_are_made_anew(ad
 
 
 @pytest.mark.parametrize(
-    "output", ["/home/me/runs/mine", "/home/me/läufe/mine", "reports/mine", "m", "out"]
+    "output", ["/home/me/runs/mine", "/home/me/läufe/mine", "/out", "reports/mine", "m", "out"]
 )
 def test_a_published_notebook_names_its_folder_and_no_path_of_a_machine(add, project, output):
     source = add(output=output)
@@ -88,6 +88,7 @@ def test_a_published_notebook_names_its_folder_and_no_path_of_a_machine(add, pro
     assert notebook.cells[0].source == (
         '# Parameters\nepochs = 2\nweights = "w.h5"\noutput = "reports/published/mine"\n'
     )
+    assert notebook.cells[1].outputs[0].text.endswith("done; iVBOR/outXYZ /out2")
     assert "reports/published/mine" in (published / "report.html").read_text()
     for file in ("notebook.ipynb", "report.html"):
         assert "/home/me" not in (published / file).read_text()

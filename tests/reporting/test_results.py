@@ -119,6 +119,16 @@ def test_one_seed_of_each_gets_intervals_over_images_and_no_difference(add, publ
     assert second["differs in"] == "schedule `cosine(0.1)`"
 
 
+def test_a_repeated_run_is_no_second_reference(add, published, tmp_path):
+    add("a", given={"schedule": "constant"})
+    add("again", given={"schedule": "constant"})
+    assert rows(render_results(published, tmp_path), "differs in") == []
+    add("b", given={"schedule": "cosine(0.1)"})
+    told = [row["differs in"] for row in rows(render_results(published, tmp_path), "differs in")]
+    assert sum("the reference)" in one for one in told) == 1
+    assert len(told) == 3
+
+
 @pytest.mark.parametrize("given", [{"epochs": 3}, {"seed": 1}, {"architecture": "other"}])
 def test_runs_of_another_budget_network_or_seed_alone_are_no_comparison(
     add, published, tmp_path, given

@@ -209,17 +209,19 @@ def test_a_user_s_own_file_names_notebooks_beside_it(project, write_notebook, tm
 
 def test_runs_are_selected_by_name(read, write_notebook):
     write_notebook()
-    runs = read(runs_yaml(*(f"{{name: {name}, notebook: '01'}}" for name in ("ab", "ac", "b"))))
+    names = "ab", "ac", "b", '"b [x]"'
+    runs = read(runs_yaml(*(f"{{name: {name}, notebook: '01'}}" for name in names)))
 
     def names(only):
         return [run.name for run in select(runs, only)]
 
-    assert names([]) == ["ab", "ac", "b"]
+    assert names([]) == ["ab", "ac", "b", "b [x]"]
+    assert names(["b [x]"]) == ["b [x]"]
     assert names(["a*"]) == ["ab", "ac"]
     assert names(["ab", "b"]) == ["ab", "b"]
     with pytest.raises(InputError) as raised:
         names(["y", "z*"])
-    assert str(raised.value) == "no run fits --only y --only z*; there are ab, ac, b"
+    assert str(raised.value) == "no run fits --only y --only z*; there are ab, ac, b, b [x]"
 
 
 def test_what_is_published_is_what_the_project_s_series_says():

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from bs4 import BeautifulSoup
@@ -247,6 +248,15 @@ def test_a_notebook_that_cannot_be_exported_leaves_the_site_whole(add_run, tmp_p
     assert "can't be read as a notebook" in told[-2]
     assert "can't be made" in told[-1]
     assert soup(index).select_one("tbody a")["href"] == "cut/report.html"
+
+
+def test_other_files_among_the_notebooks_and_odd_names_leave_the_site_whole(
+    add_run, project, tmp_path, write_notebook
+):
+    write_notebook()
+    (project / "notebooks" / "Untitled.ipynb").touch()
+    add_run(os.fsdecode(b"b\xe9ta"))
+    assert soup(build_index(tmp_path)).select_one("tbody a")["href"] == "b%E9ta/report.html"
 
 
 def test_names_from_records_show_as_text(add_run, tmp_path):

@@ -140,6 +140,17 @@ def test_seeds_of_one_configuration_are_together_by_seed(found):
     assert (low, high) == pytest.approx((0.8 - 0.24842, 1.0), abs=1e-4)
 
 
+def test_runs_of_one_folder_stay_together_where_another_repeats_their_seeds(found):
+    shares = {"a": (0.90, 0.80), "b": (0.81, 0.91)}
+    runs = [
+        found(f"{folder}/r-s{seed}", top1, seed=seed)
+        for folder, both in shares.items()
+        for seed, top1 in enumerate(both)
+    ]
+    groups = configurations(sorted(runs, key=lambda run: -run.record.scores["test"]["top1"]))
+    assert [group.mean("top1") for group in groups] == pytest.approx([0.86, 0.85])
+
+
 def test_seeds_that_kept_other_epochs_are_told_from_the_least_to_the_most(found):
     history = [{"epoch": epoch} for epoch in range(1, 10)]
     runs = [
