@@ -90,8 +90,8 @@ def plot_parallel_coordinates(
     values = ", ".join(f"{name.replace('_', ' ')} {best.values[name]:g}" for name in space)
     caption = (
         "Each line is a set of values. Each vertical axis is a parameter between its bounds. "
-        "Colour is validation accuracy; the thick line is the best. A parameter matters if all "
-        "good trials have similar values of it."
+        "Colour is validation accuracy; the thick line is the best. A parameter may "
+        "matter if good trials have similar values of it, and bad trials have others."
     )
     alt = (
         f"Parallel coordinates of {len(shown)} sets of values for {', '.join(space)}. "

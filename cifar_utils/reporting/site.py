@@ -84,6 +84,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         link=link,
         questions={name: read_question(f) for name, f in list_notebooks().items() if name in told},
         aside=_aside,
+        better=_better,
         breakable=_breakable,
         share=partial(percent, digits=2),
         reported=as_given,
@@ -111,6 +112,12 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
 def _breakable(name: str) -> Markup:
     """A name that a narrow column breaks after a mark rather than within a word."""
     return Markup(re.sub(r"([_(,=])", r"\1<wbr>", str(escape(name))))
+
+
+def _better(family: Sequence[Configuration]) -> str:
+    """The best mean accuracy of a family whose first configuration is not the best; or nothing."""
+    first, best = family[0].mean("top1"), max(group.mean("top1") for group in family)
+    return percent(best, 2) if best > first else ""
 
 
 def _aside(group: Configuration) -> str:

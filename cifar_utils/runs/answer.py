@@ -36,14 +36,11 @@ def answer(record: RunRecord) -> Told:
     """
     test = record.scores["test"]
     if near_chance(record):
-        way_out = "More images, more epochs or a lower learning rate may help."
-        if record.model.get("weights") == "random":
-            way_out = "Its base has random weights: set weights to “imagenet”."
         return Told(
             "This run is too small to tell, or its training failed. It classifies "
             f"{percent(test['top1'])} of {test['n']:,} test images correctly; guessing one class "
             f"for all comes to {percent(_chance(test))}. "
-            f"{way_out}"
+            "More images, more epochs or a lower learning rate may help."
         )
     trials = [trial for trial in _raced(record) if not diverged(trial)]
     whole = max((trial["epochs"] for trial in trials if not trial.get("stopped")), default=None)

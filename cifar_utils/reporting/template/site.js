@@ -76,7 +76,8 @@ function tableFolds(rows, configurations) {
   };
   rows.filter((row) => row.nextElementSibling && row.className !== "variant").forEach((row) => {
     const body = row.parentNode;
-    const words = `${body.rows.length - 1} variant${body.rows.length > 2 ? "s" : ""}`;
+    const best = body.dataset.best ? `, up to ${body.dataset.best}` : "";
+    const words = `${body.rows.length - 1} variant${body.rows.length > 2 ? "s" : ""}${best}`;
     const button = make("button", { type: "button", class: "fold", "aria-expanded": false }, `${words} ▸`);
     button.addEventListener("click", () => {
       if (!open.delete(body)) open.add(body);
@@ -223,7 +224,7 @@ function drawCosts(section, configurations) {
     }).filter(Boolean);
     if (panels.length) section.append(make("h3", {}, dataset), legend(kinds), make("div", { class: "charts" }, ...panels));
   });
-  section.append(make("p", { class: "note" }, "Bars are 95% intervals: of one run over its test images, of several seeds of their mean. The two kinds can't be compared. Each time is of the run's own machine, whose speed and precision differ, and which other programs may have shared: only a time several times as long says something. No cheaper run is more accurate than those on the grey line. It does not consider the intervals."));
+  section.append(make("p", { class: "note" }, "Bars are 95% intervals. For one run, a bar covers the limited number of test images; for several seeds, it is that of their mean. The two kinds can't be compared. Each time is of the run's own machine, whose speed and precision differ, and which other programs may have shared: only a time several times as long says something. No cheaper run is more accurate than those on the grey line. It does not consider the intervals."));
   if (section.querySelector("svg")) reveal(section);
 }
 
