@@ -246,6 +246,9 @@ def check_together(values: Mapping[str, Any]) -> None:
         value = values.get(name)
         if value is not None and (name != "schedule" or re.match(r"\s*plateau\b", str(value))):
             need_validation(f"{name} {short(value)}", values.get("validation_fraction", 1))
+    if values.get("fine_tune_layers") and str(values.get("optimizer")).startswith("muon"):
+        reason = "it sets the norms of trained filters anew; use adam or sgd"
+        raise InputError(f"optimizer muon does not fit fine_tune_layers: {reason}")
     architecture, registry = str(values.get("architecture")), REGISTRIES["architecture"]
     others = str(values.get("architectures") or "").split(";")
     if _written_out(architecture) in map(_written_out, others):

@@ -203,6 +203,10 @@ def test_what_goes_by_validation_images_is_refused_without_them(name, value):
             {"architecture": "resnet20(0.1)", "architectures": "resnet20(dropout=0.1)"},
             "architectures has resnet20(0.1), which is architecture",
         ),
+        (
+            {"optimizer": "muon(0.9)", "fine_tune_layers": 2},
+            "optimizer muon does not fit fine_tune",
+        ),
         ({"space": "learning_rate(0.1, 1), width(8, 16)"}, "space for resnet20 is 'width'; known"),
     ],
 )
@@ -212,6 +216,8 @@ def test_parameters_that_do_not_fit_each_other_are_refused(given, words):
         "architectures: str = None  # others\n"
         "augmentations: str = None  # what is compared\n"
         "learning_rate: float = 0.1  # above 0: its peak\n"
+        "optimizer: str = 'adam'  # what trains it\n"
+        "fine_tune_layers: int = 0  # at least 0: layers of the base\n"
         "space: str = None  # what is tuned"
     )
     assert refused(check_parameters, known, given).startswith(words)

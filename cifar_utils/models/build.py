@@ -174,9 +174,10 @@ def _sources(function: Callable, seen: set[Callable]) -> Iterator[str]:
     seen.add(function)
     source = _source(function)
     yield source
+    known = getattr(inspect.unwrap(function), "__globals__", {})  # a class has none
     with suppress(SyntaxError):  # the lines of a lambda may be a part of a statement
         for node in ast.walk(ast.parse(source)):
-            called = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
+            called = known.get(node.id) if isinstance(node, ast.Name) else None
             module = getattr(called, "__module__", None) or ""
             own = module == function.__module__ or module.startswith(f"{__package__}.")
             if inspect.isfunction(called) and own and called not in seen:

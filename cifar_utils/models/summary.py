@@ -71,7 +71,7 @@ def summarize(model: keras.Model) -> ModelSummary:
         {
             "layer": layer.name,
             "kind": type(layer).__name__,
-            "output shape": " × ".join(map(str, layer.output.shape[1:])),
+            "output shape": " × ".join(map(str, keras.tree.flatten(layer.output)[0].shape[1:])),
             "parameters": layer.count_params(),
             "operations": known.get(id(layer), 0),
         }
@@ -125,7 +125,7 @@ def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, .
 def _input_shape(node: dict[str, Any]) -> tuple[int | None, ...] | None:
     """The shape of the first tensor that a use in a configuration takes; None if it has none."""
     (taken, *_) = node.get("args") or [{}]
-    return taken["config"].get("shape") if isinstance(taken, dict) and taken else None
+    return taken.get("config", {}).get("shape") if isinstance(taken, dict) else None
 
 
 def _multiply_adds(layer: keras.Layer, taken: tuple[int | None, ...] | None) -> float:

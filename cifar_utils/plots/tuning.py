@@ -46,7 +46,7 @@ def plot_parallel_coordinates(
         The tuned ranges, in the order of the axes.
 
     """
-    continued = {trial.continues for trial in trials}
+    continued = {trial.continues for trial in trials if trial.val_accuracy is not None}
     shown = sorted((t for t in trials if t.name not in continued), key=lambda trial: trial.rank)
     best = shown[-1]
     trained = [trial for trial in shown if trial.val_accuracy is not None]

@@ -205,6 +205,7 @@ def test_a_network_s_name_may_have_any_letters(digits, name):
         (lambda x, classes: tiny(keras.layers.ReLU(name="images")(x), classes), "used 2 times"),
         (lambda x, classes: keras.layers.Dense(classes, name="à b")(_pooled(x)), "name is 'à b'"),
         (functools.partial(tiny, width=8), "takes a name, or a function"),
+        (keras.Model, "Model can't be built for 32×32 images"),
         (3, "architecture '3' is not of the form"),
     ],
 )

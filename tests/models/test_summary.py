@@ -51,6 +51,19 @@ def test_a_constant_beside_a_tensor_is_no_input_of_the_model():
     assert summarize(build_model(scaled, load_dataset("digits"))).parameters > 0
 
 
+def test_layers_of_several_outputs_and_of_named_inputs_have_a_row():
+    class Sum(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs["a"] + inputs["b"]
+
+    images = keras.Input((5, 4))
+    states, last, _ = keras.layers.LSTM(3, return_state=True, return_sequences=True)(images)
+    both = Sum()({"a": keras.layers.Flatten()(states), "b": keras.layers.Dense(15)(last)})
+    table = summarize(keras.Model(images, both)).layers.set_index("kind")
+    assert table.loc["LSTM", "output shape"] == "5 × 3"
+    assert table.loc["Sum", "output shape"] == "15"
+
+
 def test_a_model_within_a_model_counts():
     images = keras.Input((5, 5, 2))
     base = keras.Sequential([keras.layers.Conv2D(3, 3), keras.layers.BatchNormalization()])

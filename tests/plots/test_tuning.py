@@ -78,6 +78,9 @@ def test_a_trial_that_another_one_continues_is_drawn_once(space):
     figure = plot_parallel_coordinates([first, second, third, further], space)
     assert "of 3 sets of values" in figure.alt
     assert "Grey: 2 of fewer epochs" in figure.caption
+    lost = replace(further, val_accuracy=None)
+    figure = plot_parallel_coordinates([first, second, third, lost], space)
+    assert "of 4 sets of values" in figure.alt
 
 
 def test_the_best_so_far_is_the_best_of_those_with_as_many_epochs():
