@@ -202,12 +202,19 @@ def _fingerprint(model: keras.Model, train: Split) -> str:
     try:
         config = _unnamed(model.get_config(), {})
     except NotImplementedError:  # of a reader's own layer
-        config = [type(layer).__name__ for layer in layers_of(model)]
+        config = [_own_config(layer) for layer in layers_of(model)]
     shapes = [weight.shape for weight in model.weights]
     digest = hashlib.sha256(json.dumps([config, shapes], default=str, sort_keys=True).encode())
     digest.update(train.labels.astype("<i8"))
     digest.update(np.ascontiguousarray(train.images[:1]))
     return digest.hexdigest()[:12]
+
+
+def _own_config(layer: keras.Layer) -> Any:
+    try:
+        return _unnamed(layer.get_config(), {})
+    except NotImplementedError:
+        return type(layer).__name__
 
 
 def _unnamed(config: Any, places: dict[str, int], key: str = "") -> Any:
@@ -218,6 +225,8 @@ def _unnamed(config: Any, places: dict[str, int], key: str = "") -> Any:
     """
     if key in ("name", "compile_config", "build_config"):
         return None
+    if isinstance(config, dict) and config.get("class_name") == "__lambda__":
+        return "lambda"  # its compiled code names the kernel's process
     if isinstance(config, dict) and key != "dtype":  # a precision keeps its name
         if "input_layers" in config:  # a model with a graph
             places = {row["name"]: place for place, row in enumerate(config["layers"])}

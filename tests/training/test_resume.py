@@ -244,6 +244,19 @@ def test_a_sum_in_place_of_a_difference_is_another_network(digits, refused, tmp_
     assert fit(network(operator.add), digits.train, digits.validation, **settings) == history
 
 
+def test_a_lambda_of_a_cell_goes_on_in_another_kernel(digits, tmp_path):
+    settings = SETTINGS | {"epochs": 1, "output": tmp_path}
+
+    def train(process):
+        twice = eval(compile("lambda x: 2 * x", f"/tmp/ipykernel_{process}/1.py", "eval"))
+        images = keras.Input(digits.image_shape, dtype="uint8")
+        features = keras.layers.Lambda(twice)(keras.layers.Flatten()(images / 255.0))
+        model = keras.Model(images, keras.layers.Dense(10)(features))
+        return fit(model, digits.train, digits.validation, **settings)
+
+    assert train(1) == train(2)
+
+
 class OwnBlock(keras.Model):
     """A model with its own ``call``, which can't tell its configuration."""
 
@@ -284,6 +297,19 @@ def test_a_network_that_is_built_again_is_the_same(build, digits, tmp_path, netw
     first, second = (fit(each, digits.train, digits.validation, **settings) for each in models)
     assert first == second
     assert same(models[0].get_weights(), models[1].get_weights())
+
+
+def test_a_layer_without_configuration_does_not_hide_the_others(build, digits, refused, tmp_path):
+    def train(activation):
+        def network(x, classes):
+            return without_configuration(keras.layers.Activation(activation)(x), classes)
+
+        settings = SETTINGS | {"epochs": 1, "output": tmp_path}
+        return fit(build(network), digits.train, digits.validation, **settings)
+
+    train("relu")
+    with refused("holds a run with model and images"):
+        train("tanh")
 
 
 def test_a_full_disk_asks_for_room_and_costs_no_epoch_before_it(monkeypatch, tmp_path):
