@@ -182,8 +182,6 @@ def _figures(group: Configuration, root: Path) -> dict[str, str]:
 
 # Comparisons by validation images.
 
-REPEATED = ["nothing: it repeats the reference", "– (the reference)"]
-
 
 def _validation(run: Run) -> float | None:
     """The validation accuracy after the kept epoch."""
@@ -215,8 +213,9 @@ def _comparison(family: Sequence[Configuration], root: Path) -> str:
     ]
     gains = [None, *paired_intervals(shares)]
     for group, gain, ours in zip([reference, *others], gains, shares, strict=True):
+        differing = "– (the reference)" if group is reference else _told(group.differing(reference))
         row = {
-            "differs in": _told(group.differing(reference)) or REPEATED[group is reference],
+            "differs in": differing or "nothing: it repeats the reference",
             "validation top-1": _measured([_validation(run) for run in group.runs], record),
             "difference (points)": ABSENT,
             "runs": _links(group, root),

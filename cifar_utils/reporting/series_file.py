@@ -91,10 +91,9 @@ def select(runs: list[Run], only: Sequence[str]) -> list[Run]:
         Where no run fits. The message lists the names.
 
     """
+    globs = only or ["*"]
     chosen = [
-        run
-        for run in runs
-        if not only or run.name in only or any(fnmatchcase(run.name, glob) for glob in only)
+        run for run in runs if run.name in globs or any(fnmatchcase(run.name, g) for g in globs)
     ]
     if not chosen:
         asked = " ".join(f"--only {glob}" for glob in only)
