@@ -116,7 +116,8 @@ def _fingerprint(module: str) -> str:
 def _output(*command: str) -> str | None:
     """The output of a command, stripped; None if it is not installed, fails or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        options = {"capture_output": True, "encoding": "utf-8", "timeout": 20, "check": True}
+        done = subprocess.run(command, **options)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -175,3 +176,8 @@ def git_commit(file: Path) -> str | None:
     code = ("--", ":(top)", ":(top,exclude)reports")
     changes = _output(*git, "status", "--porcelain", "--untracked-files=no", *code)
     return commit + ("+changes" if changes else "") if commit else None
+
+
+def committed_text(folder: Path, commit: str, file: str) -> str | None:
+    """The text of a file, by its path in a folder, at a commit; None where it is not there."""
+    return _output("git", "-C", str(folder), "show", f"{commit}:./{file}")

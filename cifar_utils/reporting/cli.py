@@ -399,7 +399,7 @@ def clean(folder: Path | None, yes: bool) -> int:
 
 @commands.command("publish")
 @click.argument("runs", metavar="[RUN]...", nargs=-1, type=PATH)
-@click.option("--anyway", is_flag=True, help="Also publish runs without a known commit.")
+@click.option("--anyway", is_flag=True, help="Also publish runs of no known commit or notebook.")
 def publish_command(runs: tuple[Path, ...], anyway: bool) -> None:
     """Publish finished runs, and rebuild the site.
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from cifar_utils.errors import InputError
 from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD
-from cifar_utils.provenance import git_commit
+from cifar_utils.provenance import committed_text
 from cifar_utils.reporting.export import export_page
-from cifar_utils.reporting.notebooks import list_notebooks, written
-from cifar_utils.runs.folder import Run, load_run
+from cifar_utils.reporting.notebooks import project_folder, written
+from cifar_utils.runs.folder import Run, cells_of, code_digest, load_run
 from cifar_utils.runs.record import UNKNOWN
 
 PUBLISHED = (RECORD, FACTS, NOTEBOOK, PREDICTED)  # and the page, which is exported from them
@@ -31,7 +31,7 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
     published
         The folder for the copies.
     anyway
-        Whether to copy runs without a known commit, or of a notebook that has none, too.
+        Whether to copy runs without a known commit, or of a notebook that is not in it, too.
 
     Yields
     ------
@@ -41,8 +41,8 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
     Raises
     ------
     InputError
-        Where a folder holds no finished run, a run lacks its notebook, its commit is not known, or
-        two runs of other parameters have one name.
+        Where a folder holds no finished run, a run lacks its notebook, its commit is not known or
+        has another notebook, or two runs of other parameters have one name.
 
     """
     runs = [load_run(folder) for folder in folders]
@@ -57,17 +57,24 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
             if _identity(other) != _identity(run):
                 way_out = "rename its folder, or delete that run first"
                 raise InputError(f"run {run.folder} is not the run in {other.folder}; {way_out}")
-        source = list_notebooks().get(run.record.notebook)
-        if not anyway and (source is None or git_commit(source) is None):
-            way_out = "commit it to notebooks/ and run it again, or add --anyway"
-            raise InputError(f"notebook {run.record.notebook} has no commit; {way_out}")
         made_by = [*(run.record.trained_by or [run.record.environment]), run.record.evaluated_by]
         for commit in (each.get("git") or UNKNOWN for each in made_by if each):
             if not anyway and (commit == UNKNOWN or commit.endswith("+changes")):
                 way_out = "run it at a commit, or add --anyway"
                 raise InputError(f"the commit of run {run.folder} is {commit}; {way_out}")
+        if not anyway and run.folder.resolve() != (published / run.name).resolve():
+            _check_notebook(run, made_by[-1]["git"])
     for run in runs:
         yield _copy(run, published / run.name)
+
+
+def _check_notebook(run: Run, commit: str) -> None:
+    file = f"notebooks/{run.record.notebook}.ipynb"
+    text = committed_text(project_folder(), commit, file)
+    if text is None or code_digest(cells_of(text)) != run.facts.get("notebook_sha256"):
+        fault = "has no" if text is None else "executed other code than that of"
+        way_out = "commit it and run it again, or add --anyway"
+        raise InputError(f"run {run.folder} {fault} {file} in commit {commit}; {way_out}")
 
 
 def _identity(run: Run) -> tuple[Any, ...]:

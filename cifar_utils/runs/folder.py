@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -228,12 +228,10 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """The values that identify a planned run: the first keys of ``run.json``."""
-        cells = read_cells(self.notebook)
-        sources = json.dumps([_statements(source) for kind, source, _ in cells if kind == "code"])
         return {
             "notebook": self.notebook.stem,
             "parameters": self.parameters,
-            "notebook_sha256": hashlib.sha256(sources.encode()).hexdigest(),
+            "notebook_sha256": code_digest(read_cells(self.notebook)),
         }
 
     def status(self, *, held: bool = False) -> Status:
@@ -426,13 +424,23 @@ def read_cells(notebook: Path | str) -> list[tuple[str, str, list[str]]]:
 
     """
     try:
-        cells = json.loads(Path(notebook).read_text("utf-8"))["cells"]
-        return [
-            (cell["cell_type"], "".join(cell["source"]), cell.get("metadata", {}).get("tags") or [])
-            for cell in cells
-        ]
+        return cells_of(Path(notebook).read_text("utf-8"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise no_notebook(notebook, error) from error
+
+
+def cells_of(text: str) -> list[tuple[str, str, list[str]]]:
+    """What :func:`read_cells` returns, from a file's text."""
+    return [
+        (cell["cell_type"], "".join(cell["source"]), cell.get("metadata", {}).get("tags") or [])
+        for cell in json.loads(text)["cells"]
+    ]
+
+
+def code_digest(cells: Iterable[tuple[str, str, list[str]]]) -> str:
+    """A digest of the code in a result of :func:`read_cells`, without comments and layout."""
+    sources = json.dumps([_statements(source) for kind, source, _ in cells if kind == "code"])
+    return hashlib.sha256(sources.encode()).hexdigest()
 
 
 def no_notebook(notebook: Path | str, error: Exception) -> InputError:

@@ -10,13 +10,15 @@ from papermill.translators import PythonTranslator
 
 from cifar_utils.reporting.cli import main
 from cifar_utils.reporting.results import MARKS
+from cifar_utils.runs.folder import Run
 
 
 @pytest.fixture
 def git(project):
     def git(*command):
         who = ("-c", "user.name=a", "-c", "user.email=a@b.org")
-        subprocess.run(["git", "-C", project, *who, *command], check=True, capture_output=True)
+        command = ["git", "-C", project, *who, *command]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     return git
 
@@ -30,7 +32,8 @@ def add(project, git, write_run, write_notebook, report_cells):
     git("add", "notebooks")
     git("commit", "-m", "Add it")
 
-    def add(name="mine", commit="abc123", dataset="digits", path="", top1=0.5, output=None):
+    def add(name="mine", commit="HEAD", dataset="digits", path="", top1=0.5, output=None):
+        commit = git("rev-parse", commit) if commit == "HEAD" else commit
         folder = write_run(project / "reports" / name, *report_cells(), dataset=dataset, top1=top1)
         if output:
             given = {"epochs": 2, "weights": "/home/me/w.h5", "output": output}
@@ -44,9 +47,12 @@ def add(project, git, write_run, write_notebook, report_cells):
         record = json.loads((folder / "record.json").read_text())
         record["parameters"] |= {"dataset": dataset, "weights": "w.h5"}
         record["trained_by"] = [{"first": 1, "last": 2, "git": commit, "processor": "a CPU"}]
+        record["evaluated_by"] = {"git": commit, "processor": "a CPU"}
         (folder / "record.json").write_text(json.dumps(record))
         facts = json.loads((folder / "run.json").read_text())
         facts["parameters"] = {"dataset": path or dataset, "weights": "/home/me/w.h5"}
+        [source] = (project / "notebooks").iterdir()
+        facts["notebook_sha256"] = Run(folder, source, {}).identity()["notebook_sha256"]
         (folder / "run.json").write_text(json.dumps(facts))
         for left in ("model.keras", "predictions.npz", "predicted.npz", "events.jsonl"):
             (folder / left).write_text("")
@@ -143,18 +149,29 @@ def test_another_run_of_the_same_name_is_refused(add, project, capsys):
     assert record["dataset"]["name"] == "digits"
 
 
-def test_a_run_whose_notebook_is_in_no_commit_is_refused(add, git, project, capsys):
-    add()
-    git("rm", "--cached", "-r", "notebooks")
-    assert main(["publish", "reports/mine"]) == 2
+def test_a_run_is_refused_whose_commit_has_not_the_notebook_that_was_executed(
+    add, git, write_notebook, capsys
+):
+    write_notebook("x = 1")
+    folder = str(add())
+    assert main(["publish", folder]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("notebook 01_tiny has no commit; commit it to notebooks/")
     assert error.count("\n") == 1
-    git("add", "notebooks")
-    assert main(["publish", "reports/mine"]) == 0
-    (project / "notebooks" / "01_tiny.ipynb").unlink()
-    assert main(["publish", "reports/mine"]) == 2
-    assert main(["publish", "--anyway", "reports/mine"]) == 0
+    assert f"run {folder} executed other code than that of notebooks/01_tiny.ipynb" in error
+    git("add", "notebooks")  # as it was at the commit counts, not as it is now
+    assert main(["publish", folder]) == 2
+    git("commit", "-m", "Change it")
+    assert main(["publish", folder]) == 2
+    folder = str(add("second"))
+    assert main(["publish", folder]) == 0
+
+    git("mv", "notebooks/01_tiny.ipynb", "notebooks/02_tiny.ipynb")
+    git("commit", "-m", "Rename it")
+    assert main(["publish", folder]) == 0  # made by the commit before
+    folder = str(add("third"))
+    assert main(["publish", folder]) == 2
+    assert f"run {folder} has no notebooks/01_tiny.ipynb in commit" in capsys.readouterr().err
+    assert main(["publish", "--anyway", folder]) == 0
 
 
 def test_a_run_that_papermill_executed_is_told_from_an_unfinished_one(add, capsys):
