@@ -92,7 +92,8 @@ def fit(
     InputError
         Where an argument is out of range or unknown, or ``output`` holds a run of other settings.
     TrainingDiverged
-        Where the loss is no longer a number.
+        Where the loss is no longer a number. The model then has the weights with which this call
+        began to train.
 
     """
     until = epochs if until is None else until
@@ -172,6 +173,7 @@ def fit(
                 )
             except TrainingDiverged as error:
                 error.history = history(checkpoint.epochs)
+                model.set_weights(start)  # another call would begin with weights that are NaN
                 raise
             except KeyboardInterrupt:
                 if not (output and checkpoint.epochs):

@@ -196,6 +196,8 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_word(build, digits, tmp_pat
     assert "at a learning rate of 1e+30: lower learning_rate" in message
     assert "\n" not in message
     assert not (tmp_path / "checkpoint" / "state.json").exists()
+    history = fit(model, digits.train, digits.validation, **SETTINGS)
+    assert history.epochs[-1]["loss"] < 2
 
 
 @pytest.mark.parametrize(
