@@ -267,7 +267,8 @@ def tune(
         A run's folder, for the search and the best trial's checkpoints; ``None`` keeps nothing.
     **settings
         ``augmentation`` and ``precision`` as for :func:`~cifar_utils.models.build_model`, the
-        others as for :func:`~cifar_utils.training.fit`.
+        others as for :func:`~cifar_utils.training.fit`, without ``target_accuracy`` and
+        ``patience``.
 
     Raises
     ------
@@ -283,6 +284,10 @@ def tune(
     check_bounds("trials", trials, "at least 1")
     check_bounds("epochs", epochs, "at least 1")
     need_validation("a search", len(data.validation.labels))
+    for name in ("target_accuracy", "patience"):
+        if (given := settings.get(name)) is not None:
+            reason = "trials are compared after the same number of epochs; leave it out"
+            raise InputError(f"{name} is {given}; {reason}")
     if _shared() and output is None:
         raise InputError("output is None; processes that share a search need a common folder")
     _network(architecture, {name: row.value(row.low) for name, row in ranges.items()})
@@ -344,7 +349,7 @@ def _check(folder: Path, study: dict[str, Any]) -> None:
     file = folder / "study.json"
     if not file.exists():
         write_atomically(file, json.dumps(study, indent=1))
-    check_same(folder, "a search", _read(file), study)
+    check_same(folder, "a search", _read(file), study, folder.with_name("checkpoint"))
 
 
 def _read(file: Path) -> Any:

@@ -312,7 +312,7 @@ def test_another_search_s_folder_is_refused_and_left_alone(search, played, refus
     for change in ({"trials": 5}, {"tuner": "bayesian"}, {"space": "width(8, 16)"}, {"seed": 1}):
         ((name, value),) = change.items()
         told = f"tuning holds a search with {name} ", f"not {value!r}; delete {tmp_path}/tuning"
-        with refused(*told):
+        with refused(*told, f" and {tmp_path}/checkpoint to"):
             search(**change, output=tmp_path)
     assert (tmp_path / "tuning" / "study.json").read_text() == text
     for file in ("trials.json", "study.json"):
@@ -327,6 +327,8 @@ def test_another_search_s_folder_is_refused_and_left_alone(search, played, refus
         ({"tuner": "randm"}, "tuner is 'randm'; did you mean 'random'?"),
         ({"trials": 0}, "trials is 0; it must be at least 1"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"patience": 2}, "patience is 2; trials are compared after the same number of epochs"),
+        ({"target_accuracy": 0.5}, "target_accuracy is 0.5; trials are compared after"),
         ({"space": "width(8)"}, "missing a required argument: 'high'"),
         ({"architecture": "tinny"}, "did you mean 'tiny'?"),
         ({"architecture": "resnet20"}, "option of architecture resnet20 is 'width'"),

@@ -23,17 +23,17 @@ from cifar_utils.training.history import NEVER, StoppingRule, best_epoch
 WAY_OUT = "delete {} to start from the beginning, or choose another folder"
 
 
-def check_same(folder: Path, what: str, kept: Mapping, asked: Mapping) -> None:
+def check_same(folder: Path, what: str, kept: Mapping, asked: Mapping, *others: Path) -> None:
     """Raise an InputError where a folder holds ``what`` with other settings than those asked for.
 
-    A setting that is missing counts as None.
+    A setting that is missing counts as None. ``others`` are folders to delete with it.
     """
     for name in {**asked, **kept}:
         there, wanted = kept.get(name), asked.get(name)
         if there != wanted:
+            way_out = WAY_OUT.format(" and ".join(map(str, (folder, *others))))
             raise InputError(
-                f"{folder} holds {what} with {name} {there!r}, not {wanted!r}; "
-                f"{WAY_OUT.format(folder)}"
+                f"{folder} holds {what} with {name} {there!r}, not {wanted!r}; {way_out}"
             )
 
 
