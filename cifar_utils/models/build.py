@@ -109,7 +109,8 @@ def build_model(
         _check_shrunk(model, network)
     for layer in model.layers:
         if hasattr(layer, "whiten"):
-            some = normalize(dataset.train.images[:WHITENING_IMAGES])
+            images = dataset.train.images  # a folder's are in order of their classes
+            some = normalize(images[:: -(-len(images) // WHITENING_IMAGES)])
             layer.whiten(keras.ops.convert_to_numpy(some))
     model.architecture = repr(network)
     model.source = network_source(architecture)
@@ -188,14 +189,17 @@ def normalization_layer(kind: str, images: np.ndarray) -> keras.Layer:
     """A layer for ``build_model``'s ``normalization``, by training ``images`` ``(N, H, W, C)``."""
     if kind == "half":
         return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")
-    channels = images.reshape(-1, images.shape[-1])
-    # A histogram of 256 values is exact and needs no copy of the images as floats.
-    counts = np.stack([np.bincount(channel, minlength=256) for channel in channels.T])
+    pixels = images[0].size // images.shape[-1] * len(images)
+    # A histogram of 256 values is exact, and needs a copy of a few images alone.
+    counts = np.zeros((images.shape[-1], 256))
+    for start in range(0, len(images), 1000):
+        some = images[start : start + 1000].reshape(-1, images.shape[-1])
+        counts += [np.bincount(channel, minlength=256) for channel in some.T]
     if kind == "pixels":
         counts = np.broadcast_to(counts.mean(axis=0), counts.shape)
     values = np.arange(256)
-    mean = counts @ values / len(channels)
-    deviation = np.sqrt(np.maximum(counts @ values**2 / len(channels) - mean**2, 1))
+    mean = counts @ values / pixels
+    deviation = np.sqrt(np.maximum(counts @ values**2 / pixels - mean**2, 1))
     # Normalization would compute the same, but can't be exported to ONNX.
     scale, offset = (1 / deviation).tolist(), (-mean / deviation).tolist()
     return keras.layers.Rescaling(scale, offset, dtype="float32")

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
@@ -49,6 +51,18 @@ def test_whitening_is_of_the_training_images_and_frozen(digits):
     layer = whitening(model)
     assert np.abs(to_numpy(layer.kernel)).max() > 0.1
     assert [weight.name for weight in layer.trainable_weights] == ["bias"]
+
+
+def test_whitening_sees_images_of_all_classes_of_a_folder(digits):
+    kernels = []
+    for last in (0, 1):  # 5,000 black images of a class, then another class
+        images = np.zeros((6000, *digits.image_shape), np.uint8)
+        images[5000:] = last * np.resize(digits.train.images, images[5000:].shape)
+        sorted_by_class = Split(images, np.arange(6000) // 5000)
+        data = dataclasses.replace(digits, train=sorted_by_class)
+        model = build_model("airbench(width=0.1)", data, normalization="half")
+        kernels.append(to_numpy(whitening(model).kernel))
+    assert not np.allclose(*kernels)
 
 
 def test_training_freezes_the_bias_in_time_and_trains_it_again_the_next_time(digits):

@@ -2,6 +2,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cifar_utils.choices import REGISTRIES
 from cifar_utils.data import Split
 from cifar_utils.models import build_model, network_source
 from cifar_utils.models.blocks import conv_bn_relu
+from cifar_utils.models.build import normalization_layer
 from cifar_utils.training import fit
 
 LARGE = ("fan", "vgg19", "resnet18", "resnet50", "resnet56", "resnet110")
@@ -106,6 +108,15 @@ def test_half_is_from_minus_one_to_one_for_any_training_images(digits, coloured)
     for dataset in (digits, coloured):
         found = normalized(dataset, images, "half")
         np.testing.assert_allclose(found, (images / 255 - 0.5) / 0.5, atol=1e-6)
+
+
+def test_normalization_takes_less_memory_than_the_images():
+    images = np.zeros((5000, 32, 32, 3), np.uint8)
+    tracemalloc.start()
+    normalization_layer("channels", images)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < images.nbytes
 
 
 def test_images_all_the_same_are_finite(digits):
