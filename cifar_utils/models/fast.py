@@ -43,7 +43,7 @@ def to_plain(model: keras.Model) -> keras.Model:
     for layer, new in made.values():
         if not has_graph(layer):
             for variable, value in zip(new.variables, layer.variables, strict=True):
-                variable.assign(value)
+                variable.assign(ops.copy(value))  # JAX may free the other's memory
     return plain
 
 
@@ -89,9 +89,19 @@ def _plain_layer(layer: keras.Layer) -> keras.Layer:
         config = kind.get_config(layer)
         if "activation" in config:  # a function of a reader's own has no configuration
             changes["activation"] = layer.activation
-        return kind.from_config(config | changes)
+        return kind.from_config(_in_float32(config) | changes)
     except (TypeError, ValueError, NotImplementedError):
         return layer  # a Lambda, or a reader's own layer with an incomplete configuration
+
+
+def _in_float32(config: Any) -> Any:
+    """A configuration without half precision, also of the layers that a wrapper holds."""
+    if isinstance(config, dict):
+        return {
+            key: "float32" if key == "dtype" and "float16" in str(value) else _in_float32(value)
+            for key, value in config.items()
+        }
+    return [*map(_in_float32, config)] if type(config) is list else config
 
 
 def _is_ours(thing: Any) -> bool:
@@ -150,6 +160,7 @@ class BatchNormalization(layers.BatchNormalization):
             count = tf.cast(tf.size(inputs) // channels, "float32")
             # TensorFlow divides by count - 1, Keras by count.
             for kept, new in zip(statistics, (mean, variance * (count - 1) / count), strict=True):
+                new = ops.cast(new, kept.dtype)
                 kept.assign(kept * self.momentum + new * (1 - self.momentum))
         return output
 

@@ -76,7 +76,7 @@ def kinds(model):
     ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "bfloat16"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     "options",
@@ -204,6 +204,23 @@ def test_models_within_a_model_and_frozen_layers():
         assert [v.path.split("/")[-2:] for v in after] == [v.path.split("/")[-2:] for v in before]
         assert all(np.array_equal(*map(to_numpy, pair)) for pair in zip(before, after, strict=True))
     assert kinds(plain) == kinds(plain.get_layer("base")) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (
+            layers.Bidirectional(layers.LSTM(4, dtype="mixed_bfloat16"), dtype="mixed_bfloat16"),
+            (5, 3),
+        ),
+        (layers.TimeDistributed(layers.Dense(4, dtype="bfloat16"), dtype="bfloat16"), (5, 3)),
+    ],
+)
+def test_layers_in_a_wrapper_become_precise_too(layer, shape):
+    plain = to_plain(chain(layer, shape=shape)).layers[-1]
+    inner = plain.forward_layer if isinstance(plain, layers.Bidirectional) else plain.layer
+    assert {each.dtype_policy.name for each in (plain, inner)} == {"float32"}
+    assert {weight.dtype for weight in plain.weights} == {"float32"}
 
 
 class Block(keras.Model):
