@@ -42,9 +42,9 @@ class Muon(keras.optimizers.Optimizer):
     A kernel ``(h, w, in, out)`` is treated as a matrix ``(h w in, out)``. Each update first scales
     it to the Frobenius norm √out. The step is the momentum, made nearly orthogonal, times the
     learning rate. In a kernel ``(h, w, in, n)`` of a depthwise convolution, each filter ``(h, w)``
-    is scaled to norm 1, and so is the momentum of its step. Dense kernels, biases and normalization
-    parameters follow SGD with Nesterov momentum, at rates in a fixed proportion to the learning
-    rate.
+    is scaled to norm 1, and so is the momentum of its step. Other kernels, biases and
+    normalization parameters follow SGD with Nesterov momentum, at rates in a fixed proportion to
+    the learning rate.
 
     It is the optimizer of airbench94_muon (Jordan, arXiv:2404.00498 and its repository).
 
@@ -55,7 +55,7 @@ class Muon(keras.optimizers.Optimizer):
     momentum
         The Nesterov momentum of filters.
     dense_factor, bias_factor
-        Rates of dense kernels, and of biases and normalization parameters, as multiples of the
+        Rates of the other kernels, and of biases and normalization parameters, as multiples of the
         learning rate.
     sgd_momentum
         The momentum of all weights that follow SGD.
@@ -112,7 +112,7 @@ class Muon(keras.optimizers.Optimizer):
         self.assign(velocity, ops.add(ops.multiply(velocity, momentum), gradient))
         ahead = gradient + momentum * velocity
         if len(variable.shape) != 4:
-            factor = self.dense_factor if len(variable.shape) == 2 else self.bias_factor
+            factor = self.dense_factor if len(variable.shape) > 1 else self.bias_factor
             self.assign_sub(variable, learning_rate * factor * ahead)
             return
         if self.by_filter[index]:

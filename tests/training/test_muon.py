@@ -100,8 +100,8 @@ def test_a_filter_keeps_its_norm_and_turns_by_the_rate(layer, axes):
 
 
 def test_the_rest_follows_sgd_at_rates_of_its_own():
-    weights = {"dense": (5, 3), "bias": (3,)}
-    factors = {"dense": 2.8, "bias": 0.22}
+    weights = {"dense": (5, 3), "of_rows": (3, 5, 2), "bias": (3,)}
+    factors = {"dense": 2.8, "of_rows": 2.8, "bias": 0.22}
     optimizer = make_optimizer("muon", 0.1)
     variables = [keras.Variable(np.ones(shape), name=name) for name, shape in weights.items()]
     optimizer.build(variables)
