@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from cifar_utils.choices import parse_call
-from cifar_utils.data.dataset import Split
+from cifar_utils.data.dataset import Split, at_once
 from cifar_utils.errors import TrainingDiverged, check_bounds, need_validation
 from cifar_utils.events import show_note
 from cifar_utils.files import made_folder
@@ -157,7 +157,7 @@ def fit(
                 model.fit(
                     batches,
                     validation_data=tuple(validation) if len(validation.labels) else None,
-                    validation_batch_size=500,
+                    validation_batch_size=at_once(validation.images),
                     initial_epoch=done,
                     epochs=until,
                     shuffle=False,  # Keras would shuffle batches by its own state
