@@ -73,12 +73,16 @@ def write_text(file: Path, text: str, kind: str) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP act as Ctrl-C while the block lasts, unless they are ignored."""
-    kinds = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    """SIGTERM and SIGHUP act as Ctrl-C while the block lasts, unless they are ignored.
+
+    After the first of them, or of Ctrl-C, all others are ignored until the block has ended.
+    """
+    names = "SIGINT", "SIGTERM", "SIGHUP"
+    kinds = [getattr(signal, name) for name in names if hasattr(signal, name)]
     kinds = [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
 
     def interrupt(*_: object) -> None:
-        for kind in kinds:  # a second signal must not disturb the end
+        for kind in kinds:  # a second one would leave an old run half put back
             signal.signal(kind, signal.SIG_IGN)
         raise KeyboardInterrupt
 

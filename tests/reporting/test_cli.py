@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 
 from cifar_utils import __version__
 from cifar_utils.reporting.cli import commands, main
+from cifar_utils.reporting.terminal import interruptible
 from cifar_utils.runs.folder import ANY, Run, Status
 
 SCORES = "test top-1 87.5% (86.0 to 89.0%), test top-5 99.1% (98.0 to 99.5%)"
@@ -306,6 +307,29 @@ def group(leader: int) -> list[int]:
             if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
+
+
+@pytest.mark.parametrize("kind", SIGNALS.values())
+def test_a_second_signal_does_not_disturb_the_end(kind):
+    ended = []
+
+    def work():
+        with interruptible():
+            try:
+                signal.raise_signal(kind)
+            finally:
+                for each in SIGNALS.values():
+                    signal.raise_signal(each)
+                ended.append(True)
+
+    before = signal.signal(kind, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert ended
+        assert signal.getsignal(kind) is signal.default_int_handler
+    finally:
+        signal.signal(kind, before)
 
 
 @pytest.mark.parametrize(
