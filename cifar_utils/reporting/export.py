@@ -48,7 +48,7 @@ def export_page(notebook: Path, page: Path) -> Path:
 
     Its top, its answer and its comparison with reported figures are told anew from the
     ``record.json`` beside the notebook, if there is one, so they agree. If that is broken, the page
-    says so.
+    says so. A page that is there keeps its links to other pages.
 
     Raises
     ------
@@ -62,6 +62,8 @@ def export_page(notebook: Path, page: Path) -> Path:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # of damaged output
         raise InputError(f"the page of {notebook} can't be made ({error!r})") from error
+    if page.exists() and (links := LINKS.search(page.read_text("utf-8", "replace"))):
+        html = LINKS.sub(lambda _: links[0], html, count=1)
     write_atomically(page, html)
     return page
 

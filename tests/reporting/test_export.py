@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from cifar_utils.reporting.export import export_page, is_current
+from cifar_utils.reporting.export import export_page, is_current, write_links
 
 FETCHING = re.compile(
     r"<(script|link|img|iframe|source|video|audio|embed|object|image)\b[^>]*"
@@ -83,6 +83,12 @@ def test_a_page_has_the_notes_on_its_run_and_is_made_again_for_new_ones(tmp_path
     assert not is_current(folder / "page.html", notebook)
     notes.write_text("no notes")
     assert "early" not in exported(folder).header.get_text()
+
+
+def test_a_page_made_again_keeps_its_links(render, tmp_path):
+    render()
+    write_links(tmp_path / "page.html", '<nav><a href="../index.html">all runs</a></nav>')
+    assert render(code(source="more()")).nav.a["href"] == "../index.html"
 
 
 def test_the_page_of_a_run(render, make_record):
