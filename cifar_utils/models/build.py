@@ -15,7 +15,7 @@ from cifar_utils.choices import Call, parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, known_name, short
 from cifar_utils.models.fast import accelerate
-from cifar_utils.models.summary import layers_of
+from cifar_utils.models.summary import has_graph, layers_of
 
 NORMALIZATIONS = ("channels", "pixels", "half")
 
@@ -92,6 +92,10 @@ def build_model(
                 f"{network!r} returns {found}; it must return logits of shape {expected}, a number "
                 "for each image and class"
             )
+        if ends := _squashed(x):
+            raise InputError(
+                f"{network!r} ends in {ends}; it must return logits, so leave that activation out"
+            )
         logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(x)
         try:
             # TensorFlow takes few characters in names, and a function's name may have any.
@@ -117,6 +121,16 @@ def build_model(
     return model
 
 
+def _squashed(x: keras.KerasTensor) -> str:
+    """The activation that made a tensor, if that gives probabilities; else nothing."""
+    operation = x._keras_history.operation
+    while has_graph(operation):
+        operation = operation.outputs[0]._keras_history.operation
+    activation = getattr(operation, "activation", None) or operation
+    name = getattr(activation, "__name__", type(activation).__name__).lower()
+    return name if name in ("softmax", "sigmoid") else ""
+
+
 def _check_shrunk(model: keras.Model, network: Call) -> None:
     """Raise an InputError where the network does not take the images that augmentation shrinks."""
     for layer in model.layers:
@@ -140,7 +154,8 @@ def network_source(architecture: str | Callable) -> str:
     """The source of a network's function, then of the functions that it uses.
 
     These are the functions that it names, directly or through others, in this package's models or
-    in the function's own module. Empty where there is no source.
+    in the function's own module; for a function outside of this package, also classes in its own
+    module. Empty where there is no source.
 
     Parameters
     ----------
@@ -164,24 +179,38 @@ def _network(architecture: str | Callable) -> Call:
     return Call(name, {name: architecture})
 
 
-def _source(function: Callable) -> str:
-    try:
-        return dedent(inspect.getsource(function))
-    except (OSError, TypeError):
-        return ""
+def _source(thing: Callable) -> str:
+    with suppress(OSError, TypeError):
+        return dedent(inspect.getsource(thing))
+    # Before 3.13, Python finds the methods of a class in a notebook's cell, but not the class.
+    for method in _functions(thing):
+        with suppress(OSError, SyntaxError):
+            text = "".join(inspect.findsource(method)[0])
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.ClassDef) and node.name == thing.__name__:
+                    return ast.get_source_segment(text, node)
+    return ""
+
+
+def _functions(thing: Callable) -> list[Callable]:
+    """A function, or the methods of a class."""
+    things = [inspect.unwrap(thing), *getattr(thing, "__dict__", {}).values()]
+    return [each for each in things if inspect.isfunction(each)]
 
 
 def _sources(function: Callable, seen: set[Callable]) -> Iterator[str]:
     seen.add(function)
     source = _source(function)
     yield source
-    known = getattr(inspect.unwrap(function), "__globals__", {})  # a class has none
+    known = next((each.__globals__ for each in _functions(function)), {})
     with suppress(SyntaxError):  # the lines of a lambda may be a part of a statement
         for node in ast.walk(ast.parse(source)):
             called = known.get(node.id) if isinstance(node, ast.Name) else None
             module = getattr(called, "__module__", None) or ""
-            own = module == function.__module__ or module.startswith(f"{__package__}.")
-            if inspect.isfunction(called) and own and called not in seen:
+            ours = module.startswith(f"{__package__}.")
+            part = inspect.isfunction(called) or (inspect.isclass(called) and not ours)
+            own = module == function.__module__ or ours
+            if part and own and called not in seen:
                 yield from _sources(called, seen)
 
 

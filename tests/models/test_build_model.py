@@ -2,6 +2,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import linecache
 import tracemalloc
 
 import numpy as np
@@ -183,6 +184,14 @@ def _pooled(x):
     return keras.layers.GlobalAveragePooling2D()(x)
 
 
+def _dense(classes):
+    return keras.layers.Dense(classes, activation="softmax")
+
+
+def softmax(x, classes):
+    return _dense(classes)(_pooled(x))
+
+
 def test_a_network_may_be_any_function(digits):
     model = build_model(tiny, digits)
     assert (model.name, model.architecture) == ("tiny", "tiny")
@@ -216,6 +225,10 @@ def test_a_network_s_name_may_have_any_letters(digits, name):
         (lambda x, classes: tiny(keras.layers.ReLU(name="images")(x), classes), "used 2 times"),
         (lambda x, classes: keras.layers.Dense(classes, name="à b")(_pooled(x)), "name is 'à b'"),
         (functools.partial(tiny, width=8), "takes a name, or a function"),
+        (softmax, "softmax ends in softmax; it must return logits, so leave that activation out"),
+        (lambda x, classes: keras.layers.Softmax()(tiny(x, classes)), "lambda ends in softmax"),
+        (lambda x, classes: keras.ops.sigmoid(tiny(x, classes)), "lambda ends in sigmoid"),
+        (lambda x, classes: keras.Sequential([_dense(classes)])(_pooled(x)), "ends in softmax"),
         (keras.Model, "Model can't be built for 32×32 images"),
         (3, "architecture '3' is not of the form"),
     ],
@@ -238,6 +251,31 @@ def test_the_source_of_a_network_has_the_functions_it_calls():
     assert defined(tiny) == [
         "tiny", "conv_bn_relu", "conv", "normal", "batch_norm", "_pooled",
     ]  # fmt: skip
+
+
+CELL = """
+def halved(x):
+    return x / 2
+
+class Block(keras.layers.Layer):
+    def call(self, x):
+        return halved(x)
+
+class Group:
+    blocks = [Block]
+
+def network(x, classes):
+    return keras.layers.Dense(classes)(Block()(x)[:, 0, 0])
+"""
+
+
+def test_the_source_of_a_network_in_a_cell_has_the_classes_that_it_uses():
+    # As a notebook's kernel does: the cell has a name and lines, but no file.
+    linecache.cache["a cell"] = (len(CELL), None, CELL.splitlines(keepends=True), "a cell")
+    names = {"keras": keras, "__name__": "__main__"}
+    exec(compile(CELL, "a cell", "exec"), names)
+    tree = ast.parse(network_source(names["network"]))
+    assert [node.name for node in tree.body] == ["network", "Block", "halved"]
 
 
 def test_the_source_of_a_lambda_may_be_a_part_of_a_statement():
