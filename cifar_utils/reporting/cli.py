@@ -225,9 +225,14 @@ def series(
     runs = read_series(file or project_folder() / "notebooks" / "series.yaml", profile, folder)
     runs = select(runs, only)
     if dry_run:
-        rows = [(run.name, *run.status()[:2]) for run in runs]
-        afresh = {"other": "stale"}  # a run of other parameters is run afresh, too
-        print_table(("run", "status", "why"), [(n, afresh.get(s, s), why) for n, s, why in rows])
+        rows = []
+        for run in runs:
+            word, why, *_ = run.status()
+            if force and word in ANY:
+                word, why = "stale", "--force runs it afresh"
+            # A run of other parameters is run afresh, too.
+            rows.append((run.name, "stale" if word == "other" else word, why))
+        print_table(("run", "status", "why"), rows)
         return 0
     from cifar_utils.reporting.progress import shown_progress
     from cifar_utils.reporting.series import run_series

@@ -213,6 +213,8 @@ def test_a_series_ends_in_an_index(
         "time 1 min 5 s, done before, skipped",
         "index: reports/quick/index.html",
     ]
+    _, out, _ = cli("series", "--force", "--dry-run")
+    assert out.splitlines()[1].split(maxsplit=2) == ["one", "stale", "--force runs it afresh"]
     write_series("{name: one, notebook: 01_tiny, parameters: {epochs: 9}}")
     _, out, _ = cli("series", "--dry-run")
     assert out.splitlines()[1].split(maxsplit=2) == ["one", "stale", "epochs is 2, not 9"]
