@@ -45,9 +45,9 @@ function tableSorts(table) {
   });
 }
 
-// The order of two texts, whose numbers may have decimals.
+// The order of two texts, whose numbers may have decimals and exponents.
 function byText(x, y) {
-  const [a, b] = [x, y].map((text) => text.split(/(\d+(?:\.\d+)?)/)); // a number is at each odd place
+  const [a, b] = [x, y].map((text) => text.split(/(\d+(?:\.\d+)?(?:e[+-]?\d+)?)/)); // a number is at each odd place
   const place = a.findIndex((part, i) => part !== b[i]);
   if (place < 0 || b[place] === undefined) return a.length - b.length;
   return (place % 2 && a[place] - b[place]) || a[place].localeCompare(b[place], "en");
