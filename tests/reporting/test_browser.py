@@ -150,7 +150,19 @@ def names(page):
 
 
 def test_numbers_in_names_sort_by_value(page):
-    ordered = ["a", "a-1e-05", "a-0.003", "a-0.01", "a-0.25", "a-0.5", "a-2", "a-10", "a-10-s1", "a-1e3", "b"]
+    ordered = [
+        "a",
+        "a-1e-05",
+        "a-0.003",
+        "a-0.01",
+        "a-0.25",
+        "a-0.5",
+        "a-2",
+        "a-10",
+        "a-10-s1",
+        "a-1e3",
+        "b",
+    ]
     assert page.evaluate("names => names.toSorted(byText)", ordered[::-1]) == ordered
 
 
