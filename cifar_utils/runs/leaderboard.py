@@ -222,7 +222,7 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
         found.setdefault(f"{key} {seen[again]}", []).append(run)
         seen[again] += 1
     for alike in found.values():
-        alike.sort(key=lambda run: str(run.record.parameters.get("seed")).zfill(9))
+        alike.sort(key=lambda run: str(run.record.parameters.get("seed")).zfill(10))
     groups = [Configuration(tuple(alike), tabulate(alike)) for alike in found.values()]
 
     def order(group: Configuration) -> tuple[Any, ...]:

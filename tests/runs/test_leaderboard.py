@@ -129,11 +129,11 @@ def test_seeds_of_one_configuration_are_together_by_seed(found):
     network = "resnet20(dropout=0.1)"
     seeds = [
         found(f"r-s{seed}", top1, seed=seed, architecture=network)
-        for seed, top1 in ((10, 0.9), (2, 0.8), (1, 0.7))
+        for seed, top1 in ((4294967295, 0.9), (999, 0.8), (1, 0.7))
     ]
     (group,) = configurations(seeds)
     assert (group.name, group.network) == ("r", network)
-    assert [run.name for run in group.runs] == ["r-s1", "r-s2", "r-s10"]
+    assert [run.name for run in group.runs] == ["r-s1", "r-s999", "r-s4294967295"]
     assert group.mean("top1") == pytest.approx(0.8)
     assert spread(group.board["top1"].tolist()) == "80.00% ± 10.00, n = 3"
     low, high = group.interval  # Student's, 2 degrees of freedom: 4.303 · 0.1 / √3
