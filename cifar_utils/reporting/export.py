@@ -76,10 +76,9 @@ def page_digest(notebook: Path) -> str:
     names = ("page.html.j2", "head.html.j2", "reports.html.j2", "style.css", "script.js")
     looks = [TEMPLATE / name for name in names]
     code = map(Path(__file__).with_name, ("export.py", "fragments.py"))
-    told = ("answer.py", "record.py", "reported/__init__.py", "reported/results.yaml")
-    words = [
-        Path(runs.__file__).parent / name for name in (*told, "../text.py", "../evaluation.py")
-    ]
+    told = ("answer", "leaderboard", "record", "reported/__init__", "../choices", "../evaluation")
+    words = [Path(runs.__file__).parent / f"{name}.py" for name in (*told, "../text")]
+    words.append(Path(runs.__file__).parent / "reported/results.yaml")
     files = [*looks, *code, *words, notebook, notebook.with_name(RECORD)]
     content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
     content += "".join(_notes(notebook)).encode()
@@ -94,7 +93,7 @@ def is_current(page: Path, notebook: Path) -> bool:
 
 def write_links(page: Path, links: str) -> None:
     """Replace the links to other pages (HTML) in the bar of an exported page."""
-    old = page.read_text("utf-8")
+    old = page.read_text("utf-8", "replace")
     new = LINKS.sub(lambda _: f"<!--links-->{links}<!--/links-->", old, count=1)
     if new != old:
         write_atomically(page, new)

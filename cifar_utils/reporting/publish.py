@@ -57,13 +57,15 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
             if _identity(other) != _identity(run):
                 way_out = "rename its folder, or delete that run first"
                 raise InputError(f"run {run.folder} is not the run in {other.folder}; {way_out}")
-        made_by = [*(run.record.trained_by or [run.record.environment]), run.record.evaluated_by]
-        for commit in (each.get("git") or UNKNOWN for each in made_by if each):
+        record = run.record
+        evaluated_by = record.evaluated_by or record.environment
+        made_by = [*(record.trained_by or [record.environment]), evaluated_by]
+        for commit in (each.get("git") or UNKNOWN for each in made_by):
             if not anyway and (commit == UNKNOWN or commit.endswith("+changes")):
                 way_out = "run it at a commit, or add --anyway"
                 raise InputError(f"the commit of run {run.folder} is {commit}; {way_out}")
         if not anyway and run.folder.resolve() != (published / run.name).resolve():
-            _check_notebook(run, made_by[-1]["git"])
+            _check_notebook(run, evaluated_by["git"])
     for run in runs:
         yield _copy(run, published / run.name)
 
