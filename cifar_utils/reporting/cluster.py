@@ -53,40 +53,34 @@ def execute_by(
         way_out = "start one: dask scheduler; or leave --scheduler out"
         raise InputError(f"no scheduler can be reached at {scheduler!r}; {way_out}") from error
     with client:
-        yield from _execute_all(client, texts, show, afresh)
-
-
-def _execute_all(
-    client: Client, texts: Mapping[Run, str], show: Show, afresh: Collection[str]
-) -> Iterator[tuple[Run, Status]]:
-    series = f"run-{uuid.uuid4().hex[:12]}"
-    client.subscribe_topic(series, lambda message: show(*message[1]))
-    runs = [*texts]
-    # One group, given at once: dask then queues runs until a worker is free.
-    futures = client.map(
-        _execute_on_worker,
-        [replace(run, folder=run.folder.absolute()) for run in runs],  # a worker is elsewhere
-        [*texts.values()],
-        [afresh] * len(runs),
-        [series] * len(runs),
-        key=[(series, number) for number in range(len(runs))],
-        pure=False,
-    )
-    waiting = dict(zip(futures, runs, strict=True))
-    try:
-        for future in as_completed(futures, loop=client.loop):
-            run, status = waiting.pop(future), _status(future)
-            if status.word == "finished" and not (run.folder / FACTS).exists():
-                why = f"it ended on another machine, which does not share {run.folder}"
-                status = Status("failed", f"{why}; give --output a folder that all share")
-            yield run, status
-    finally:
-        # The workers notice this and end the kernels. Then wait until the folders are free.
-        with suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
-            client.cancel(list(waiting), force=True)
-        for run in waiting.values():
-            with suppress(RunningError, OSError), run.locked(RELEASE_SECONDS):
-                pass
+        series = f"run-{uuid.uuid4().hex[:12]}"
+        client.subscribe_topic(series, lambda message: show(*message[1]))
+        runs = [*texts]
+        # One group, given at once: dask then queues runs until a worker is free.
+        futures = client.map(
+            _execute_on_worker,
+            [replace(run, folder=run.folder.absolute()) for run in runs],  # a worker is elsewhere
+            [*texts.values()],
+            [afresh] * len(runs),
+            [series] * len(runs),
+            key=[(series, number) for number in range(len(runs))],
+            pure=False,
+        )
+        waiting = dict(zip(futures, runs, strict=True))
+        try:
+            for future in as_completed(futures, loop=client.loop):
+                run, status = waiting.pop(future), _status(future)
+                if status.word == "finished" and not (run.folder / FACTS).exists():
+                    why = f"it ended on another machine, which does not share {run.folder}"
+                    status = Status("failed", f"{why}; give --output a folder that all share")
+                yield run, status
+        finally:
+            # The workers notice this and end the kernels. Then wait until the folders are free.
+            with suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
+                client.cancel(list(waiting), force=True)
+            for run in waiting.values():
+                with suppress(RunningError, OSError), run.locked(RELEASE_SECONDS):
+                    pass
 
 
 def _status(future: Future) -> Status:

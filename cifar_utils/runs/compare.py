@@ -243,19 +243,18 @@ def _tested_on(run: Run) -> tuple[str, bytes]:
     return dataset_of(run.record), run.predicted.labels.tobytes()
 
 
-def _made_by(run: Run) -> dict[str, Any]:
-    """The possible differences of two runs: notebook, parameters, and what computed them."""
-    computed = tabulate([run])[[*COMPUTED]].rename(columns=COMPUTED).iloc[0].to_dict()
-    given = run.record.parameters | settings(run.record)
-    return {"notebook": run.record.notebook} | given | computed
-
-
 def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
     index = pd.Index(names, name="run")
-    given = pd.DataFrame([_made_by(run) for run in runs], index, dtype=object)
+    board = tabulate(runs).set_index(index)
+    rows = [
+        {"notebook": run.record.notebook} | run.record.parameters | settings(run.record)
+        for run in runs
+    ]
+    made_by = board[[*COMPUTED]].rename(columns=COMPUTED)
+    given = pd.DataFrame(rows, index, dtype=object).join(made_by)
     # None is the default of a parameter that older notebooks do not have.
     differing = given.loc[:, given.where(given.notna(), None).map(repr).nunique() > 1]
-    return pd.concat([differing, tabulate(runs).set_index(index)[FIGURES]], axis=1)
+    return pd.concat([differing, board[FIGURES]], axis=1)
 
 
 def paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest:
