@@ -221,6 +221,7 @@ class Progress(keras.callbacks.Callback):
         shown = {k: float(v) for k, v in logs.items() if k.endswith(("loss", "accuracy"))}
         for name, value in shown.items():
             if not math.isfinite(value):
+                self.line("")
                 raise TrainingDiverged(
                     f"the {name.replace('_', ' ')} became {value} in epoch {self.epoch + 1}, "
                     f"step {step}, at a learning rate of {self._learning_rate():.3g}: "

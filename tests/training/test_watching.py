@@ -3,7 +3,7 @@
 import pytest
 
 from cifar_utils.plots import plot_history
-from cifar_utils.training import callbacks, fit
+from cifar_utils.training import TrainingDiverged, callbacks, fit
 
 
 @pytest.mark.parametrize("watched", [True, False])
@@ -28,3 +28,17 @@ def test_only_a_watched_cell_shows_curves_and_none_after_training(
     if watched:
         assert "<img" in drawn[0]
         assert "Learning curves of 1 epoch" in drawn[0]
+
+
+def test_a_training_that_diverges_leaves_no_line_of_its_progress(build, digits, monkeypatch):
+    shown = []
+    monkeypatch.setattr(callbacks, "display_line", lambda text: lambda text, *_: shown.append(text))
+    with pytest.raises(TrainingDiverged):
+        fit(
+            build(precision="float32"),
+            digits.train,
+            digits.validation,
+            epochs=1,
+            learning_rate=1e30,
+        )
+    assert shown[-1] == ""
