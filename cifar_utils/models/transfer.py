@@ -145,7 +145,7 @@ def _head(shape, classes: int, dropout: float) -> keras.Model:
 def _load_base(base: Callable, weights: str | None, size: int) -> keras.Model:
     shape = (size, size, 3)
     try:
-        if weights is None or not Path(weights).is_dir():
+        if weights in (None, "imagenet") or not Path(weights).is_dir():
             return base(include_top=False, weights=weights, input_shape=shape)
         made = base(include_top=False, weights=None, input_shape=shape)
         trained = keras.models.load_model(weights_file(weights))

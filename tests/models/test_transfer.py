@@ -286,6 +286,8 @@ def test_imagenet_weights_are_downloaded_and_checked(digits, base, refused, tmp_
     digest = hashlib.md5((tmp_path / name).read_bytes()).hexdigest()
     monkeypatch.setattr(resnet + "BASE_WEIGHTS_PATH", f"{tmp_path.as_uri()}/")
     monkeypatch.setattr(HOME, lambda: str(tmp_path / "cache"))
+    (tmp_path / "imagenet").mkdir()
+    monkeypatch.chdir(tmp_path)  # a folder of this name is not meant
     hashes = {"resnet50v2": ("", digest)}
     monkeypatch.setattr(resnet + "WEIGHTS_HASHES", hashes)
     model = build_transfer_model(digits, weights="imagenet", input_size=32, seed=9)
