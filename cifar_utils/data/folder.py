@@ -85,7 +85,7 @@ def list_pictures(folder: Path, called: str) -> list[Path]:
     InputError
         Where there are none, or there is one of a format that can't be read.
     """
-    files = [file for file in sorted(folder.iterdir()) if file.name[0] != "."]
+    files = [file for file in sorted(folder.iterdir()) if file.name[0] != "." and file.is_file()]
     readable = ", ".join(SUFFIXES)
     if others := [file.name for file in files if file.suffix.lower() in OTHERS]:
         raise InputError(

@@ -112,6 +112,7 @@ def test_other_files_are_no_pictures(pets):
     ):
         (pets / name).parent.mkdir(exist_ok=True)
         (pets / name).write_text("no picture")
+    (pets / "train/cat/more.png").mkdir()
     assert load(pets).fingerprint == before
 
 
