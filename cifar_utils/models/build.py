@@ -77,6 +77,8 @@ def build_model(
         normalize = normalization_layer(normalization, dataset.train.images)
         try:
             x = network(normalize(x), len(dataset.class_names))
+        except InputError:  # of this package's own networks
+            raise
         except (ValueError, TypeError) as error:
             size = "×".join(map(str, dataset.image_shape[:2]))
             # Keras gives the reason in bold, below a line that only names the layer.
