@@ -68,9 +68,18 @@ def _told(by: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check(facts: Mapping[str, Any], kinds: Mapping[str, type], whose: str = "") -> None:
+    if not isinstance(facts, Mapping):
+        raise TypeError(f"its {whose.removesuffix('.')} has {short(facts)}, not of type dict")
     for name, kind in kinds.items():
         if not isinstance(value := facts.get(name), kind):
             raise TypeError(f"its {whose}{name} is {short(value)}, not of type {kind.__name__}")
+
+
+def _check_epochs(rows: Sequence[Any], *needed: str) -> None:
+    for row in rows:
+        _check(row, dict.fromkeys(needed, Real), "history.")
+        known = {name: value for name, value in row.items() if value is not None}
+        _check(known, dict.fromkeys(known, Real), "history.")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -164,13 +173,20 @@ class RunRecord:
             _check(parts[part], kinds, f"{part}.")
         for name in ("top1_interval", "top5_interval"):
             _check(dict(enumerate(test[name])), {0: Real, 1: Real}, f"scores.test.{name}.")
+        _check({"flops": self.model.get("flops") or 0}, {"flops": Real}, "model.")
+        _check_epochs(self.history)
         for row in self.trained_by:
             _check(row, {"first": int, "last": int}, "trained_by.")
+        for by in (self.environment, *self.trained_by, self.evaluated_by):
+            words = {name: by.get(name) or "" for name in ("backend", "precision", "processor")}
+            words |= dict(enumerate(by.get("accelerators") or ()))
+            _check(words, dict.fromkeys(words, str), "environment.")
         object.__setattr__(self, "trained_by", join_stretches(self.trained_by))
         for trial in self.trials:
             _check(trial, {"name": str, "epochs": int}, "trials.")
             if not isinstance(trial.get("val_accuracy", ""), Real | None):  # None: it diverged
                 raise TypeError(f"trial {trial['name']} has no val_accuracy")
+            _check_epochs(trial.get("history", ()), "accuracy", "val_accuracy")
 
     def _facts(self) -> dict[str, str]:
         data, seconds = self.dataset, self.seconds

@@ -85,6 +85,17 @@ def test_what_json_cannot_hold_is_refused(make_record):
         ('"notebook"', '"notbook"', "'notbook'"),
         ('"run": "a run",', "", "'run'"),
         ('"trials": .*?]', '"trials": {}', "its trials is {}, not of type list"),
+        ('"trials": .*?]', '"trials": [1]', "its trials has 1, not of type dict"),
+        (
+            '"trials": .*?]',
+            '"trials": [{"name": "a", "epochs": 1, "val_accuracy": 0.5, "history": [{}]}]',
+            "its history.accuracy is None, not of type Real",
+        ),
+        ('"history": .*?]', '"history": [[]]', "its history has [], not of type dict"),
+        ('"history": .*?]', '"history": [{"epoch": {}}]', "its history.epoch is {}, not of type"),
+        ('"parameters": [0-9]+', '"parameters": 1, "flops": "1"', "its model.flops is '1'"),
+        ('"evaluated_by": {.*?}', '"evaluated_by": {"backend": [1]}', "its environment.backend"),
+        ('"environment": {}', '"environment": {"accelerators": [1]}', "its environment.0 is 1"),
     ],
 )
 def test_broken_records_are_one_line(make_record, refused, tmp_path, old, new, message):
