@@ -171,14 +171,18 @@ class RunRecord:
         parts = vars(self) | {"scores.test": test}
         for part, kinds in NEEDED.items():
             _check(parts[part], kinds, f"{part}.")
+        _check({"most_frequent": 0, **test}, {"most_frequent": Real}, "scores.test.")
         for name in ("top1_interval", "top5_interval"):
             _check(dict(enumerate(test[name])), {0: Real, 1: Real}, f"scores.test.{name}.")
+        shares = dict(enumerate(test.get("top_k") or ()))
+        _check(shares, dict.fromkeys(shares, Real), "scores.test.top_k.")
         _check({"flops": self.model.get("flops") or 0}, {"flops": Real}, "model.")
         _check_epochs(self.history)
         for row in self.trained_by:
             _check(row, {"first": int, "last": int}, "trained_by.")
         for by in (self.environment, *self.trained_by, self.evaluated_by):
-            words = {name: by.get(name) or "" for name in ("backend", "precision", "processor")}
+            told = "backend", "git", "precision", "processor"
+            words = {name: by.get(name) or "" for name in told}
             words |= dict(enumerate(by.get("accelerators") or ()))
             _check(words, dict.fromkeys(words, str), "environment.")
         object.__setattr__(self, "trained_by", join_stretches(self.trained_by))

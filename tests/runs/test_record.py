@@ -95,6 +95,9 @@ def test_what_json_cannot_hold_is_refused(make_record):
         ('"history": .*?]', '"history": [{"epoch": {}}]', "its history.epoch is {}, not of type"),
         ('"parameters": [0-9]+', '"parameters": 1, "flops": "1"', "its model.flops is '1'"),
         ('"evaluated_by": {.*?}', '"evaluated_by": {"backend": [1]}', "its environment.backend"),
+        ('"n": 200', '"n": 200, "top_k": ["a"]', "its scores.test.top_k.0 is 'a', not of type"),
+        ('"n": 200', '"n": 200, "top_k": 1', "is broken"),
+        ('"n": 200', '"n": 200, "most_frequent": []', "its scores.test.most_frequent is []"),
         ('"environment": {}', '"environment": {"accelerators": [1]}', "its environment.0 is 1"),
     ],
 )
