@@ -160,8 +160,10 @@ def test_another_run_s_folder_is_refused_and_left_alone(build, digits, train, re
     for name, value in changes.items():
         was = 1 if name == "epochs" else SETTINGS.get(name)
         is_refused(same_model, digits.train, f"{name} {was!r}, not {value!r}", **{name: value})
-    half = build(augmentation=AUGMENTATION, precision="mixed_bfloat16")
-    is_refused(half, digits.train, "precision 'float32', not 'mixed_bfloat16'")
+    was = same_model.dtype_policy.name
+    other = "float32" if was == "mixed_bfloat16" else "mixed_bfloat16"
+    model = build(augmentation=AUGMENTATION, precision=other)
+    is_refused(model, digits.train, f"precision {was!r}, not {other!r}")
     for name, text in [("tiny(0.3)", AUGMENTATION), ("report_a", AUGMENTATION), ("tiny", "crop")]:
         is_refused(build(name, augmentation=text), digits.train, "model and images")
     images, labels = digits.train
