@@ -75,11 +75,15 @@ def _check(facts: Mapping[str, Any], kinds: Mapping[str, type], whose: str = "")
             raise TypeError(f"its {whose}{name} is {short(value)}, not of type {kind.__name__}")
 
 
+def _check_all(facts: Mapping[Any, Any], kind: type, whose: str) -> None:
+    _check(facts, dict.fromkeys(facts, kind), whose)
+
+
 def _check_epochs(rows: Sequence[Any], *needed: str) -> None:
     for row in rows:
         _check(row, dict.fromkeys(needed, Real), "history.")
         known = {name: value for name, value in row.items() if value is not None}
-        _check(known, dict.fromkeys(known, Real), "history.")
+        _check_all(known, Real, "history.")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -174,8 +178,7 @@ class RunRecord:
         _check({"most_frequent": 0, **test}, {"most_frequent": Real}, "scores.test.")
         for name in ("top1_interval", "top5_interval"):
             _check(dict(enumerate(test[name])), {0: Real, 1: Real}, f"scores.test.{name}.")
-        shares = dict(enumerate(test.get("top_k") or ()))
-        _check(shares, dict.fromkeys(shares, Real), "scores.test.top_k.")
+        _check_all(dict(enumerate(test.get("top_k") or ())), Real, "scores.test.top_k.")
         _check({"flops": self.model.get("flops") or 0}, {"flops": Real}, "model.")
         _check_epochs(self.history)
         for row in self.trained_by:
@@ -184,7 +187,7 @@ class RunRecord:
             told = "backend", "git", "precision", "processor"
             words = {name: by.get(name) or "" for name in told}
             words |= dict(enumerate(by.get("accelerators") or ()))
-            _check(words, dict.fromkeys(words, str), "environment.")
+            _check_all(words, str, "environment.")
         object.__setattr__(self, "trained_by", join_stretches(self.trained_by))
         for trial in self.trials:
             _check(trial, {"name": str, "epochs": int}, "trials.")
