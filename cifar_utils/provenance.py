@@ -116,8 +116,9 @@ def _fingerprint(module: str) -> str:
 def _output(*command: str) -> str | None:
     """The output of a command, stripped; None if it is not installed, fails or hangs."""
     try:
-        options = {"capture_output": True, "encoding": "utf-8", "timeout": 20, "check": True}
-        done = subprocess.run(command, **options)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

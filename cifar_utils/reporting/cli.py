@@ -101,6 +101,9 @@ def run(notebook: str, given: tuple[str, ...], output: Path | None, force: bool)
         with interruptible(), shown_progress(new_console(), [planned.name]) as show:
             status = execute(planned, partial(show, planned.name), afresh=ANY if force else ())
     except KeyboardInterrupt:
+        if Run(planned.folder).record:
+            click.echo(f"interrupted; the run in {short_path(planned.folder)} is kept", err=True)
+            return INTERRUPTED
         return _interrupted(force)
     _tell(planned.name, planned, status, " before; --force runs it again")
     if status.word != "running":
