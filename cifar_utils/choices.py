@@ -88,7 +88,7 @@ REGISTRIES = {
             "models.resnet": "resnet18 resnet20 resnet50 resnet50v2 resnet56 resnet110 preact "
             "gn_resnet separable report_a cifarnet_worst",
             "models.vgg": "cifarnet fan vgg19",
-            "models.airbench": "airbench",
+            "models.airbench": "airbench airbench96",
         },
         given=2,
     ),

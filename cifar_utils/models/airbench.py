@@ -9,8 +9,6 @@ from keras import layers, ops
 
 from cifar_utils.choices import PositiveFloat
 
-FILTERS = (64, 256, 256)
-
 
 def airbench(
     x, classes: int, width: PositiveFloat = 1.0, whitening: bool = True, identity: bool = True
@@ -29,19 +27,53 @@ def airbench(
         Whether filters start as :class:`PartialIdentity`. If not, they start at random.
 
     """
+    filters = [round(width * number) for number in (64, 256, 256)]
+    return _network(x, classes, filters, False, 0.6, whitening, identity)
+
+
+def airbench96(
+    x, classes: int, width: PositiveFloat = 1.0, whitening: bool = True, identity: bool = True
+):
+    """The wider network of airbench96_faster, of three triples; 9,921,848 parameters.
+
+    The second and the third convolution of a triple have a shortcut around both. The rest is as in
+    ``airbench``.
+
+    Parameters
+    ----------
+    width
+        Factor for the 128, 384 and 512 filters of the three triples.
+    whitening
+        Whether the first convolution is :class:`PatchWhitening`. If not, it is trained.
+    identity
+        Whether filters start as :class:`PartialIdentity`. If not, they start at random.
+
+    """
+    filters = [round(width * number) for number in (128, 384, 512)]
+    return _network(x, classes, filters, True, 0.9, whitening, identity)
+
+
+def _network(x, classes: int, filters, triples: bool, momentum: float, whitening, identity):
     random = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # as PyTorch's
+
+    def convolution(x, number, pool=False):
+        x = layers.Conv2D(
+            number, 3, padding="same", use_bias=False,
+            kernel_initializer=PartialIdentity() if identity else random,
+        )(x)  # fmt: skip
+        x = layers.MaxPooling2D(2)(x) if pool else x
+        return layers.BatchNormalization(momentum=momentum, epsilon=1e-12, scale=False)(x)
+
     # In float32: whitening also amplifies the rounding errors of bfloat16.
     x = PatchWhitening(24, 2, dtype="float32")(x) if whitening else layers.Conv2D(24, 2)(x)
     x = layers.Activation("gelu")(x)
-    for filters in FILTERS:
-        for place in range(2):
-            x = layers.Conv2D(
-                round(width * filters), 3, padding="same", use_bias=False,
-                kernel_initializer=PartialIdentity() if identity else random,
-            )(x)  # fmt: skip
-            x = x if place else layers.MaxPooling2D(2)(x)
-            x = layers.BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False)(x)
-            x = layers.Activation("gelu")(x)
+    for number in filters:
+        x = first = layers.Activation("gelu")(convolution(x, number, pool=True))
+        x = convolution(x, number)
+        if triples:
+            x = convolution(layers.Activation("gelu")(x), number)
+            x = layers.Add()([x, first])
+        x = layers.Activation("gelu")(x)
     x = layers.GlobalMaxPooling2D()(x)
     features = x.shape[-1]
     x = layers.Dense(

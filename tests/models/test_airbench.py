@@ -28,6 +28,33 @@ def test_it_is_as_large_as_the_original(built):
     assert facts.flops == 2 * products
 
 
+def test_triples_are_as_large_as_the_original(built):
+    facts = summarize(built("airbench96"))
+    groups = ((24, 128), (128, 128), (128, 128), (128, 384), (384, 384), (384, 384))
+    groups += ((384, 512), (512, 512), (512, 512))
+    assert facts.trainable_parameters == sum(9 * a * b + b for a, b in groups) + 5120 + 24
+    sides = (31, 15, 15, 15, 7, 7, 7, 3, 3)
+    products = 31**2 * 12 * 24 + 5120
+    products += sum(s * s * 9 * a * b for s, (a, b) in zip(sides, groups, strict=True))
+    assert facts.flops == 2 * products
+
+
+def test_a_triple_ends_with_its_shortcut(digits):
+    model = build_model("airbench96(width=0.1)", digits, precision="float32")
+    for layer in model.layers:
+        if (
+            isinstance(layer, keras.layers.Conv2D)
+            and layer.kernel.shape[2:3] == layer.kernel.shape[3:]
+        ):
+            layer.kernel.assign(0 * layer.kernel)
+    ends = [layer.output for layer in model.layers if isinstance(layer, keras.layers.Add)]
+    starts = [layer.input[1] for layer in model.layers if isinstance(layer, keras.layers.Add)]
+    outputs = keras.Model(model.input, [*starts, *ends])(digits.train.images[:4])
+    for start, end in zip(outputs[:3], outputs[3:], strict=True):
+        np.testing.assert_allclose(end, start)
+        assert np.abs(to_numpy(start)).max() > 0
+
+
 def test_patches_come_out_decorrelated_and_of_variance_one(digits, with_images):
     layer = whitening(build_model("airbench", with_images(digits, 32), precision="float32"))
     images = np.random.default_rng(0).normal(size=(200, 32, 32, 3)).astype(np.float32)
