@@ -45,6 +45,10 @@ def publish(folders: Sequence[Path], published: Path, anyway: bool = False) -> I
         has another notebook, or two runs of other parameters have one name.
 
     """
+    for old in published.glob(".*.old"):  # an earlier call was stopped between its two renames
+        target = published / old.stem[1:]
+        if not target.exists():
+            old.rename(target)
     runs = [load_run(folder) for folder in folders]
     for place, run in enumerate(runs):
         if not run.facts or not (run.folder / NOTEBOOK).exists():
@@ -89,8 +93,6 @@ def _copy(run: Run, target: Path) -> Path:
     if run.folder.resolve() == target.resolve():
         return target
     new, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
-    if old.exists() and not target.exists():
-        old.rename(target)  # an earlier call was stopped between its two renames
     for path in (new, old):
         shutil.rmtree(path, ignore_errors=True)
     new.mkdir(parents=True)

@@ -123,6 +123,9 @@ def test_a_stop_between_the_old_run_and_the_new_loses_neither(add, project, monk
     monkeypatch.setattr("shutil.copy2", stop)
     main(["publish", "reports/mine"])
     assert (published / "record.json").exists()
+    published.rename(published.with_name(".mine.old"))
+    assert main(["publish"]) == 0
+    assert (published / "record.json").exists()
 
 
 @pytest.mark.parametrize("commit", [None, "unknown", "abc123+changes"])
