@@ -249,11 +249,11 @@ def check_together(values: Mapping[str, Any]) -> None:
     if values.get("fine_tune_layers") and str(values.get("optimizer")).startswith("muon"):
         reason = "it sets the norms of trained filters anew; use adam or sgd"
         raise InputError(f"optimizer muon does not fit fine_tune_layers: {reason}")
+    for kind in ("architecture", "schedule"):
+        one, others = str(values.get(kind)), str(values.get(f"{kind}s") or "").split(";")
+        if _written_out(kind, one) in (_written_out(kind, other) for other in others):
+            raise InputError(f"{kind}s has {one}, which is {kind}; leave it out, or change {kind}")
     architecture, registry = str(values.get("architecture")), REGISTRIES["architecture"]
-    others = str(values.get("architectures") or "").split(";")
-    if _written_out(architecture) in map(_written_out, others):
-        way_out = "leave it out, or change architecture"
-        raise InputError(f"architectures has {architecture}, which is architecture; {way_out}")
     name = architecture.partition("(")[0].strip()
     if values.get("space") and name in registry:
         for call in parse_calls("space", values["space"]):
@@ -261,11 +261,11 @@ def check_together(values: Mapping[str, Any]) -> None:
                 known_name("", call.name, registry.options(name), label=f"space for {name}")
 
 
-def _written_out(architecture: str) -> str:
-    """A network with its options by name: ``"resnet20(0.1)"`` is ``"resnet20(dropout=0.1)"``."""
+def _written_out(kind: str, text: str) -> str:
+    """A choice with its options by name: ``"resnet20(0.1)"`` is ``"resnet20(dropout=0.1)"``."""
     with contextlib.suppress(InputError):  # a network of the reader's own
-        return repr(parse_call("architecture", architecture))
-    return architecture
+        return repr(parse_call(kind, text))
+    return text
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -204,6 +204,10 @@ def test_what_goes_by_validation_images_is_refused_without_them(name, value):
             "architectures has resnet20(0.1), which is architecture",
         ),
         (
+            {"schedule": "step(2)", "schedules": "cosine; step(every=2)"},
+            "schedules has step(2), which is schedule; leave it out, or change schedule",
+        ),
+        (
             {"optimizer": "muon(0.9)", "fine_tune_layers": 2},
             "optimizer muon does not fit fine_tune",
         ),
@@ -215,6 +219,8 @@ def test_parameters_that_do_not_fit_each_other_are_refused(given, words):
         'architecture: str = "resnet20"  # the network\n'
         "architectures: str = None  # others\n"
         "augmentations: str = None  # what is compared\n"
+        'schedule: str = "constant"  # the course\n'
+        "schedules: str = None  # other courses\n"
         "learning_rate: float = 0.1  # above 0: its peak\n"
         "optimizer: str = 'adam'  # what trains it\n"
         "fine_tune_layers: int = 0  # at least 0: layers of the base\n"
