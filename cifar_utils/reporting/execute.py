@@ -157,9 +157,6 @@ class _UnwantedError(Exception):
     """The command that wanted a run has ended, and the run with it."""
 
 
-STOPPED = KeyboardInterrupt, _UnwantedError
-
-
 def _execute(run: Run, series: str, watch: Watch, environment: Mapping[str, str]) -> Status:
     facts = run.identity() | {"started": _now()} | ({"series": series} if series else {})
     run.write_facts(facts)
@@ -220,11 +217,11 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
                 shutil.copy2(path, aside)
         cleared = not own()
         yield
-    except (InputError, OSError, *STOPPED) as error:
+    except BaseException as error:
         # Hours of training are not thrown away: the same command goes on, once it can.
         trained = any(path.is_file() for name in CHECKPOINTS for path in (folder / name).rglob("*"))
         new = cleared and not [*aside.glob("*")]
-        stopped = isinstance(error, STOPPED)
+        stopped = not isinstance(error, InputError | OSError)
         can_go_on = trained and (new or not isinstance(error, InputError))
         can_go_on = can_go_on or (stopped and not afresh)
         if aside.is_dir() and not can_go_on:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import nbformat
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from nbconvert.filters import Highlight2HTML, strip_ansi
@@ -26,9 +25,9 @@ from cifar_utils.errors import InputError
 from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.provenance import own_commit
 from cifar_utils.reporting.fragments import Outline, clean, markdown_html, note
-from cifar_utils.reporting.notebooks import project_folder, relative_link
+from cifar_utils.reporting.notebooks import project_folder, read_notebook, relative_link
 from cifar_utils.runs.answer import answer, near_chance
-from cifar_utils.runs.folder import Run, find_runs, no_notebook
+from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import configurations, read_notes
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import compare_with_reported, introduction
@@ -253,11 +252,7 @@ def _ready_cells(notebook: Path, record: RunRecord | None) -> tuple[NotebookNode
     Each cell has ``tags``. A code cell has ``outputs``, each of which is a stream, an error or has
     ``html``; every other cell has ``html``. Outputs that tell of the record alone are told anew.
     """
-    try:
-        nb = nbformat.read(notebook, as_version=4)
-        nbformat.validate(nb, relax_add_props=True)
-    except Exception as error:  # a bad file may raise nearly anything
-        raise no_notebook(notebook, error) from error
+    nb = read_notebook(notebook)
     if not any(cell.get("execution_count") or cell.get("outputs") for cell in nb.cells):
         raise InputError(f"{notebook} has not been executed; run it: cifar-reports run {notebook}")
     for cell in nb.cells:

@@ -1,5 +1,7 @@
 """Finds notebooks, reads their questions and parameters, and plans their runs."""
 
+from __future__ import annotations
+
 import hashlib
 import inspect
 import json
@@ -7,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cifar_utils.choices import (
@@ -19,14 +21,29 @@ from cifar_utils.choices import (
     source_file,
 )
 from cifar_utils.errors import InputError, known_name
-from cifar_utils.runs.folder import Run, read_cells
+from cifar_utils.runs.folder import Run, no_notebook, read_cells
 from cifar_utils.text import slug
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 
 def project_folder() -> Path:
     """The folder that has ``notebooks/``: the current one, or this package's parent."""
     choices = (Path.cwd(), Path(__file__).parents[2])
     return next((path for path in choices if (path / "notebooks").is_dir()), Path.cwd())
+
+
+def read_notebook(notebook: Path) -> NotebookNode:
+    """A notebook as Jupyter reads it; an InputError where it can't."""
+    import nbformat  # takes a while
+
+    try:
+        nb = nbformat.read(notebook, as_version=4)
+        nbformat.validate(nb, relax_add_props=True)
+    except Exception as error:  # a bad file may raise nearly anything
+        raise no_notebook(notebook, error) from error
+    return nb
 
 
 def list_notebooks() -> dict[str, Path]:

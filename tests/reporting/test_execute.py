@@ -121,6 +121,27 @@ def test_a_run_that_was_stopped_while_it_was_put_aside_is_as_it_was(done, monkey
     assert list(done.folder.rglob(".*")) == []
 
 
+def test_a_notebook_that_jupyter_can_t_read_leaves_the_run_as_it_was(done, refused):
+    before = content(done.folder)
+    nb = json.loads(done.notebook.read_text())
+    del nb["metadata"]
+    done.notebook.write_text(json.dumps(nb))
+    with refused("can't be read as a notebook"):
+        execute(done, afresh=ANY)
+    assert content(done.folder) == before
+
+
+def test_an_error_that_nobody_foresaw_leaves_the_run_as_it_was(done, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("too many open files")
+
+    before = content(done.folder)
+    monkeypatch.setattr("cifar_utils.reporting.execute.execute_notebook", fail)
+    with pytest.raises(RuntimeError):
+        execute(done, afresh=ANY)
+    assert content(done.folder) == before
+
+
 def test_a_stop_while_the_page_is_made_does_not_undo_the_run(done, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
