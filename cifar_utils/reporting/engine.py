@@ -27,7 +27,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.events import read_events
 from cifar_utils.files import EVENTS, NOTEBOOK, write_atomically
 from cifar_utils.reporting import kernel as kernel_lock
-from cifar_utils.reporting.notebooks import read_parameters, written
+from cifar_utils.reporting.notebooks import read_notebook, read_parameters, written
 from cifar_utils.runs.folder import Run, Status
 from cifar_utils.text import duration
 
@@ -131,6 +131,7 @@ def execute_notebook(run: Run, watch: Watch, environment: Mapping[str, str]) -> 
         Where the notebook raised an InputError.
 
     """
+    read_notebook(run.notebook)  # before papermill, whose errors would not say what is wrong
     known = read_parameters(run.notebook)
     given = {key: value for key, value in run.parameters.items() if value != known[key].default}
     folder = run.folder.absolute()
@@ -206,6 +207,7 @@ class WholeFilesEngine(Engine):
                 log=log,
                 timeout=None,
                 startup_timeout=KERNEL_START_SECONDS,
+                iopub_timeout=KERNEL_START_SECONDS,  # saving the notebook on a slow disk delays it
                 shutdown_kernel="immediate",
                 coalesce_streams=True,
                 # The kernel locks the folder, too. If this process is killed, no other process gets
