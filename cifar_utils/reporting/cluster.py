@@ -12,7 +12,6 @@ import distributed
 from distributed import CancelledError, Client, Future, Worker, as_completed, get_worker
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import FACTS
 from cifar_utils.reporting.progress import Show
 from cifar_utils.runs.folder import Run, RunningError, Status
 
@@ -70,7 +69,9 @@ def execute_by(
         try:
             for future in as_completed(futures, loop=client.loop):
                 run, status = waiting.pop(future), _status(future)
-                if status.word == "finished" and not (run.folder / FACTS).exists():
+                facts = run.facts
+                known = facts.get("series") == series if status.word == "finished" else bool(facts)
+                if status.word in ("finished", "done") and not known:
                     why = f"it ended on another machine, which does not share {run.folder}"
                     status = Status("failed", f"{why}; give --output a folder that all share")
                 yield run, status
