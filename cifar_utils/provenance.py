@@ -167,7 +167,7 @@ def usable_cores() -> list[int]:
 def git_commit(file: Path) -> str | None:
     """The commit of a tracked file's repository, or None; ``+changes`` where files differ from it.
 
-    Published pages don't count: they are output of the code.
+    It also says so where git can't tell. Published pages don't count: they are output of the code.
     """
     git = ("git", "-C", str(file.parent))
     # An installed copy may lie in another repository, whose commit says nothing about this package.
@@ -176,7 +176,7 @@ def git_commit(file: Path) -> str | None:
     commit = _output(*git, "rev-parse", "HEAD")
     code = ("--", ":(top)", ":(top,exclude)reports")
     changes = _output(*git, "status", "--porcelain", "--untracked-files=no", *code)
-    return commit + ("+changes" if changes else "") if commit else None
+    return commit + ("+changes" if changes != "" else "") if commit else None
 
 
 def committed_text(folder: Path, commit: str, file: str) -> str | None:

@@ -148,6 +148,17 @@ def test_commit_is_of_the_file_s_own_repository(tmp_path):
     assert git_commit(file) == commit + "+changes"
 
 
+def test_where_git_can_t_tell_the_commit_is_not_said_to_be_all(tmp_path, monkeypatch):
+    git = tmp_path / "git"
+    git.write_text(
+        f'#!/bin/sh\ncase "$*" in *status*) exit 1; esac\nexec {shutil.which("git")} "$@"\n'
+    )
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    commit = git_commit(Path(cifar_utils.__file__))
+    assert commit is None or commit.endswith("+changes")
+
+
 def test_no_git_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert git_commit(Path(cifar_utils.__file__)) is None
