@@ -60,7 +60,7 @@ def as_table(titles: Iterable[str], rows: Sequence[Sequence[str]], width: int) -
 
 def write_text(file: Path, text: str, kind: str) -> None:
     """Write a file, and print its path; ``-`` is the terminal."""
-    if file == Path("-"):
+    if file in (Path("-"), Path("/dev/stdout")):  # which must not be replaced by a file
         click.echo(text, nl=False)
         return
     try:
