@@ -247,7 +247,11 @@ def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
     index = pd.Index(names, name="run")
     board = tabulate(runs).set_index(index)
     rows = [
-        {"notebook": run.record.notebook} | run.record.parameters | settings(run.record)
+        {"notebook": run.record.notebook}
+        | {
+            f"{name} (parameter)" if name in (*FIGURES, *COMPUTED.values()) else name: value
+            for name, value in (run.record.parameters | settings(run.record)).items()
+        }
         for run in runs
     ]
     made_by = board[[*COMPUTED]].rename(columns=COMPUTED)

@@ -276,7 +276,7 @@ def _notes_on(runs: Sequence[Run], notes: Mapping[str, str]) -> dict[str, str]:
     def fits(key: str) -> bool:
         return any(fnmatch.filter(names, pattern) for pattern in key.split(", "))
 
-    return {key: note for key, note in notes.items() if fits(key)}
+    return {key: "" + note for key, note in notes.items() if fits(key)}  # text, or a TypeError
 
 
 def lead_with_notes(notes: Mapping[str, str], group: Configuration) -> str:

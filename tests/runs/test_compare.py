@@ -74,6 +74,14 @@ def test_the_table_holds_what_differs_and_what_came_of_it(make):
     assert words["training"] == "1 min 5 s"
 
 
+def test_a_parameter_of_a_figure_s_name_has_a_column_of_its_own(make):
+    one, two = make("one", loss="mse", commit="a"), make("two", loss="ce", commit="b")
+    words = compare_runs([one, two]).words
+    assert words["loss (parameter)"].tolist() == ["mse", "ce"]
+    assert words["commit (parameter)"].tolist() == ["a", "b"]
+    assert words["loss"].nunique() == 1
+
+
 def test_runs_on_the_same_images_are_tested_in_pairs(make):
     runs = [make("a", range(150)), make("b", range(10, 180)), make("c", range(150), epochs=3)]
     comparison = compare_runs(runs)

@@ -289,7 +289,7 @@ def test_notes_are_those_of_runs_that_are_there(found, refused, tmp_path):
     assert lead_with_notes(notes, group) == f"{group.lead} Few epochs, one seed."
     (tmp_path / "notes.yaml").write_text("# a-s0: none yet\n")
     assert read_notes(tmp_path, [run]) == {}
-    for text in ("a: b: c", "a note", "0: a note"):
+    for text in ("a: b: c", "a note", "0: a note", "a-s0:", "a-s0: 3"):
         (tmp_path / "notes.yaml").write_text(text)
         with refused("notes.yaml has no lines"):
             read_notes(tmp_path, [run])
@@ -323,7 +323,8 @@ def test_the_command_writes_csv(found, cli, tmp_path):
     assert cli("runs", "--csv", "a.csv").stdout == "leaderboard: a.csv\n"
     (row,) = pd.read_csv(tmp_path / "a.csv").to_dict("records")
     assert (row["run"], row["top1"], row["top1_low"], row["seed"]) == ("one", 0.5, 0.49, 3)
-    assert cli("runs", "--csv", "-").stdout == (tmp_path / "a.csv").read_text()
+    for terminal in ("-", "/dev/stdout"):
+        assert cli("runs", "--csv", terminal).stdout == (tmp_path / "a.csv").read_text()
 
 
 @pytest.mark.parametrize(
