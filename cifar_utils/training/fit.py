@@ -144,7 +144,7 @@ def fit(
 
         def history(rows: list[dict]) -> History:
             best = best_epoch(rows) if rows else 0
-            return History(rows, best, len(batches), rule, checkpoint.trained_by, code)
+            return History(rows, best, len(batches), rule, until, checkpoint.trained_by, code)
 
         def draw(rows: list[dict]) -> str:
             return plot(history(rows))._repr_html_()

@@ -78,6 +78,8 @@ class History:
         Batches in an epoch.
     rule
         The rule that may have ended training before its last epoch.
+    planned
+        The number of epochs without that rule; 0 if unknown.
     trained_by
         The environment of each stretch of epochs: :func:`~cifar_utils.provenance.join_stretches`.
     code
@@ -91,6 +93,7 @@ class History:
     best_epoch: int
     steps: int = 0
     rule: StoppingRule = NEVER
+    planned: int = 0
     trained_by: list[dict[str, Any]] = field(default_factory=list)
     code: dict[str, str] = field(default_factory=dict)
     joined: int = 0
@@ -98,7 +101,7 @@ class History:
     @property
     def stopped(self) -> str:
         """Why training ended early; empty where it did not."""
-        return self.rule.reason(self.epochs)
+        return self.rule.reason(self.epochs) if len(self.epochs) != self.planned else ""
 
     def steps_to(self, target: float | None) -> int | None:
         """Steps to a validation accuracy (report A's measure), or ``None`` if it was never reached.
@@ -141,7 +144,8 @@ class History:
         why = f"; stopped: {self.stopped}" if self.stopped else ""
         why += "" if prefix else "; no images were held out, so the last epoch's weights are kept"
         if steps := self.steps_to(self.rule.target_accuracy):
-            why += f", {steps:,} steps"
+            target = f"; validation accuracy {percent(self.rule.target_accuracy)} after"
+            why += f"{',' if self.stopped else target} {steps:,} steps"
         epochs = f"{len(self.epochs)} epoch{'s' * (len(self.epochs) > 1)}"
         return (
             f"{epochs} in {self.seconds:,.0f} s; {kind} accuracy "

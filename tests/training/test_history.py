@@ -58,6 +58,9 @@ def test_steps_to_a_target_are_those_to_the_end_of_its_epoch():
     assert history.steps_to(None) is None
     assert History(ROWS, 3, 150).steps_to(0.9) is None
     assert "stopped" not in repr(History(ROWS, 3))
+    in_the_last = History(ROWS[:2], 2, 150, StoppingRule(0.7), planned=2)
+    assert not in_the_last.stopped
+    assert repr(in_the_last).endswith("; validation accuracy 70.0% after 300 steps")
 
 
 def test_a_history_may_be_followed_by_another():
