@@ -18,7 +18,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest, halfnorm, studentized_range, t
 from sklearn.metrics import confusion_matrix
 
-from cifar_utils.data.dataset import Split, at_once
+from cifar_utils.data.dataset import Split
 from cifar_utils.errors import InputError, TrainingDiverged, check_bounds
 from cifar_utils.files import PREDICTED, PREDICTIONS, written_atomically
 from cifar_utils.text import interval, percent
@@ -424,7 +424,10 @@ def _tops(scores: Scores, ks: Sequence[int], digits: int = 1) -> dict[str, str]:
 
 
 def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    return np.asarray(model.predict(images, batch_size=at_once(images), verbose=0), np.float64)
+    from cifar_utils.models.summary import at_once  # imports Keras
+
+    size = at_once(model, images)
+    return np.asarray(model.predict(images, batch_size=size, verbose=0), np.float64)
 
 
 def _scores(logits: np.ndarray, split: Split, class_names: tuple[str, ...]) -> Scores:

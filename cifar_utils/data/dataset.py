@@ -1,7 +1,6 @@
 """The types of data: Split and Dataset."""
 
 import html
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,8 +75,3 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self))}</p>"
-
-
-def at_once(images: np.ndarray) -> int:
-    """The number of images that a model gets at once outside of training: fewer of large ones."""
-    return max(1, min(500, 500 * 64 * 64 // math.prod(images.shape[-3:-1])))

@@ -14,6 +14,7 @@ from cifar_utils.backend import keras
 from cifar_utils.text import compact, listed
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -90,6 +91,16 @@ def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
             yield from layers_of(layer)
         else:
             yield layer
+
+
+def at_once(model: keras.Model, images: np.ndarray) -> int:
+    """The number of images that a model gets at once outside of training: fewer of large ones.
+
+    Their size is the one to which the model resizes them, if that is larger.
+    """
+    resized = [layer for layer in layers_of(model) if isinstance(layer, layers.Resizing)]
+    sides = [images.shape[-3:-1], *((layer.height, layer.width) for layer in resized)]
+    return max(1, min(500, 500 * 64 * 64 // max(map(math.prod, sides))))
 
 
 def has_graph(layer: keras.Layer) -> bool:

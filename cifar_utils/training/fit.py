@@ -11,11 +11,11 @@ import keras
 import numpy as np
 
 from cifar_utils.choices import parse_call
-from cifar_utils.data.dataset import Split, at_once
+from cifar_utils.data.dataset import Split
 from cifar_utils.errors import TrainingDiverged, check_bounds, need_validation
 from cifar_utils.events import show_note
 from cifar_utils.files import made_folder
-from cifar_utils.models.summary import layers_of
+from cifar_utils.models.summary import at_once, layers_of
 from cifar_utils.provenance import code_in_use, describe_environment
 from cifar_utils.text import slug
 from cifar_utils.training.batches import Batches
@@ -157,7 +157,7 @@ def fit(
                 model.fit(
                     batches,
                     validation_data=tuple(validation) if len(validation.labels) else None,
-                    validation_batch_size=at_once(validation.images),
+                    validation_batch_size=at_once(model, validation.images),
                     initial_epoch=done,
                     epochs=until,
                     shuffle=False,  # Keras would shuffle batches by its own state

@@ -6,6 +6,7 @@ import pytest
 from cifar_utils.backend import keras
 from cifar_utils.data import load_dataset
 from cifar_utils.models import build_model, summarize
+from cifar_utils.models.summary import at_once
 
 
 def conv(positions, *filters, size=3):
@@ -123,3 +124,12 @@ def test_a_summary_says_it_in_words_and_folds_the_layers(built):
     assert str(facts) in page
     assert page.count("<tr") == 1 + len(built("cifarnet").layers)
     assert page.index("<details>") < page.index("<table") < page.index("</details>")
+
+
+@pytest.mark.parametrize(("side", "most"), [(32, 500), (64, 500), (224, 40), (5000, 1)])
+def test_a_model_gets_fewer_large_images_at_once(side, most):
+    model = keras.Sequential([keras.layers.Flatten()])
+    images = np.broadcast_to(np.uint8(0), (2000, side, side, 3))
+    assert at_once(model, images) == at_once(model, images[:1]) == most
+    resized = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Resizing(side, side)])
+    assert at_once(keras.Sequential([resized]), images[:, :8, :8]) == most
