@@ -103,8 +103,8 @@ class PartialIdentity(keras.initializers.Initializer):
 class PatchWhitening(layers.Conv2D):
     """A frozen convolution that decorrelates patches of pixels.
 
-    Its filters are the eigenvectors of the patches' second moments over the first training images,
-    each divided by the square root of its eigenvalue, and their negatives: 24 for 2 × 2 pixels in
+    Its filters are the eigenvectors of the patches' second moments over some training images, each
+    divided by the square root of its eigenvalue, and their negatives: 24 for 2 × 2 pixels in
     colour. Patches of grey images vary in four directions alone. The filters of these four are then
     repeated in place of the others. :meth:`whiten` sets the filters. The bias is trained in the
     first ``bias_epochs`` epochs. Later its gradient is zero, and only momentum still moves it.

@@ -66,7 +66,10 @@ def plot_per_class(scores: Scores, reported: dict[str, float] | None = None) -> 
     if many:
         caption = f"The 10 best and the 10 worst of {len(ranked)} classes. " + caption
     if reported:
-        caption += " Diamonds: as reported of this network, after the epochs of the report."
+        caption += (
+            " Diamonds: as reported of a network of this name, after the epochs of the report; "
+            "options and settings may differ."
+        )
     alt = (
         f"Accuracy by class runs from {percent(values[0])} ({readable(names[0])}) down to "
         f"{percent(values[-1])} ({readable(names[-1])}); over all classes it is "

@@ -106,7 +106,7 @@ class RunRecord:
         The epoch whose weights were scored.
     trials
         The trials of a run that trained several models, from :class:`cifar_utils.training.Trial` or
-        :class:`cifar_utils.tuning.Outcome`. Model, history and scores are the best trial's. The
+        :class:`cifar_utils.tuning.Outcome`. Model, history and scores are the tested one's. The
         phase ``train`` has its seconds, ``search`` those of all others.
     stopped
         Why training ended early; empty where it had all of its epochs.

@@ -70,7 +70,7 @@ class History:
         A row for each epoch: ``epoch`` (from 1); ``loss``, ``accuracy`` and, with more than five
         classes, ``top5`` (means over the epoch, with augmentation and dropout on); the same with
         ``val_`` (after the epoch, if there are validation images); ``learning_rate`` (of its last
-        step); ``seconds``.
+        step); ``seconds``. Losses contain penalties of the network's own weights, if it has any.
     best_epoch
         The epoch of the highest validation accuracy, then of the lowest validation loss. Without
         validation images, the last. The model has the weights of this epoch.

@@ -48,7 +48,7 @@ class Trial:
     diverged
         Why it ended early, or empty.
     model
-        The model with its best epoch's weights or, if training diverged, its first weights.
+        The model with its best epoch's weights or, if training diverged, the weights it began with.
 
     """
 
