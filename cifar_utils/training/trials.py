@@ -155,6 +155,7 @@ def run_trials(
             )  # fmt: skip
         except TrainingDiverged as error:
             history, diverged = error.history, str(error)
+        model.compile()  # frees the optimizer's state: with Adam, twice the size of the weights
         facts = dict(cases[name]), summarize(model), history, diverged, model
         trials.append(Trial(name, own_seed, *facts))
     return trials

@@ -37,6 +37,11 @@ def test_each_trial_is_trained_as_it_would_be_alone(trials, build, digits):
     assert losses[0] == pytest.approx(losses[1])
 
 
+def test_trained_models_do_not_keep_what_only_training_needs(trials):
+    state = [weight for trial in trials for weight in trial.model.optimizer.variables]
+    assert all(len(weight.shape) == 0 for weight in state)
+
+
 def test_the_best_is_the_best_by_validation(trials):
     assert best_trial(trials).accuracy == max(trial.accuracy for trial in trials[:2])
     assert best_trial(trials[:1]) is trials[0]
