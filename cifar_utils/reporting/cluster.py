@@ -69,9 +69,7 @@ def execute_by(
         try:
             for future in as_completed(futures, loop=client.loop):
                 run, status = waiting.pop(future), _status(future)
-                facts = run.facts
-                known = facts.get("series") == series if status.word == "finished" else bool(facts)
-                if status.word in ("finished", "done") and not known:
+                if status.word in ("finished", "done") and not _shared(run, status, series):
                     why = f"it ended on another machine, which does not share {run.folder}"
                     status = Status("failed", f"{why}; give --output a folder that all share")
                 yield run, status
@@ -95,6 +93,13 @@ def _status(future: Future) -> Status:
             text = "its worker died, and so did the next ones; memory may have run out"
         return Status("failed", text.partition("\n")[0] or name)
     return Status("failed", "the scheduler was lost; the same command goes on")
+
+
+def _shared(run: Run, status: Status, series: str) -> bool:
+    """Whether this machine sees the run that ended: a finished one has the series' name."""
+    with suppress(InputError):  # the file of another run is broken
+        return run.facts.get("series") == series if status.word == "finished" else bool(run.facts)
+    return False
 
 
 def _execute_on_worker(run: Run, text: str, afresh: Collection[str], series: str) -> Status:
