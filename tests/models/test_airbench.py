@@ -16,25 +16,26 @@ def whitening(model):
     return layer
 
 
-def test_it_is_as_large_as_the_original(built):
-    facts = summarize(built("airbench"))
+PAIRS = ((24, 64), (64, 64), (64, 256), (256, 256), (256, 256), (256, 256))
+TRIPLES = (
+    *((24, 128), (128, 128), (128, 128), (128, 384), (384, 384), (384, 384)),
+    *((384, 512), (512, 512), (512, 512)),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "sides"),
+    [
+        ("airbench", PAIRS, (31, 15, 15, 7, 7, 3)),
+        ("airbench96", TRIPLES, (31, 15, 15, 15, 7, 7, 7, 3, 3)),
+    ],
+)
+def test_it_is_as_large_as_the_original(built, name, groups, sides):
+    facts = summarize(built(name))
     # Convolutions, shifts of the normalizations, dense layer, whitening's bias.
-    groups = ((24, 64), (64, 64), (64, 256), (256, 256), (256, 256), (256, 256))
-    trained = sum(9 * a * b + b for a, b in groups) + 2560 + 24
-    assert facts.trainable_parameters == trained
-    sides = (31, 15, 15, 7, 7, 3)
-    products = 31**2 * 12 * 24 + 2560
-    products += sum(s * s * 9 * a * b for s, (a, b) in zip(sides, groups, strict=True))
-    assert facts.flops == 2 * products
-
-
-def test_triples_are_as_large_as_the_original(built):
-    facts = summarize(built("airbench96"))
-    groups = ((24, 128), (128, 128), (128, 128), (128, 384), (384, 384), (384, 384))
-    groups += ((384, 512), (512, 512), (512, 512))
-    assert facts.trainable_parameters == sum(9 * a * b + b for a, b in groups) + 5120 + 24
-    sides = (31, 15, 15, 15, 7, 7, 7, 3, 3)
-    products = 31**2 * 12 * 24 + 5120
+    dense = 10 * groups[-1][1]
+    assert facts.trainable_parameters == sum(9 * a * b + b for a, b in groups) + dense + 24
+    products = 31**2 * 12 * 24 + dense
     products += sum(s * s * 9 * a * b for s, (a, b) in zip(sides, groups, strict=True))
     assert facts.flops == 2 * products
 
@@ -42,15 +43,12 @@ def test_triples_are_as_large_as_the_original(built):
 def test_a_triple_ends_with_its_shortcut(digits):
     model = build_model("airbench96(width=0.1)", digits, precision="float32")
     for layer in model.layers:
-        if (
-            isinstance(layer, keras.layers.Conv2D)
-            and layer.kernel.shape[2:3] == layer.kernel.shape[3:]
-        ):
+        if isinstance(layer, keras.layers.Conv2D) and layer.kernel.shape[2] == layer.filters:
             layer.kernel.assign(0 * layer.kernel)
-    ends = [layer.output for layer in model.layers if isinstance(layer, keras.layers.Add)]
-    starts = [layer.input[1] for layer in model.layers if isinstance(layer, keras.layers.Add)]
-    outputs = keras.Model(model.input, [*starts, *ends])(digits.train.images[:4])
-    for start, end in zip(outputs[:3], outputs[3:], strict=True):
+    sums = [layer for layer in model.layers if isinstance(layer, keras.layers.Add)]
+    assert len(sums) == 3
+    pairs = [(layer.input[1], layer.output) for layer in sums]
+    for start, end in keras.Model(model.input, pairs)(digits.train.images[:4]):
         np.testing.assert_allclose(end, start)
         assert np.abs(to_numpy(start)).max() > 0
 
