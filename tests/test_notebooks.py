@@ -20,6 +20,7 @@ from cifar_utils.evaluation import evaluate_views
 from cifar_utils.models import build_model
 from cifar_utils.runs import folder
 from cifar_utils.runs.record import RunRecord
+from cifar_utils.training import fit
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SMALL = {"train_limit": 100, "test_limit": 20, "epochs": 1, "batch_size": 32}
@@ -239,12 +240,18 @@ def test_a_notebook_runs_on_another_backend(runs, tmp_path, backend, number):
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.stem)
-def test_the_example_of_a_network_of_one_s_own_is_ready_to_run(path, digits):
+def test_the_example_of_a_network_of_one_s_own_learns_by_the_notebook_s_own_settings(path):
+    digits = load_dataset("digits")
     cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     (example,) = (source for source in cells if "# def my_network" in source)
     namespace = {}
     exec(cells[0], namespace)
+    exec(cells[1], namespace)
     exec(re.sub("^# ?", "", example, flags=re.M), namespace)
     model = build_model(namespace["architecture"], digits)
     assert (model.name, model.output_shape) == ("my_network", (None, 10))
+    names = ("optimizer", "learning_rate", "schedule", "weight_decay", "batch_size")
+    settings = {name: namespace[name] for name in names}
+    history = fit(model, digits.train, digits.validation, epochs=6, **settings)
+    assert history.best["val_accuracy"] > 0.3
     assert len(SHOWN) == 3

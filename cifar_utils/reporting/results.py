@@ -50,9 +50,9 @@ COMPARISONS = """\
 Each table has networks of one kind and one notebook, trained on the same images for the same number
 of epochs. Accuracy is top-1 on their validation images after the epoch that was kept. A difference
 is the mean over pairs of runs with the same seed, commit, precision and machine. Its 95% interval
-is Student's, by what the effects of rows and of seeds leave over in the whole table. It is not
-corrected for the number of rows. All rows share the runs of the reference, so an error in it moves
-all differences alike. A row with fewer than two pairs has no difference.
+is Student's, from the residuals of the whole table: what the effects of rows and of seeds leave
+unexplained. It is not corrected for the number of rows. All rows share the runs of the reference,
+so an error in it moves all differences alike. A row with fewer than two pairs has no difference.
 """
 TRIALS = """\
 ## Trials within a run
@@ -60,7 +60,7 @@ TRIALS = """\
 Networks that one run trained and compared on the same validation images, after the best of their
 epochs. With one seed each, they have Wilson's 95% intervals, which do not cover the difference
 between seeds. With several, mean ± standard deviation. Steps to a target are their mean then, or –
-if one of them did not reach it. The page tells the best from the others.
+if one of them did not reach it. The page compares the best with the others.
 """
 
 

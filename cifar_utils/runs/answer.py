@@ -146,7 +146,7 @@ def classified(records: Sequence[RunRecord], network: str, share: str, told: str
     kept = from_to([one.best_epoch for one in records])
     epochs = from_to([len(one.history) for one in records])
     views, unsure = record.views
-    whose = f"the {100 * unsure:.3g}% that are least certain by one" if unsure < 1 else "each"
+    whose = f"the least certain {100 * unsure:.3g}%" if unsure < 1 else "each"
     seen = f", by {views} views of {whose}" if views > 1 else ""
     of = f"{kept} of " if kept != epochs else ""
     return (
