@@ -348,8 +348,10 @@ def evaluate(model: keras.Model, split: Split, class_names: tuple[str, ...]) -> 
     ------
     TrainingDiverged
         Where a logit is NaN or infinite, perhaps because a sum overflowed.
+    InputError
+        Where there are no images.
     ValueError
-        Where there are no images, or the model does not have ``K`` outputs.
+        Where the model does not have ``K`` outputs.
 
     """
     return _scores(_logits(model, split.images), split, class_names)
@@ -426,6 +428,8 @@ def _tops(scores: Scores, ks: Sequence[int], digits: int = 1) -> dict[str, str]:
 def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     from cifar_utils.models.summary import at_once  # imports Keras
 
+    if not len(images):
+        raise InputError("the split has no images to classify; give one that has some")
     size = at_once(model, images)
     return np.asarray(model.predict(images, batch_size=size, verbose=0), np.float64)
 

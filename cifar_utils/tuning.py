@@ -36,12 +36,15 @@ from cifar_utils.errors import (
 from cifar_utils.events import display_line, show_note, write_event
 from cifar_utils.files import made_folder, write_atomically
 from cifar_utils.models import build_model
-from cifar_utils.text import duration, percent, slug
+from cifar_utils.text import duration, listed, percent, slug
 from cifar_utils.training import History, fit
 from cifar_utils.training.callbacks import WAY_OUT, check_same
 from cifar_utils.training.history import best_epoch
 
 import keras_tuner as kt  # isort: skip
+
+# keras-tuner's variables for processes that share a search.
+SHARING = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID")
 
 TRAINED = ("learning_rate", "weight_decay")  # options of fit; all others are the network's
 OBJECTIVE, DONE = "val_accuracy", "trials.json"
@@ -283,6 +286,7 @@ def tune(
     known_name("", tuner, TUNERS, label="tuner")
     check_bounds("trials", trials, "at least 1")
     check_bounds("epochs", epochs, "at least 1")
+    check_bounds("seed", seed, "at least 0")
     need_validation("a search", len(data.validation.labels))
     for name in ("target_accuracy", "patience"):
         if (given := settings.get(name)) is not None:
@@ -290,6 +294,8 @@ def tune(
             raise InputError(f"{name} is {given}; {reason}")
     if _shared() and output is None:
         raise InputError("output is None; processes that share a search need a common folder")
+    if _shared() and (missing := [name for name in SHARING if name not in os.environ]):
+        raise InputError(f"{missing[0]} is not set; a shared search takes {listed(SHARING)}")
     _network(architecture, {name: row.value(row.low) for name, row in ranges.items()})
     plot = settings.pop("plot", None)
     study = {
@@ -303,7 +309,7 @@ def tune(
         _check(folder, study)
 
         def train(values: dict[str, float], until: int) -> tuple[keras.Model, History]:
-            _forget_graphs()
+            keras.utils.clear_session()  # frees the graphs of earlier trials
             own = {name: values[name] for name in TRAINED if name in values}
             model = build_model(_network(architecture, values), data, seed=seed, **built)
             return model, fit(
@@ -321,19 +327,6 @@ def tune(
                 f"all {len(found)} trials diverged: lower learning_rate in space"
             )
         return Search(found, *train(best.values, best.epochs))
-
-
-def _forget_graphs() -> None:
-    """Free the memory that graphs of earlier trainings take."""
-    if keras.backend.backend() == "tensorflow":
-        from tensorflow.python.framework import ops
-
-        # TensorFlow keeps each custom gradient for ever, and with it the graph of the whole step.
-        # Each step has one: Keras adds up gradients over replicas. No public function removes it.
-        registered = ops.gradient_registry._registry
-        for name in [name for name in registered if name.startswith("CustomGradient-")]:
-            del registered[name]
-    keras.utils.clear_session()
 
 
 def _network(architecture: str, values: dict[str, float]) -> str:
@@ -360,7 +353,7 @@ def _read(file: Path) -> Any:
 
 
 def _shared() -> bool:
-    return "KERASTUNER_ORACLE_IP" in os.environ
+    return any(name in os.environ for name in SHARING)
 
 
 def _oracle(tuner: str, ranges: dict[str, Range], trials: int, epochs: int, seed: int) -> kt.Oracle:
@@ -456,11 +449,12 @@ class _Tuner(kt.Tuner):
             while not (self.folder / DONE).exists():  # the chief waits for the other workers too
                 time.sleep(1)
             return
-        kept: dict[tuple[str, int], Outcome] = {}
+        kept: dict[tuple[str, int, bool], Outcome] = {}
         names = {}
         for trial in map(self.outcome, self.oracle.trials.values()):
             # A tuner may draw the values of a known training again.
-            first = kept.setdefault((_words(trial.values), trial.epochs), trial)
+            drawn = _words(trial.values), trial.epochs, trial.val_accuracy is None
+            first = kept.setdefault(drawn, trial)
             names[trial.name] = first.name
         trials = [replace(trial, continues=names.get(trial.continues)) for trial in kept.values()]
         best = max(trials, key=lambda trial: trial.rank)

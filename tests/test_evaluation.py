@@ -23,6 +23,7 @@ from cifar_utils.evaluation import (
     tukey_level,
     wilson_interval,
 )
+from cifar_utils.models import build_model
 
 NAMES = ("cat", "dog", "frog")
 BY_HAND = Scores(
@@ -167,6 +168,14 @@ def test_words_give_intervals_and_leave_out_a_trivial_top5():
     assert "top-5" not in repr(BY_HAND)
     ten = Scores(tuple("abcdefghij"), np.arange(10), np.eye(10, dtype=np.float32))
     assert "top-5 100.0%" in repr(ten)
+
+
+def test_a_split_without_images_can_not_be_evaluated(digits, refused):
+    none = Split(digits.test.images[:0], digits.test.labels[:0])
+    model = build_model("resnet20", digits)
+    for classify in (evaluate, evaluate_views):
+        with refused("the split has no images to classify"):
+            classify(model, none, digits.class_names)
 
 
 def test_classes_without_images_have_no_accuracy():

@@ -187,6 +187,27 @@ def test_a_trial_that_diverges_counts_as_no_image_right(search, played, monkeypa
         search("learning_rate(0.02, 0.1)", trials=2)
 
 
+def test_a_training_that_diverges_as_it_goes_on_is_told_beside_its_beginning(
+    search, played, monkeypatch
+):
+    play = tuning.fit
+
+    def diverging(*args, until, **options):
+        history = play(*args, until=until, **options)
+        if until > 1:
+            error = TrainingDiverged("the loss became nan")
+            error.history = History(history.epochs[:1], 1)
+            raise error
+        return history
+
+    monkeypatch.setattr(tuning, "fit", diverging)
+    trials = search(tuner="hyperband", trials=13, epochs=9).trials
+    assert [trial.name for trial in trials[:9]] == [str(number) for number in range(1, 10)]
+    diverged = [trial for trial in trials if trial.val_accuracy is None]
+    assert {trial.epochs for trial in diverged} == {1}
+    assert {trial.continues for trial in diverged} & {trial.name for trial in trials[:9]}
+
+
 def test_any_other_error_ends_the_search(search, played, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("a mistake")
@@ -327,6 +348,7 @@ def test_another_search_s_folder_is_refused_and_left_alone(search, played, refus
         ({"tuner": "randm"}, "tuner is 'randm'; did you mean 'random'?"),
         ({"trials": 0}, "trials is 0; it must be at least 1"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"patience": 2}, "patience is 2; trials are compared after the same number of epochs"),
         ({"target_accuracy": 0.5}, "target_accuracy is 0.5; trials are compared after"),
         ({"space": "width(8)"}, "missing a required argument: 'high'"),
@@ -352,6 +374,8 @@ def test_a_search_needs_validation_images_and_a_folder_to_write(
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     with refused("need a common folder"):
         search()
+    with refused("KERASTUNER_ORACLE_PORT is not set; a shared search takes"):
+        search(output=tmp_path / "search")
 
 
 def trial(name="1", **change):

@@ -28,7 +28,7 @@ class ModelSummary:
     ``flops`` counts the operations of convolutions and dense layers in the forward pass of one
     image. A multiply-add counts as two. A layer that is used several times counts each time.
     ``flops`` is None if a layer of another kind has a matrix of weights, or if a layer has no
-    ``get_config``: operations can't be counted then.
+    ``get_config`` that Keras can write down: operations can't be counted then.
     """
 
     name: str
@@ -61,10 +61,12 @@ def summarize(model: keras.Model) -> ModelSummary:
 
     operations: dict[int, float] = {}
     try:
-        for layer, taken in _uses(model):
-            operations[id(layer)] = operations.get(id(layer), 0) + 2 * _multiply_adds(layer, taken)
-    except NotImplementedError:  # a layer has no get_config, so the uses can't be listed
+        uses = list(_uses(model))
+    except (NotImplementedError, TypeError):  # a layer has no get_config that Keras can write down
+        uses = []
         operations = {id(layer): math.nan for layer in layers_of(model) if layer.weights}
+    for layer, taken in uses:
+        operations[id(layer)] = operations.get(id(layer), 0) + 2 * _multiply_adds(layer, taken)
     known = {
         key: int(count) if math.isfinite(count) else UNKNOWN for key, count in operations.items()
     }

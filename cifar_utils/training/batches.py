@@ -1,10 +1,11 @@
-"""Training batches whose order is a function of seed and epoch."""
+"""Batches: for training in an order that seed and epoch decide, for validation as they are."""
 
 import keras
 import numpy as np
 
 from cifar_utils.data.dataset import Split
 from cifar_utils.errors import check_bounds
+from cifar_utils.models.summary import at_once
 
 
 class Batches(keras.utils.PyDataset):
@@ -19,6 +20,7 @@ class Batches(keras.utils.PyDataset):
     def __init__(self, model: keras.Model, split: Split, batch_size: int, seed: int):
         super().__init__()
         check_bounds("batch_size", batch_size, "at least 1")
+        check_bounds("seed", seed, "at least 0")
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
         self.changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
@@ -46,3 +48,18 @@ class Batches(keras.utils.PyDataset):
         for change in self.changes:
             images = change(images, chosen, self.seed, self.epoch)
         return images, labels
+
+
+class InOrder(keras.utils.PyDataset):
+    """A split in its own order. Of float16 features, Keras would make a float32 copy at once."""
+
+    def __init__(self, model: keras.Model, split: Split):
+        super().__init__()
+        self.split, self.batch_size = split, at_once(model, split.images)
+
+    def __len__(self) -> int:
+        return -(-len(self.split.labels) // self.batch_size)
+
+    def __getitem__(self, index: int):
+        batch = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return self.split.images[batch], self.split.labels[batch]

@@ -144,8 +144,7 @@ class Checkpoint(keras.callbacks.Callback):
             number = getattr(error, "errno", None) or errno.EIO
             raise OSError(
                 number,
-                f"epoch {done} can't be kept ({os.strerror(number)}); make room, and the same "
-                f"command goes on after epoch {done - 1}",
+                f"epoch {done} can't be kept ({os.strerror(number)}); make room, and run it again",
                 str(self.folder),
             ) from error
         kept = {self.weights(done), self.weights(best_epoch(self.epochs))}
@@ -204,6 +203,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         # The values are float32, in which 0.94 is less than 0.94. They have seven digits.
         shown = {name: float(f"{float(value):.7g}") for name, value in logs.items()}
+        logs.update(shown)  # a plateau sees the same values when a run is resumed
         row = {"epoch": epoch + 1, **shown}
         row["learning_rate"] = self.rate
         row["seconds"] = time.monotonic() - self.epoch_started

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from cifar_utils.data.dataset import Split
 from cifar_utils.errors import TrainingDiverged, check_bounds, need_validation
 from cifar_utils.events import show_note
 from cifar_utils.files import made_folder
-from cifar_utils.models.summary import at_once, layers_of
+from cifar_utils.models.summary import layers_of
 from cifar_utils.provenance import code_in_use, describe_environment
 from cifar_utils.text import slug
-from cifar_utils.training.batches import Batches
+from cifar_utils.training.batches import Batches, InOrder
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
 from cifar_utils.training.history import History, StoppingRule, best_epoch
 from cifar_utils.training.optimizers import make_optimizer
@@ -152,12 +153,11 @@ def fit(
         if done < until and not rule.reason(checkpoint.epochs):
             if line:
                 show_note(output, line)
-            start = model.get_weights()
+            start, gradients = model.get_weights(), _kept_gradients()
             try:
                 model.fit(
                     batches,
-                    validation_data=tuple(validation) if len(validation.labels) else None,
-                    validation_batch_size=at_once(model, validation.images),
+                    validation_data=InOrder(model, validation) if len(validation.labels) else None,
                     initial_epoch=done,
                     epochs=until,
                     shuffle=False,  # Keras would shuffle batches by its own state
@@ -171,14 +171,15 @@ def fit(
                         *plateaus,  # last: an epoch's row holds the rate that it was trained at
                     ],
                 )
-            except TrainingDiverged as error:
-                error.history = history(checkpoint.epochs)
-                model.set_weights(start)  # another call would begin with weights that are NaN
+            except BaseException as error:
+                diverged = isinstance(error, TrainingDiverged)
+                if diverged:
+                    error.history = history(checkpoint.epochs)
+                if diverged or not (output and (folder / "state.json").exists()):
+                    model.set_weights(start)  # for a call that begins again
                 raise
-            except KeyboardInterrupt:
-                if not (output and checkpoint.epochs):
-                    model.set_weights(start)  # the same call begins again
-                raise
+            finally:
+                _kept_gradients(gradients)
         done = history(checkpoint.epochs)
         checkpoint.load(done.best_epoch)
     return done
@@ -199,14 +200,34 @@ def crossentropy(label_smoothing: float):
     return crossentropy
 
 
+def _kept_gradients(before: Container[str] | None = None) -> set[str]:
+    """The names of the custom gradients that TensorFlow keeps; it drops all but those ``before``.
+
+    TensorFlow keeps each custom gradient for ever, and with it the graph of the whole step. Each
+    step has one: Keras adds up gradients over replicas. No public function removes it.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return set()
+    from tensorflow.python.framework import ops
+
+    registered = getattr(ops.gradient_registry, "_registry", {})
+    kept = {name for name in registered if name.startswith("CustomGradient-")}
+    for name in kept if before is not None else ():
+        if name not in before:
+            del registered[name]
+    return kept
+
+
 def _fingerprint(model: keras.Model, train: Split) -> str:
     """A digest of the network, the labels and the first input, for runs of the same settings."""
     try:
         config = _unnamed(model.get_config(), {})
-    except NotImplementedError:  # of a reader's own layer
+    except (NotImplementedError, TypeError):  # of a reader's own layer
         config = [_own_config(layer) for layer in layers_of(model)]
     shapes = [weight.shape for weight in model.weights]
-    digest = hashlib.sha256(json.dumps([config, shapes], default=str, sort_keys=True).encode())
+    place = re.compile(" at 0x[0-9a-f]+")  # of an object in memory
+    told = json.dumps([config, shapes], default=lambda x: place.sub("", str(x)), sort_keys=True)
+    digest = hashlib.sha256(told.encode())
     digest.update(train.labels.astype("<i8"))
     digest.update(np.ascontiguousarray(train.images[:1]))
     return digest.hexdigest()[:12]
@@ -215,7 +236,7 @@ def _fingerprint(model: keras.Model, train: Split) -> str:
 def _own_config(layer: keras.Layer) -> Any:
     try:
         return _unnamed(layer.get_config(), {})
-    except NotImplementedError:
+    except (NotImplementedError, TypeError):
         return type(layer).__name__
 
 

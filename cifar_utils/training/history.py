@@ -41,7 +41,9 @@ class StoppingRule:
         """The first epoch that reaches the target; ``None`` if none does."""
         if self.target_accuracy is None:
             return None
-        reached = (row["epoch"] for row in epochs if row["val_accuracy"] >= self.target_accuracy)
+        reached = (
+            row["epoch"] for row in epochs if row.get("val_accuracy", -1) >= self.target_accuracy
+        )
         return next(reached, None)
 
     def reason(self, epochs: list[dict[str, Any]]) -> str:
@@ -106,10 +108,11 @@ class History:
     def steps_to(self, target: float | None) -> int | None:
         """Steps to a validation accuracy (report A's measure), or ``None`` if it was never reached.
 
-        Accuracy is measured after each epoch, so the result may be too high by an epoch's steps.
+        Accuracy is measured after each epoch, so the result may be too high by an epoch's steps. It
+        is ``None`` for two trainings that were joined: their epochs may differ in steps.
         """
         epoch = StoppingRule(target).epoch_at_target(self.epochs)
-        return None if epoch is None else epoch * self.steps
+        return None if epoch is None or self.joined else epoch * self.steps
 
     @property
     def best(self) -> dict[str, Any]:

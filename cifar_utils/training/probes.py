@@ -35,7 +35,7 @@ def gradient_norms(
     Raises
     ------
     InputError
-        Where ``batch_size`` is below 1.
+        Where ``batch_size`` is below 1, or ``seed`` below 0.
 
     """
     batches = Batches(model, split, batch_size, seed)

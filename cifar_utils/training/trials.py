@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -13,7 +14,13 @@ import pandas as pd
 from cifar_utils.backend import keras
 from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Dataset
-from cifar_utils.errors import InputError, TrainingDiverged, check_bounds, need_validation
+from cifar_utils.errors import (
+    InputError,
+    TrainingDiverged,
+    check_bounds,
+    known_name,
+    need_validation,
+)
 from cifar_utils.models import ModelSummary, build_model, summarize
 from cifar_utils.text import (
     ABSENT,
@@ -27,6 +34,7 @@ from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 
 BUILT = ("architecture", "augmentation", "normalization")  # parameters of build_model
+SETTINGS = [one.name for one in signature(fit).parameters.values() if one.kind == one.KEYWORD_ONLY]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,13 +145,16 @@ def run_trials(
     for name, folder in zip(cases, folders, strict=True):
         if folders.count(folder) > 1:
             raise InputError(f"trial {name!r} has the name of another one; names must differ")
-    # All models are built first, so a mistake in the last case is found before any training.
+    # All models are built first, so a wrong name in the last case is found before any training.
     prepared = []
     for own_seed, (name, case) in itertools.product(range(seed, seed + seeds), cases.items()):
         values = settings | dict(case)
         own = {key: values.pop(key) for key in BUILT if key in values}
         model = build_model(dataset=dataset, precision=precision, seed=own_seed, **own)
-        parse_call("schedule", values.get("schedule", "constant"))
+        for setting in values:
+            known_name("setting", setting, SETTINGS)
+        for kind in {"optimizer", "schedule"} & set(values):
+            parse_call(kind, values[kind])
         prepared.append((name, own_seed, model, values))
     trials = []
     for name, own_seed, model, values in prepared:
@@ -172,7 +183,8 @@ def by_name(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
 def best_trial(trials: Iterable[Trial]) -> Trial:
     """The trial of the highest validation accuracy among those that did not diverge.
 
-    With several seeds, it is the first one of those whose accuracy is highest on average.
+    With several seeds, it is the first one of those whose accuracy is highest on average, among
+    those of which the fewest diverged.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from cifar_utils.backend import keras
 from cifar_utils.data import Split
 from cifar_utils.models import build_model
 from cifar_utils.training import TrainingDiverged, fit
-from cifar_utils.training.callbacks import Progress
+from cifar_utils.training.callbacks import Checkpoint, Progress
 from cifar_utils.training.fit import crossentropy
 
 SETTINGS = {
@@ -121,23 +121,31 @@ def test_smoothed_labels_teach_too_and_the_loss_of_validation_has_them(build, di
     )
 
 
-@pytest.mark.parametrize(("kept", "in_epoch"), [(True, 1), (False, 1), (False, 2)])
+@pytest.mark.parametrize(
+    ("step", "kept", "in_epoch", "error"),
+    [
+        (Progress, True, 1, KeyboardInterrupt),
+        (Checkpoint, True, 1, OSError),  # a full disk
+        (Progress, False, 2, KeyboardInterrupt),
+        (Checkpoint, False, 2, OSError),
+    ],
+)
 def test_a_model_that_was_interrupted_without_a_checkpoint_begins_again(
-    build, digits, tmp_path, kept, in_epoch
+    build, digits, tmp_path, step, kept, in_epoch, error
 ):
     arguments, folder = (digits.train, digits.validation), tmp_path if kept else None
 
-    ended = Progress.on_epoch_end
+    ended = step.on_epoch_end
 
-    def interrupt(progress, epoch, logs):
+    def interrupt(callback, epoch, logs):
         if epoch == in_epoch - 1:
-            raise KeyboardInterrupt
-        ended(progress, epoch, logs)
+            raise error
+        ended(callback, epoch, logs)
 
     model, undisturbed = build(), build()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "on_epoch_end", interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(step, "on_epoch_end", interrupt)
+        with pytest.raises(error):
             fit(model, *arguments, **SETTINGS, output=folder)
     again, once = (
         fit(each, *arguments, **SETTINGS, output=place).epochs
@@ -209,6 +217,7 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_word(build, digits, tmp_pat
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0; it must be"),
         ({"target_accuracy": 94}, "target_accuracy is 94; it must be above 0, at most 1"),
         ({"patience": 0}, "patience is 0"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0; it must be at least 0"),
     ],
 )

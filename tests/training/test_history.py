@@ -56,6 +56,8 @@ def test_steps_to_a_target_are_those_to_the_end_of_its_epoch():
     assert "stopped: validation accuracy reached 70.0% in epoch 2, 300 steps" in repr(history)
     assert history.steps_to(0.9) is None
     assert history.steps_to(None) is None
+    assert history.followed_by(history).steps_to(0.7) is None  # their epochs may differ in steps
+    assert History([{"epoch": 1, "loss": 2.0}], 1, 150).steps_to(0.7) is None
     assert History(ROWS, 3, 150).steps_to(0.9) is None
     assert "stopped" not in repr(History(ROWS, 3))
     in_the_last = History(ROWS[:2], 2, 150, StoppingRule(0.7), planned=2)

@@ -25,6 +25,15 @@ def test_sgd_is_with_momentum():
     np.testing.assert_allclose(steps(make_optimizer("sgd", 0.1), (0.5, -1, 2)), expected, 1e-5)
     plain = steps(make_optimizer("sgd(momentum=0.0)", 0.1), (0.5, -1, 2))
     np.testing.assert_allclose(plain, [0.95, 1.05, 0.85], 1e-5)
+    ahead = steps(make_optimizer("sgd(momentum=0.5,nesterov=True)", 0.1), (1, 0))
+    np.testing.assert_allclose(ahead, [1 - 0.15, 1 - 0.15 - 0.025], 1e-5)
+
+
+def test_adam_without_averages_steps_by_the_rate():
+    path = steps(make_optimizer("adam(beta_1=0.0,beta_2=0.0)", 0.1), (0.5, -1, 2))
+    np.testing.assert_allclose(path, [0.9, 1.0, 0.9], 1e-4)
+    long = steps(make_optimizer("adam(0.5)", 0.1), (1, 0))
+    assert long[1] < long[0] < 1  # the mean keeps half of the first gradient
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])

@@ -42,6 +42,12 @@ def test_a_gradient_s_norm_is_the_one_counted_by_hand():
     assert table.loc["only", "weights"] == 12
 
 
+def test_a_batch_has_an_image_and_a_seed_is_no_less_than_0(model, digits, refused):
+    for wrong, words in ({"batch_size": 0}, "batch_size is 0"), ({"seed": -1}, "seed is -1"):
+        with refused(words):
+            gradient_norms(model, digits.train, **wrong)
+
+
 def test_norms_are_of_each_kernel_from_the_input_on_and_leave_the_model_as_it_was(model, digits):
     before = state(model)
     table = gradient_norms(model, digits.train, batch_size=50)

@@ -14,6 +14,7 @@ import pytest
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
+from cifar_utils.models import summarize
 from cifar_utils.training import callbacks, fit
 
 SETTINGS = {
@@ -270,6 +271,16 @@ class OwnBlock(keras.Model):
         return self.inner(x)
 
 
+class OwnLayer(keras.layers.Layer):
+    """A layer whose configuration holds what Keras can't write down."""
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        return super().get_config() | {"options": object()}
+
+
 def named_as_an_option(x, classes):
     for _ in range(2):  # the first may be named "activation"
         x = keras.layers.Activation("relu")(x)
@@ -285,12 +296,17 @@ def sequential(x, classes):
     return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(classes)])(x)
 
 
+def with_odd_configuration(x, classes):
+    return keras.layers.Dense(classes)(OwnLayer()(keras.layers.Flatten()(x)))
+
+
 def without_configuration(x, classes):
     return OwnBlock(keras.layers.Dense(classes))(keras.layers.Flatten()(x))
 
 
 @pytest.mark.parametrize(
-    "network", [named_as_an_option, wrapped, sequential, without_configuration]
+    "network",
+    [named_as_an_option, wrapped, sequential, without_configuration, with_odd_configuration],
 )
 def test_a_network_that_is_built_again_is_the_same(build, digits, tmp_path, network):
     settings = SETTINGS | {"epochs": 1, "output": tmp_path}
@@ -298,6 +314,7 @@ def test_a_network_that_is_built_again_is_the_same(build, digits, tmp_path, netw
     models = [build(network) for _ in range(2)]
     first, second = (fit(each, digits.train, digits.validation, **settings) for each in models)
     assert first == second
+    assert summarize(models[0]).parameters == models[0].count_params()
     assert same(models[0].get_weights(), models[1].get_weights())
 
 
@@ -329,6 +346,6 @@ def test_a_full_disk_asks_for_room_and_costs_no_epoch_before_it(monkeypatch, tmp
             raise error
 
         monkeypatch.setattr(keras.Model, "save_weights", half)
-        with pytest.raises(OSError, match="make room, and the same command goes on after epoch 1"):
+        with pytest.raises(OSError, match="make room, and run it again"):
             checkpoint.on_epoch_end(1)
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,3 +1,4 @@
+import gc
 import math
 from dataclasses import replace
 
@@ -40,6 +41,20 @@ def test_each_trial_is_trained_as_it_would_be_alone(trials, build, digits):
 def test_trained_models_do_not_keep_what_only_training_needs(trials):
     state = [weight for trial in trials for weight in trial.model.optimizer.variables]
     assert all(len(weight.shape) == 0 for weight in state)
+
+
+def test_trials_keep_no_graphs_of_earlier_ones(digits, monkeypatch):
+    graphs = []
+
+    def counted(*args, **kwargs):
+        gc.collect()
+        graphs.append(sum(type(each).__name__ == "FuncGraph" for each in gc.get_objects()))
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr("cifar_utils.training.trials.fit", counted)
+    cases = {name: {"learning_rate": 0.01} for name in "abc"}
+    run_trials(digits, cases, **SETTINGS | {"epochs": 1})
+    assert graphs[1] == graphs[2]
 
 
 def test_the_best_is_the_best_by_validation(trials):
@@ -149,7 +164,13 @@ def test_trials_need_validation_images(refused):
 
 
 @pytest.mark.parametrize(
-    ("mistake", "word"), [({"architecture": "tinny"}, "tinny"), ({"schedule": "stepp(2)"}, "stepp")]
+    ("mistake", "word"),
+    [
+        ({"architecture": "tinny"}, "tinny"),
+        ({"schedule": "stepp(2)"}, "stepp"),
+        ({"optimizer": "adm"}, "did you mean 'adam'?"),
+        ({"learning_rat": 0.1}, "did you mean 'learning_rate'?"),
+    ],
 )
 def test_a_mistake_in_the_last_case_is_told_before_the_first_is_trained(
     build, digits, refused, tmp_path, mistake, word
