@@ -108,13 +108,13 @@ def load_dataset(
     check_classes(names, splits[2].labels, "test", f"test_limit is {test_limit}")
     if name.startswith(PREFIX):
         name = f"{PREFIX}{path.name}"  # a record has no paths, and two folders may have one name
-        digests = "".join(map(file_digest, splits[2].images))
-        pictures = hashlib.sha256(digests.encode()).hexdigest()
-        size = image_size or SIZE
+        tests, size = splits[2].images, image_size or SIZE
         splits = [
             Split(read_pictures(f"decoding {path.name}", files, size), labels)
             for files, labels in splits
         ]
+        digests = "".join(map(file_digest, tests))  # all could be read
+        pictures = hashlib.sha256(digests.encode()).hexdigest()
     elif image_size is not None:
         splits = [Split(resize(images, image_size), labels) for images, labels in splits]
     return Dataset(name, names, *splits, source, _fingerprint(names, splits), note, pictures)

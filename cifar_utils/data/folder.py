@@ -72,7 +72,10 @@ def read_folder(path: Path) -> Contents:
         check_classes(names, train.labels[chosen], "test", given)
         train, test = Split(*(a[~chosen] for a in train)), Split(*(a[chosen] for a in train))
     note = path / NOTE_FILE
-    return Contents(names, train, test, first_line(note.read_bytes()) if note.is_file() else "")
+    try:
+        return Contents(names, train, test, first_line(note.read_bytes()) if note.is_file() else "")
+    except OSError as error:
+        raise InputError(f"{note} can't be read ({error.strerror}); make it readable") from error
 
 
 def list_pictures(folder: Path, called: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ from cifar_utils.models.summary import has_graph, layers_of
 
 NORMALIZATIONS = ("channels", "pixels", "half")
 
-WHITENING_IMAGES = 5000  # enough for the covariance of their patches
+WHITENING_PIXELS = 5000 * 32 * 32  # enough for the covariance of their patches
 
 
 def build_model(
@@ -116,7 +117,8 @@ def build_model(
     for layer in model.layers:
         if hasattr(layer, "whiten"):
             images = dataset.train.images  # a folder's are in order of their classes
-            some = normalize(images[:: -(-len(images) // WHITENING_IMAGES)])
+            pixels = len(images) * math.prod(images.shape[1:3])
+            some = normalize(images[:: -(-pixels // WHITENING_PIXELS)])
             layer.whiten(keras.ops.convert_to_numpy(some))
     model.architecture = repr(network)
     model.source = network_source(architecture)

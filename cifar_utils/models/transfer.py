@@ -65,7 +65,7 @@ def build_transfer_model(
     The head is report B's: a valid 3×3 convolution of 128 filters with ReLU (7×7 features to 5×5 at
     224 pixels), global average pooling, and dense layers of 512, 256 and 128 units, each with batch
     normalization, dropout and ReLU. The convolution is padded ("same") if the features have fewer
-    than 3 places a side, for inputs of at most 64 pixels.
+    than 3 places a side.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def extract_features(
             ("validation", dataset.validation, FLIPS["none"]),
         )
     ]
-    numbers = sum(len(images) * len(steps) for path, images, steps in parts if not path.exists())
+    numbers = sum((len(images) - _done(path)) * len(steps) for path, images, steps in parts)
     needed, free = 2 * numbers * math.prod(base.output.shape[1:]), shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
@@ -229,15 +229,19 @@ def extract_features(
     return Split(train, dataset.train.labels), Split(validation[:, 0], dataset.validation.labels)
 
 
-def _compute_features(base, path, images, variants, output) -> np.ndarray:
-    progress = path.with_suffix(".json")
-    shape = (len(images), len(variants), *base.output.shape[1:])
+def _done(path: Path) -> int:
+    """The number of images whose features a file has."""
     try:
-        done = json.loads(progress.read_text())["images"]
-        kept = np.lib.format.open_memmap(path, "r+")
-    except (OSError, ValueError, KeyError):
-        done = 0
-        kept = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        np.lib.format.open_memmap(path, "r")
+        return json.loads(path.with_suffix(".json").read_text())["images"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
+
+
+def _compute_features(base, path, images, variants, output) -> np.ndarray:
+    shape = (len(images), len(variants), *base.output.shape[1:])
+    done = _done(path)
+    kept = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, shape)
     tell, started, first = display_line(""), time.monotonic(), done
     while done < len(images):
         stop = min(done + 64, len(images))
@@ -252,7 +256,7 @@ def _compute_features(base, path, images, variants, output) -> np.ndarray:
             kept[done:stop, index] = features
         done = stop
         kept.flush()
-        write_atomically(progress, json.dumps({"images": done}))
+        write_atomically(path.with_suffix(".json"), json.dumps({"images": done}))
         left = (time.monotonic() - started) / (done - first) * (len(images) - done)
         kind = path.name.split("-")[0]
         told = f"features of {done:,} of {len(images):,} {kind} images; {left:,.0f} s left"

@@ -379,9 +379,12 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
     plain = to_plain(model)
     try:
         foreign = foreign_layers(plain)
-    except NotImplementedError as error:
+    except (NotImplementedError, TypeError) as error:
         reason = " ".join(str(error).split()).partition(", and ")[0]
-        show_note(folder, f"no {MODEL} is written: {reason}; give the layer a get_config")
+        show_note(
+            folder,
+            f"no {MODEL} is written: {reason}; give the layer a get_config that Keras can write",
+        )
         return None
     if foreign:
         layers = ", ".join(foreign)

@@ -236,6 +236,13 @@ def test_unknown_flips_and_a_full_disk_are_one_line(few, transfer, refused, tmp_
     with refused("choose another output"):
         extract_features(transfer, few, output=tmp_path)
     assert list(tmp_path.rglob("*.npy")) == []
+    usage.free = 1e9
+    extract_features(transfer, few, output=tmp_path)
+    (progress,) = tmp_path.rglob("train-*.json")
+    progress.write_text('{"images": 1}')  # as after a kill: the file has its whole length
+    usage.free = 1000
+    with refused("choose another output"):
+        extract_features(transfer, few, output=tmp_path)
 
 
 def test_features_that_are_too_large_to_keep_are_one_line(few, refused, tmp_path):
