@@ -111,7 +111,8 @@ def page_look(*more: str) -> dict[str, str]:
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # A browser fetches nothing, and runs no script but the page's own.
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    policy = "default-src 'none'; base-uri 'none'; form-action 'none'; "
+    policy += "img-src data:; style-src 'unsafe-inline'; "
     return {"style": style, "script": script, "policy": f"{policy}script-src 'sha256-{digest}'"}
 
 
@@ -158,8 +159,9 @@ def _top(record: RunRecord, folder: Path) -> dict[str, Any]:
 
 def _notes(notebook: Path) -> list[str]:
     """The notes on a notebook's run, from ``notes.yaml`` beside the run's folder."""
+    folder = notebook.absolute().parent
     with suppress(InputError):
-        return list(read_notes(notebook.parent.parent, [Run(notebook.parent)]).values())
+        return list(read_notes(folder.parent, [Run(folder)]).values())
     return []
 
 

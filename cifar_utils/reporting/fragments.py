@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 import latex2mathml.converter
 from bs4 import BeautifulSoup, Tag
+from bs4.element import PreformattedString
 from bs4.exceptions import ParserRejectedMarkup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathInlineParser
 from PIL import Image
@@ -34,6 +35,7 @@ CONTROLS = ("button", "input", "select", "textarea")  # which need a script
 FETCHING = ("iframe", "object", "embed", "video", "audio", "img")
 ADDRESSES = ("src", "srcset", "poster", "background", "data", "xlink:href", "ping", "formaction")
 ELSEWHERE = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.IGNORECASE)
+TAG = re.compile("<[A-Za-z/!?]")
 HARMLESS = re.compile(r"\s*(https?:|mailto:|[^:]*([/?#]|$))", re.IGNORECASE)  # or relative
 NUMBER = re.compile(
     r"[-+−]?\d[\d,.]*(e[-+]?\d+)?\s?[%kMGT]?(\s*\([^()]*\))?|(\d[\d.]* (h|min|s) ?)+"
@@ -139,6 +141,8 @@ def clean(html: str, outline: Outline) -> str:
     """
     # Beautiful Soup warns of a line without markup: it could be a file name.
     soup = _parsed(f"{html}\n")
+    for hidden in soup.find_all(string=lambda text: isinstance(text, PreformattedString)):
+        hidden.extract()  # a browser may see tags in a comment, or in a section such as CDATA
     tags = soup.find_all(True)
     scripted = any(tag.name in SCRIPTED for tag in tags)
     for tag in tags:
@@ -146,7 +150,9 @@ def clean(html: str, outline: Outline) -> str:
             continue
         dead = scripted and (tag.name in CONTROLS or (tag.name == "img" and not tag.get("src")))
         # A scoped style sheet is from pandas, and would override the page's.
-        bad = tag.name == "style" and (tag.has_attr("scoped") or ELSEWHERE.search(tag.get_text()))
+        # In a drawing, a browser sees tags in a style sheet.
+        text = tag.get_text() if tag.name == "style" else ""
+        bad = TAG.search(text) or ELSEWHERE.search(text) or (text and tag.has_attr("scoped"))
         if tag.name in DROPPED or dead or bad:
             tag.decompose()
             continue

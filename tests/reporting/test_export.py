@@ -145,6 +145,20 @@ def test_the_policy_admits_the_page_s_own_script_alone(render):
     assert page.main.b.get_text() == "kept"
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<!--><meta http-equiv='refresh' content='0;url=https://evil.org'>-->",
+        "<![CDATA[><meta http-equiv='refresh' content='0;url=https://evil.org'>]]>",
+        "<svg><style><meta http-equiv='refresh' content='0;url=https://evil.org'></style></svg>",
+    ],
+)
+def test_tags_that_only_a_browser_sees_are_taken_out(render, tmp_path, hidden):
+    page = render(code(result(html=f"{hidden}<b>kept</b>")))
+    assert page.main.b.get_text() == "kept"
+    assert "evil.org" not in (tmp_path / "page.html").read_text()
+
+
 def test_what_outputs_would_fetch_is_taken_out(render):
     render(
         new_markdown_cell("![a cat](https://example.org/cat.png) ![](//example.org/x.png)"),
