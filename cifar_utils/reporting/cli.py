@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import click
 from cifar_utils import __version__
 from cifar_utils.choices import REGISTRIES
 from cifar_utils.errors import InputError, known_name, short
-from cifar_utils.files import CHECKPOINTS, NOTEBOOK, PAGE
+from cifar_utils.files import CHECKPOINTS, NOTEBOOK, PAGE, RECORD
 from cifar_utils.reporting.notebooks import (
     find_notebook,
     list_notebooks,
@@ -25,13 +26,7 @@ from cifar_utils.reporting.notebooks import (
     read_parameters,
     read_question,
 )
-from cifar_utils.reporting.terminal import (
-    interruptible,
-    new_console,
-    print_table,
-    short_path,
-    write_text,
-)
+from cifar_utils.reporting.terminal import interruptible, new_console, print_table, short_path
 from cifar_utils.runs.folder import ANY, Run, RunningError, Status, find_runs, load_run
 from cifar_utils.text import compact
 
@@ -230,8 +225,7 @@ def series(
             word, why, *_ = run.status()
             if force and word in ANY:
                 word, why = "stale", "--force runs it afresh"
-            # A run of other parameters is run afresh, too.
-            rows.append((run.name, "stale" if word == "other" else word, why))
+            rows.append((run.name, word, why))
         print_table(("run", "status", "why"), rows)
         return 0
     from cifar_utils.reporting.progress import shown_progress
@@ -250,7 +244,10 @@ def series(
     if folder.is_dir():
         from cifar_utils.reporting.site import build_index  # takes seconds; the runs go first
 
-        click.echo(f"index: {short_path(build_index(folder))}")
+        try:
+            click.echo(f"index: {short_path(build_index(folder))}")
+        except OSError as error:
+            click.echo(f"no index: {error.filename or folder}: {error.strerror}", err=True)
     if failed:
         click.echo(f"{failed} of {len(runs)} runs failed", err=True)
     return int(failed > 0)
@@ -283,8 +280,8 @@ def site(folder: Path) -> None:
 @commands.command()
 @click.argument("folder", required=False, type=click.Path(True, False, path_type=Path))
 @click.option("--dataset", metavar="NAME", help="Runs on one dataset only.")
-@click.option("--csv", type=PATH, metavar="FILE", help="Write CSV instead; - is the terminal.")
-def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> None:
+@click.option("--csv", is_flag=True, help="Print CSV instead.")
+def leaderboard(folder: Path | None, dataset: str | None, csv: bool) -> None:
     """Show finished runs, the best first within a dataset.
 
     They are those below FOLDER, by default reports/published in the project. Accuracy is top-1 on
@@ -296,7 +293,7 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> N
     Examples:
       cifar-reports leaderboard
       cifar-reports leaderboard reports/quick --dataset digits
-      cifar-reports leaderboard --csv runs.csv
+      cifar-reports leaderboard --csv > runs.csv
     """  # noqa: D301
     from cifar_utils.runs.leaderboard import in_words, tabulate
 
@@ -312,7 +309,7 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: Path | None) -> N
             board["dataset"] == known_name("dataset", dataset, sorted(set(board["dataset"])))
         ]
     if csv:
-        write_text(csv, board.to_csv(index=False), "leaderboard")
+        click.echo(board.to_csv(index=False), nl=False)
         return
     names = ("run", "dataset", "architecture")
     figures = ("top1", "interval", "reported", "parameters", "train_seconds", "date")
@@ -348,8 +345,8 @@ def compare(runs: tuple[Path, ...]) -> None:
     metavar="N",
     help="Classes to show.",
 )
-@click.option("--csv", type=PATH, metavar="FILE", help="Write CSV instead; - is the terminal.")
-def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -> None:
+@click.option("--csv", is_flag=True, help="Print CSV instead.")
+def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: bool) -> None:
     """Classify pictures by the model of a run.
 
     RUN is the run's folder. PICTURE is a PNG, JPEG, WebP or BMP file of any size up to 178
@@ -358,11 +355,11 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: Path | None) -
     \b
     Examples:
       cifar-reports predict reports/02_resnet-cifar10-resnet20-s0 cat.jpg
-      cifar-reports predict reports/mine holiday/ --top 1 --csv holiday.csv
+      cifar-reports predict reports/mine holiday/ --top 1 --csv > holiday.csv
     """  # noqa: D301
     found = load_run(run).predict(*pictures, top=top)
     if csv:
-        write_text(csv, found.to_csv(index=False), "predictions")
+        click.echo(found.to_csv(index=False), nl=False)
         return
     words = found.assign(probability=found["probability"].map("{:.1%}".format))
     print_table(words, words.to_numpy().tolist())
@@ -386,9 +383,9 @@ def clean(folder: Path | None, yes: bool) -> int:
         if not run.record or not paths:
             continue
         try:
-            with contextlib.suppress(RunningError), run.locked():
-                done = not run.facts or run.facts.get("outcome") == "finished"  # papermill: none
-                for path in paths if done else []:
+            # A list of them needs no lock, which takes a folder that can be written.
+            with contextlib.suppress(RunningError), run.locked() if yes else nullcontext():
+                for path in paths if _is_over(run, paths) else []:
                     files = [each for each in path.rglob("*") if each.is_file()]
                     size = sum(each.lstat().st_size for each in files)
                     if yes:
@@ -397,9 +394,19 @@ def clean(folder: Path | None, yes: bool) -> int:
                     click.echo(f"{compact(size):>7}B  {short_path(path)}")
         except OSError as error:
             left += 1
-            click.echo(f"{short_path(run.folder)} is left as it is ({error.strerror})", err=True)
+            told = f"its checkpoints can't be {'deleted' if yes else 'read'} ({error.strerror})"
+            click.echo(f"{short_path(run.folder)}: {told}", err=True)
     click.echo(f"{compact(total)}B {'deleted' if yes else 'to delete; --yes deletes it'}")
     return int(left > 0)
+
+
+def _is_over(run: Run, checkpoints: list[Path]) -> bool:
+    """Whether a run with a record has ended. Papermill and JupyterLab tell it by no file."""
+    if run.facts:
+        return run.facts.get("outcome") == "finished"
+    written = (run.folder / RECORD).stat().st_mtime
+    files = [file for path in checkpoints for file in (path, *path.rglob("*"))]
+    return all(file.stat().st_mtime <= written for file in files)
 
 
 @commands.command("publish")

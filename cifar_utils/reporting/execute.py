@@ -32,7 +32,8 @@ def execute(
 ) -> Status:
     """Execute a run and export its page. An interrupted run goes on; a finished one stays as it is.
 
-    A notebook that fails leaves its executed part and a page that shows the error at its cell.
+    A notebook that fails leaves its executed part and a page that shows the error at its cell. If
+    it fails before its first checkpoint, a finished run that it would have replaced is restored.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def execute(
         :func:`~cifar_utils.reporting.progress.shown_progress` describes.
     afresh
         The statuses at which the folder's run is replaced by a new one: ``ANY`` of them, or
-        ``CHANGED``, for example. A run of the same ``series`` in the folder is not replaced.
+        ``"stale"`` alone, for example. A run of the same ``series`` in the folder is not replaced.
     series
         A name for the command to which the run belongs, kept in its ``run.json``.
     wanted
@@ -78,8 +79,14 @@ def execute(
                 export_page(run.folder / NOTEBOOK, run.page)
                 return status
             tell({"event": "start"})
-            with _restored(run.folder, afresh=status.word == "stale"):
-                status = _execute(run, series, Watch(run, tell, wanted), environment or {})
+            try:
+                with _restored(run.folder, afresh=status.word == "stale"):
+                    status = _execute(run, series, Watch(run, tell, wanted), environment or {})
+                    if status.word == "failed":
+                        raise _FailedError
+            except _FailedError:
+                if _is_finished(run.folder):
+                    return status._replace(why=f"{status.why}; the earlier run is kept")
             # A page that can't be written, or a stop here, does not undo the run.
             try:
                 export_page(run.folder / NOTEBOOK, run.page)
@@ -146,11 +153,15 @@ def _checked(run: Run, afresh: Collection[str], series: str, held: bool = False)
                 return status
         return Status("stale")
     way_out = "give --output another folder, or --force to replace it"
-    if status.word == "other":
-        raise InputError(f"output folder {run.folder} holds another run ({status.why}); {way_out}")
     if status.word == "stale":
-        raise InputError(f"run {run.folder} is done, but {status.why}; {way_out}")
+        raise InputError(
+            f"output folder {run.folder} holds a run that differs: {status.why}; {way_out}"
+        )
     return status
+
+
+class _FailedError(Exception):
+    """A run has failed, and may have replaced a finished one."""
 
 
 class _UnwantedError(Exception):
@@ -195,12 +206,19 @@ def _held(run: Run) -> Iterator[None]:
                 path.rmdir()
 
 
+def _is_finished(folder: Path) -> bool:
+    with suppress(InputError):  # a broken run.json
+        return Run(folder).facts.get("outcome") == "finished"
+    return False
+
+
 @contextmanager
 def _restored(folder: Path, afresh: bool) -> Iterator[None]:
     """Clear a run's files for a run ``afresh``; restore them if the run ends in bad input.
 
-    Also restore them if it is stopped before its first checkpoint. Other files in the folder stay
-    as they are. What a new run has trained stays, too.
+    Also restore them if it is stopped before its first checkpoint, and a finished run if the new
+    one fails before that. Other files in the folder stay as they are. What a new run has trained
+    stays, too.
     """
     aside = folder / BEFORE
     cleared = False
@@ -224,6 +242,8 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
         stopped = not isinstance(error, InputError | OSError)
         can_go_on = trained and (new or not isinstance(error, InputError))
         can_go_on = can_go_on or (stopped and not afresh)
+        if isinstance(error, _FailedError) and not _is_finished(aside):
+            can_go_on = True  # its page shows the error, which is of more use than an older one
         if aside.is_dir() and not can_go_on:
             for path in own() if cleared else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -95,8 +95,9 @@ def shown_progress(console: Console, names: Sequence[str]) -> Iterator[Show]:
             console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def count() -> None:
-        done, failed = ended.total() - ended["failed"], ended["failed"]
-        words = f"{done} done, {failed} failed, {len(rows)} left"
+        words = f"{ended['done'] + ended['finished']} done, {ended['failed']} failed, "
+        words += f"{ended['running']} elsewhere, " if ended["running"] else ""
+        words += f"{len(rows)} left"
         live.update(overall, words=words)
 
     def show(name: str, event: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD
+from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD, write_atomically
 from cifar_utils.provenance import committed_text
 from cifar_utils.reporting.export import export_page
 from cifar_utils.reporting.notebooks import project_folder, written
@@ -126,4 +126,4 @@ def _without_paths(notebook: Path, kept: Mapping[str, Any]) -> None:
                 # Not within a longer path, or within the text of a picture.
                 whole = rf"(?<![\w+/.-]){re.escape(old)}(?![\w+-]|\.\w)"
                 text = re.sub(whole, lambda _, new=new: new, text)
-    notebook.write_text(text, "utf-8")
+    write_atomically(notebook, text)

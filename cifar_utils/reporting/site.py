@@ -211,7 +211,7 @@ def _missed(runs: Sequence[Run], say: Callable[[str], None]) -> dict[str, Any]:
 
 def _pictures(run: Run, numbers: Iterable[int]) -> dict[int, str]:
     """Test images as data URIs, by their numbers; empty if the data are not on this machine."""
-    data = local_data(run.facts.get("parameters", {}))
+    data = local_data(run.record.parameters | run.facts.get("parameters", {}))
     if data is None or not np.array_equal(data.test.labels, run.predicted.labels):
         return {}
     pictures = {}
@@ -233,7 +233,8 @@ def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:
             try:
                 export_page(notebook, run.page)
                 say(f"{run.name}: page exported")
-            except InputError as error:  # a run that was killed early; its page, if any, stays
+            # A run that was killed early, or somebody else's; its page, if any, stays.
+            except (InputError, OSError) as error:
                 say(f"{run.name}: {error}")
 
 
@@ -244,5 +245,5 @@ def _link_pages(runs: Sequence[Run], folder: Path) -> None:
     for before, run, after in zip([None, *runs], runs, [*runs[1:], None], strict=False):
         address = partial(relative_link, folder=run.folder)
         html = links.render(index=index, before=before, after=after, address=address)
-        with suppress(FileNotFoundError):  # another process replaces this run
+        with suppress(OSError):  # another process replaces this run, or it is read-only
             write_links(run.page, html)

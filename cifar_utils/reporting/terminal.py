@@ -7,12 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
 from rich.console import Console
 from rich.table import Table
-
-from cifar_utils.errors import InputError
-from cifar_utils.files import write_atomically
 
 
 def new_console() -> Console:
@@ -56,19 +52,6 @@ def as_table(titles: Iterable[str], rows: Sequence[Sequence[str]], width: int) -
         lines = textwrap.wrap(text, width - 4, break_long_words=False)
         stacked.append("\n    ".join([name, *lines]))
     return "\n".join(stacked)
-
-
-def write_text(file: Path, text: str, kind: str) -> None:
-    """Write a file, and print its path; ``-`` is the terminal."""
-    if file in (Path("-"), Path("/dev/stdout")):  # which must not be replaced by a file
-        click.echo(text, nl=False)
-        return
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{file} can't be written ({reason}); name another file") from error
-    click.echo(f"{kind}: {short_path(file)}")
 
 
 @contextmanager

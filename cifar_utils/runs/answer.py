@@ -122,7 +122,7 @@ def _trained(record: RunRecord) -> str:
         sentences.append(f"Its top-5 accuracy is {percent(test['top5'])}.")
         sentences.append(reported_sentence(network, f"top-5 {as_given(best_five)} ({by_five})"))
     if record.parameters.get("fine_tune_layers") and data["validation"]:
-        sentences.append(_fine_tuned(record))
+        sentences += _fine_tuned(record)
     open_k = any("accuracy" in row for row in reported_results(network, data["name"]))
     reached = [k for k, share in enumerate(test.get("top_k", []), 1) if share >= TARGET]
     if open_k and reached and reached[0] > 1:
@@ -162,21 +162,20 @@ def reported_sentence(network: str, reported: str) -> str:
     return reported and f"Reported of {name}: {reported}; options and settings may differ."
 
 
-def _fine_tuned(record: RunRecord) -> str:
+def _fine_tuned(record: RunRecord) -> list[str]:
     """The gain from training the base's last layers after the head's own epochs."""
-    first, images = record.parameters["epochs"], record.dataset["validation"]
-    alone, together = (
-        max(row["val_accuracy"] for row in rows)
-        for rows in (record.history[:first], record.history[first:])
-    )
+    more, images = record.parameters["fine_tune_epochs"], record.dataset["validation"]
+    stages = record.history[:-more], record.history[-more:]
+    if not all(stages):
+        return []
+    alone, together = (max(row["val_accuracy"] for row in rows) for rows in stages)
     gain, _, told = _gain(together, alone, images)
-    more = len(record.history) - first
-    return (
+    return [
         f"The head alone came to {percent(alone)} of {images:,} validation images. "
         f"With the base's last layers trained too, for {more} more epoch{'s' * (more != 1)}, "
         f"it was {percent(together)}, {gain:+.1f} points (95% interval {told}). A part of this may "
         "come from the additional epochs."
-    )
+    ]
 
 
 def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:

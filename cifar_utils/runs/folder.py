@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
 LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
 BEFORE = ".before"  # holds the earlier run while a new one replaces it
-CHANGED = {"stale", "other"}  # statuses of a run that differs from the planned one
-ANY = CHANGED | {"done", "unfinished"}  # statuses of a run that can be replaced
+ANY = {"stale", "done", "unfinished"}  # statuses of a run that can be replaced
 DATA = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit", "image_size")
 
 
@@ -56,9 +55,10 @@ class Status(NamedTuple):
     ----------
     word
         Before execution: ``"new"``; ``"unfinished"`` (it failed or was stopped, and can go on);
-        ``"done"``; ``"stale"`` (done, but its code or its data have changed since); ``"other"``
-        (the folder holds another run); ``"refused"`` (the folder holds something else);
-        ``"running"`` (another process runs it). After execution: ``"finished"`` or ``"failed"``.
+        ``"done"``; ``"stale"`` (it has other parameters or another notebook, or it is done, and
+        its code, data or weights have changed since); ``"refused"`` (the folder holds something
+        else); ``"running"`` (another process runs it). After execution: ``"finished"`` or
+        ``"failed"``.
     why
         The reason in words.
     details
@@ -260,7 +260,7 @@ class Run:
         try:
             facts = self.facts
         except InputError as error:
-            return Status("other", str(error))
+            return Status("stale", str(error))
         wanted = self.identity()
         old = {"notebook": facts.get("notebook")} | facts.get("parameters", {})
         new = {"notebook": wanted["notebook"]} | wanted["parameters"]
@@ -270,7 +270,7 @@ class Run:
             if name not in old or name not in new or old[name] != new[name]
         ]
         if differing:
-            return Status("other", "; ".join(first_three(differing)))
+            return Status("stale", "; ".join(first_three(differing)))
         stopped = self.left and not held  # its page may be missing
         if facts.get("outcome") != "finished" or stopped:
             error = facts.get("error")

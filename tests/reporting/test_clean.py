@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -18,7 +19,10 @@ def reports(project, write_run):
     }.items():
         folder = write_run(project / "reports" / name, **facts)
         (folder / "checkpoint").mkdir()
-        (folder / "checkpoint" / "weights.h5").write_bytes(b"x" * 2000)
+        weights = folder / "checkpoint" / "weights.h5"
+        weights.write_bytes(b"x" * 2000)
+        for path in (weights, weights.parent):
+            os.utime(path, (0, 0))  # a record is written after them
     (project / "reports" / "done" / "model.keras").write_text("")
     (project / "reports" / "by-papermill" / "run.json").unlink()
     (project / "reports" / "mine" / "checkpoint").mkdir(parents=True)
@@ -48,6 +52,19 @@ def test_only_the_checkpoints_of_finished_runs_are_deleted_and_only_when_told(re
     assert capsys.readouterr().out == "0B deleted\n"
 
 
+def test_a_new_training_beside_an_older_record_is_left_alone(reports):
+    # JupyterLab and papermill hold no lock.
+    checkpoint = reports / "by-papermill" / "checkpoint" / "weights.h5"
+    later = (reports / "by-papermill" / RECORD).stat().st_mtime + 60
+    os.utime(checkpoint, (later, later))
+    assert main(["clean", "--yes"]) == 0
+    assert checkpoint.exists()
+    checkpoint.unlink()  # as in the first epoch
+    os.utime(checkpoint.parent, (later, later))
+    assert main(["clean", "--yes"]) == 0
+    assert checkpoint.parent.exists()
+
+
 def test_a_run_that_is_being_run_is_left_alone(reports):
     with Run(reports / "done").locked():
         assert main(["clean", "--yes"]) == 0
@@ -60,7 +77,7 @@ def test_a_run_that_cannot_be_locked_is_told_and_left_alone(reports, capsys):
     shutil.copy(reports / "done" / RECORD, reports / "clean")
     assert main(["clean", "--yes"]) == 1
     (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith("reports/done is left as it is (")
+    assert told.startswith("reports/done: its checkpoints can't be deleted (")
     assert (reports / "done" / "checkpoint").exists()
     assert not (reports / "by-papermill" / "checkpoint").exists()
 

@@ -88,7 +88,7 @@ def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
     assert out.splitlines() == [end + again, "page: mine/report.html"]
     status, out, err = cli(*command, "epochs=4", "--output", "mine")
     assert (status, out) == (2, "")
-    assert "another run (epochs is 3, not 4)" in err
+    assert "a run that differs: epochs is 3, not 4" in err
     (project / "mine" / "report.html").unlink()
     assert cli("export", "mine")[1] == "page: mine/report.html\n"
     assert cli("export", "mine/notebook.ipynb")[1] == "page: mine/notebook.html\n"
@@ -100,7 +100,10 @@ def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
     Path("mine/notes.txt").write_text("my own")
     status, out, err = cli(*command, "epochs=3", "--output", "mine")
     assert (status, out) == (2, "")
-    assert "mine is done, but its notebook has changed; give --output another folder, or --f" in err
+    assert (
+        "mine holds a run that differs: its notebook has changed; give --output another folder"
+        in err
+    )
     assert cli(*command, "epochs=3", "--force", "--output", "mine")[0] == 0
     assert Path("mine/notes.txt").read_text() == "my own"
     replaced = []

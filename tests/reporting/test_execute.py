@@ -89,7 +89,7 @@ def test_a_done_run_is_left_alone(done):
 def test_forcing_replaces_a_run_once_in_a_series_but_nothing_else(done, project, refused):
     (done.folder / "checkpoint").mkdir()
     other = plan_run(done.notebook, {"epochs": 1}, done.folder)
-    with refused("another run"):
+    with refused("a run that differs"):
         execute(other)
     assert execute(other, afresh=ANY, series="this").word == "finished"
     assert execute(other, afresh=ANY, series="this").word == "done"
@@ -128,6 +128,17 @@ def test_a_notebook_that_jupyter_can_t_read_leaves_the_run_as_it_was(done, refus
     done.notebook.write_text(json.dumps(nb))
     with refused("can't be read as a notebook"):
         execute(done, afresh=ANY)
+    assert content(done.folder) == before
+
+
+def test_a_new_run_that_fails_before_its_training_leaves_a_finished_one_as_it_was(
+    done, write_notebook
+):
+    before = content(done.folder)
+    broken = plan_run(write_notebook("import no_such_library"), {}, done.folder)
+    status = execute(broken, afresh=ANY)
+    assert status.word == "failed"
+    assert status.why.endswith("No module named 'no_such_library'; the earlier run is kept")
     assert content(done.folder) == before
 
 

@@ -84,8 +84,9 @@ def shown(terminal):
 
 
 def test_on_a_terminal_each_run_has_a_row_from_the_first_second(terminal):
-    with shown_progress(terminal, ["one", "two", "three", "before"]) as show:
+    with shown_progress(terminal, ["one", "two", "three", "before", "away"]) as show:
         show("before", {"event": "end", "status": "done"})
+        show("away", {"event": "end", "status": "running"})
         assert [line.split()[0] for line in shown(terminal)[:3]] == ["one", "two", "three"]
         for name in ("one", "two"):
             show(name, {"event": "start"})
@@ -94,7 +95,7 @@ def test_on_a_terminal_each_run_has_a_row_from_the_first_second(terminal):
         show("one", {"event": "end", "status": "failed"})
     text = "\n".join(shown(terminal))
     assert "epoch 3/20, 0:01:23 left, validation 80.2%, loss 0.512, accuracy 84.1%" in text
-    assert "1 done, 1 failed, 2 left" in text
+    assert "1 done, 1 failed, 1 elsewhere, 2 left" in text
 
 
 def test_rows_fit_into_80_columns_and_the_window(monkeypatch):

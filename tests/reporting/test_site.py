@@ -250,6 +250,22 @@ def test_a_notebook_that_cannot_be_exported_leaves_the_site_whole(add_run, tmp_p
     assert soup(index).select_one("tbody a")["href"] == "cut/report.html"
 
 
+def test_a_page_that_can_t_be_written_leaves_the_site_whole(
+    add_run, report_cells, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    add_run("one", *report_cells())
+    add_run("theirs")
+    for step in ("export_page", "write_links"):
+        monkeypatch.setattr(f"cifar_utils.reporting.site.{step}", refuse)
+    told = []
+    index = soup(build_index(tmp_path, told.append))
+    assert [a["href"] for a in index.select("tbody a")] == ["theirs/report.html"]
+    assert told[0] == "one: [Errno 13] Permission denied"
+
+
 def test_other_files_among_the_notebooks_and_odd_names_leave_the_site_whole(
     add_run, project, tmp_path, write_notebook
 ):

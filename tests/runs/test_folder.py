@@ -1,5 +1,6 @@
 """A run read back: its record, its scores and its model."""
 
+import io
 import subprocess
 import sys
 
@@ -227,10 +228,9 @@ def test_the_command_line_predicts(trained, tmp_path, capsys):
     assert title.split() == ["picture", "class", "probability"]
     assert len(rows) == 3
     assert rows[0].split()[-1].endswith("%")
-    assert main([*call, "--top=2", "--csv", str(tmp_path / "found.csv")]) == 0
-    kept = pd.read_csv(tmp_path / "found.csv")
+    assert main([*call, "--top=2", "--csv"]) == 0
+    kept = pd.read_csv(io.StringIO(capsys.readouterr().out))
     pd.testing.assert_frame_equal(kept, run.predict(tmp_path / "a.png", top=2))
-    capsys.readouterr()
     assert main([*call[:2], str(tmp_path / "none.png")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -1,3 +1,4 @@
+import io
 import json
 
 import pandas as pd
@@ -318,13 +319,10 @@ def test_the_command_prints_a_table(found, cli):
     assert "two" not in cli("--dataset", "cifar10").stdout
 
 
-def test_the_command_writes_csv(found, cli, tmp_path):
+def test_the_command_prints_csv(found, cli):
     found("runs/one", 0.5, seed=3)
-    assert cli("runs", "--csv", "a.csv").stdout == "leaderboard: a.csv\n"
-    (row,) = pd.read_csv(tmp_path / "a.csv").to_dict("records")
+    (row,) = pd.read_csv(io.StringIO(cli("runs", "--csv").stdout)).to_dict("records")
     assert (row["run"], row["top1"], row["top1_low"], row["seed"]) == ("one", 0.5, 0.49, 3)
-    for terminal in ("-", "/dev/stdout"):
-        assert cli("runs", "--csv", terminal).stdout == (tmp_path / "a.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -333,7 +331,6 @@ def test_the_command_writes_csv(found, cli, tmp_path):
         (["none"], "no finished run below none; make some"),
         (["runs", "--dataset", "cifar1"], "did you mean 'cifar10'?"),
         (["nowhere"], "'nowhere' does not exist"),
-        (["runs", "--csv", "no/a.csv"], "no/a.csv can't be written (No such file"),
     ],
 )
 def test_what_the_command_refuses(found, cli, capsys, tmp_path, arguments, words):

@@ -98,9 +98,9 @@ def test_a_moved_folder_holds_the_same_run(run, finish):
 def test_another_run_is_told_by_what_differs(run, finish, write_notebook):
     finish(run)
     other = replace(run, parameters=run.parameters | {"epochs": 5, "note": "x"})
-    assert other.status()[:2] == ("other", "epochs is 2, not 5; note is '', not 'x'")
+    assert other.status()[:2] == ("stale", "epochs is 2, not 5; note is '', not 'x'")
     other = replace(run, notebook=write_notebook(name="02_other"))
-    assert other.status()[:2] == ("other", "notebook is '01_tiny', not '02_other'")
+    assert other.status()[:2] == ("stale", "notebook is '01_tiny', not '02_other'")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"parameters": 3}', "\x00"])
@@ -110,7 +110,7 @@ def test_a_broken_file_is_named(run, content):
     with pytest.raises(InputError, match=r"run\.json is broken"):
         _ = run.facts
     word, why, *_ = run.status()
-    assert word == "other"
+    assert word == "stale"
     assert "run.json is broken" in why
 
 
