@@ -260,7 +260,12 @@ def _compiled_group_norm(groups: int, epsilon: float):
     @tf.custom_gradient
     def group_norm(x, gamma, beta):
         output, *statistics = forward(x, gamma, beta)
-        return output, lambda upstream: backward(x, upstream, gamma, *statistics)
+
+        def gradient(upstream):
+            upstream = tf.ensure_shape(upstream, output.shape)  # TensorFlow may not know it
+            return backward(x, upstream, gamma, *statistics)
+
+        return output, gradient
 
     return group_norm
 
@@ -346,7 +351,10 @@ def _narrow_convolution():
 
     @tf.custom_gradient
     def convolution(images, kernel):
+        output = tf.nn.conv2d(images, kernel, **same)
+
         def gradient(upstream):
+            upstream = tf.ensure_shape(upstream, output.shape)  # TensorFlow may not know it
             of_images = tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=tf.shape(images), filter=kernel, out_backprop=upstream, **same
             )
@@ -358,6 +366,6 @@ def _narrow_convolution():
             )
             return of_images, of_kernel
 
-        return tf.nn.conv2d(images, kernel, **same), gradient
+        return output, gradient
 
     return convolution

@@ -259,6 +259,23 @@ def test_training_is_that_of_keras_own_layers(digits):
     np.testing.assert_allclose(*losses, rtol=2e-3)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Conv2D(4, 3, padding="same", use_bias=False),
+        lambda: layers.GroupNormalization(2),
+    ],
+)
+def test_the_gradient_of_a_single_pixel_s_maximum_has_a_shape(digits, layer):
+    def network(x, classes):  # TensorFlow does not tell the shape of this gradient
+        x = layers.GlobalMaxPooling2D()(layer()(layers.Conv2D(4, x.shape[1])(x)))
+        return layers.Dense(classes)(x)
+
+    model = build_model(network, digits, precision="mixed_bfloat16")
+    assert kinds(model)
+    assert fit(model, digits.train, digits.validation, epochs=1).epochs[0]["loss"] < 20
+
+
 def test_layers_that_keras_can_not_load_alone_are_named():
     def double(x):
         return 2 * x
