@@ -247,7 +247,8 @@ def series(
         try:
             click.echo(f"index: {short_path(build_index(folder))}")
         except OSError as error:
-            click.echo(f"no index: {error.filename or folder}: {error.strerror}", err=True)
+            where = short_path(Path(error.filename or folder))
+            click.echo(f"no index: {where} can't be written ({error.strerror})", err=True)
     if failed:
         click.echo(f"{failed} of {len(runs)} runs failed", err=True)
     return int(failed > 0)

@@ -216,6 +216,14 @@ def test_a_series_ends_in_an_index(
         "time 1 min 5 s, done before, skipped",
         "index: reports/quick/index.html",
     ]
+
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cifar_utils.reporting.site.build_index", refuse)
+        status, _, err = cli("series")
+    assert (status, err) == (0, "no index: reports/quick can't be written (Permission denied)\n")
     _, out, _ = cli("series", "--force", "--dry-run")
     assert out.splitlines()[1].split(maxsplit=2) == ["one", "stale", "--force runs it afresh"]
     write_series("{name: one, notebook: 01_tiny, parameters: {epochs: 9}}")
