@@ -99,13 +99,16 @@ def main() -> None:
     chosen = {name: known[name] for name in fnmatch.filter(known, options.only)}
     if not chosen:
         parser.error(f"no case fits {options.only}; there are {', '.join(known)}")
-    for name, case in chosen.items():
+    if options.power_cuts and not (shutil.which("mkfs.ext4") and os.geteuid() == 0):
+        parser.error("--power-cuts needs mkfs.ext4 and root, to mount a disk's image")
+    for name, case in chosen.items() if options.kills else [*chosen.items()][:1]:
         measure(work / name, case)
     if options.kills:
         campaign(work, chosen, options.kills, options.seed)
     for number in range(options.power_cuts):
         cut_power(work, *next(iter(chosen.items())), options.seed, number)
-    print_table(rows(work / "ended.jsonl"), rows(work / "kills.jsonl"))
+    found = (rows(work / name) for name in ("ended.jsonl", "kills.jsonl"))
+    print_table(*([row for row in each if row["seed"] == options.seed] for each in found))
 
 
 def measure(folder: Path, case: Case) -> None:
@@ -136,8 +139,10 @@ def campaign(work: Path, chosen: dict[str, Case], kills: int, seed: int) -> None
     """Run the cases in turn, again and again, until there were ``kills`` kills."""
     for number, name in ((number, name) for number in itertools.count() for name in chosen):
         case = chosen[name]
-        this, folder = {"case": name, "number": number}, work / name / str(number)
+        this = {"case": name, "seed": seed, "number": number}
+        folder = work / name / f"{seed}-{number}"
         killed = [row for row in rows(work / "kills.jsonl") if row["case"] in chosen]
+        killed = [row for row in killed if row["seed"] == seed]
         own = sum(row.items() >= this.items() for row in killed)
         if any(row.items() >= this.items() for row in rows(work / "ended.jsonl")):
             continue
@@ -259,7 +264,8 @@ def untimed(value):
 
 def cut_power(work: Path, name: str, case: Case, seed: int, number: int) -> None:
     """Copy the disk in mid-epoch, and resume from the copy."""
-    this, folder = {"case": f"{name}, power cuts", "number": number}, work / f"power-cut-{number}"
+    this = {"case": f"{name}, power cuts", "seed": seed, "number": number}
+    folder = work / f"power-cut-{seed}-{number}"
     if any(row.items() >= this.items() for row in rows(work / "ended.jsonl")):
         return
     shutil.rmtree(folder, ignore_errors=True)
