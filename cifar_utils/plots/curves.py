@@ -238,6 +238,8 @@ def plot_trials(trials: Sequence[Trial], target: float | None = None) -> Caption
         caption += " Below: the learning rate of each epoch's last step."
     if len(groups) < len(trials):
         caption += " Lines are means over seeds, bands go from the lowest seed's to the highest's."
+        if any(rows.index.value_counts().nunique() > 1 for rows in groups.values()):
+            caption += " Where some seeds ended earlier, they are of those still in training."
     if any(trial.diverged and trial.history.epochs for trial in trials):
         caption += " A cross marks the last whole epoch of a training that diverged."
     if target is not None:

@@ -182,7 +182,7 @@ def plot_calibration(scores: Scores) -> CaptionedFigure:
 
     sure = float(scores.probabilities.max(axis=1).mean())
     error, gap = percent(scores.calibration_error), sure - scores.top1
-    manner = "well calibrated"
+    manner = "as confident as it is accurate on average"
     if abs(gap) >= 0.0005:
         manner = "overconfident" if gap > 0 else "underconfident"
     finding = (

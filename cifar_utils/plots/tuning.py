@@ -95,7 +95,8 @@ def plot_parallel_coordinates(
     )
     alt = (
         f"Parallel coordinates of {len(shown)} sets of values for {', '.join(space)}. "
-        f"Validation accuracy runs from {percent(low)} to {percent(high)}; best: {values}."
+        f"Validation accuracy after the most epochs runs from {percent(low)} to {percent(high)}; "
+        f"best: {values}."
     )
     if shorter := len(trained) - len(whole):
         caption += f" Grey: {shorter} of fewer epochs than the best."
@@ -135,7 +136,7 @@ def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> C
         The accuracy without a search, drawn as a dotted line.
 
     """
-    numbers = np.arange(1, len(trials) + 1)
+    numbers = np.array([int(trial.name) for trial in trials])
     accuracies = np.array([trial.val_accuracy for trial in trials], float)  # None becomes NaN
     found = max(trials, key=lambda trial: trial.rank)
     whole = np.array([trial.epochs >= found.epochs for trial in trials])
@@ -160,7 +161,7 @@ def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> C
     axes.set(xlabel="trial, in the order in which they began", ylabel="validation accuracy")
     share_axis(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlim(0.5, len(trials) + 0.5)
+    axes.set_xlim(0.5, numbers.max() + 0.5)
     add_legend(figure, axes)
 
     caption = (
@@ -170,8 +171,8 @@ def plot_best_so_far(trials: Sequence[Outcome], defaults: float = math.nan) -> C
     if len(diverged):
         caption += " Crosses: trials whose loss diverged."
     alt = (
-        f"Validation accuracy of {len(trials)} trials. The best is number "
-        f"{trials.index(found) + 1}, with {percent(found.val_accuracy)}."
+        f"Validation accuracy of {len(trials)} trials. The best is trial {found.name}, with "
+        f"{percent(found.val_accuracy)}."
     )
     if not math.isnan(defaults):
         alt += f" The first guess has {percent(defaults)}."

@@ -13,7 +13,7 @@ SPACE = "learning_rate(0.001, 0.5), weight_decay(0.0001, 0.01), dropout(0, 0.4),
 def trials_of(count):
     return [
         Outcome(
-            name=str(number),
+            name=str(number + 1),
             continues=None,
             values={
                 "learning_rate": 0.001 * (1 + number),
@@ -67,14 +67,16 @@ def test_the_best_values_are_told(space):
     figure = plot_parallel_coordinates(trials_of(4), space)
     assert "runs from 50.0% to 80.0%; best: learning rate 0.004, weight decay 0.001" in figure.alt
     so_far = plot_best_so_far(trials_of(4), 0.6)
-    assert "The best is number 4, with 80.0%. The first guess has 60.0%." in so_far.alt
+    assert "The best is trial 4, with 80.0%. The first guess has 60.0%." in so_far.alt
     assert "the first guess" in texts(so_far)
     assert "first guess" not in plot_best_so_far(trials_of(4)).alt
+    first, *_, fourth = trials_of(4)  # two more drew the values of the first
+    assert "of 2 trials. The best is trial 4" in plot_best_so_far([first, fourth]).alt
 
 
 def test_a_trial_that_another_one_continues_is_drawn_once(space):
     first, second, third = trials_of(3)
-    further = replace(second, name="3", continues="1", epochs=9, val_accuracy=0.9)
+    further = replace(second, name="4", continues="2", epochs=9, val_accuracy=0.9)
     figure = plot_parallel_coordinates([first, second, third, further], space)
     assert "of 3 sets of values" in figure.alt
     assert "Grey: 2 of fewer epochs" in figure.caption
@@ -87,7 +89,8 @@ def test_the_best_so_far_is_the_best_of_those_with_as_many_epochs():
     first, second, third = trials_of(3)
     whole = [replace(trial, epochs=9, val_accuracy=0.3) for trial in (first, second)]
     better = replace(third, epochs=9, val_accuracy=0.9)
-    figure = plot_best_so_far([third, *whole, better])
+    drawn = [third, *whole, better]
+    figure = plot_best_so_far([replace(x, name=str(n)) for n, x in enumerate(drawn, 1)])
     assert "of 4 trials" in figure.alt
     assert "trial of fewer epochs" in texts(figure)
     (line,) = (each for each in figure.figure.axes[0].lines if each.get_label() == "best so far")
@@ -101,4 +104,4 @@ def test_trials_that_diverged_are_shown_as_such(space):
     assert "Dotted: 2 whose loss diverged" in figure.caption
     so_far = plot_best_so_far([*lost, third])
     assert "Crosses" in so_far.caption
-    assert "The best is number 3" in so_far.alt
+    assert "The best is trial 3" in so_far.alt

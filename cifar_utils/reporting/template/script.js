@@ -83,7 +83,7 @@ function figuresEnlarge() {
     const caption = frame.closest("figure").querySelector("figcaption");
     const picture = frame.querySelector("img");
     const name = (caption || {}).textContent || picture.alt || "figure";
-    const button = make("button", { type: "button", class: "enlarge", "aria-label": `Enlarge: ${name.split(/[.:;]/)[0]}` }, "⤢");
+    const button = make("button", { type: "button", class: "enlarge", "aria-label": `Enlarge: ${name.split(/[.:;](\s|$)/)[0]}` }, "⤢");
     const open = () => {
       const text = caption ? [caption.cloneNode(true)] : [];
       dialog.setAttribute("aria-label", name);

@@ -181,13 +181,13 @@ function comparison(some, { tests, computed, limits }) {
     make("thead", {}, make("tr", {}, make("td"), ...some.map((one) => make("th", { scope: "col" }, one.name)))),
     make("tbody", {}, ...lines.map(([name, ...values]) =>
       make("tr", {}, make("th", { scope: "row" }, name), ...values.map((value) => make("td", {}, value))))));
-  const sameSeeds = some.every((one) => one.runs.some((run) => some[0].runs.some((other) => other.seed === run.seed)));
-  const things = sameSeeds ? differing : [...differing, "seed"];
+  const seeds = (one) => one.runs.map((run) => run.seed).sort().join();
+  const things = some.every((one) => seeds(one) === seeds(some[0])) ? differing : [...differing, "seed"];
   const unsure = computed.filter((name) =>
     !differing.includes(name) && /unknown|changes/.test(some[0].settings[name]));
   const apart = things.length > 1
     ? `They differ in ${things.length} things, so no single one explains the result.`
-    : `They differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
+    : `Of their parameters, backend, precision, processor and commit, they differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
   const told = some.slice(1).flatMap((one) => [one.means[some[0].place], ...one.runs.flatMap((run) =>
     some[0].runs.map((other) => paired(run, other, tests)))]).filter(Boolean);
   const note = told.length
@@ -257,7 +257,7 @@ function drawLabels(section, configurations) {
         { name: "labelled training images", log: true, low: Math.min(...images) / 2, high: Math.max(...images) * 2, ticks })));
     reveal(section);
   });
-  section.append(make("p", { class: "note" }, "A line connects the runs of one network in one notebook that began with pretrained or with random weights. A run is left out if another one with as many or fewer images is more accurate. Their epochs and settings differ. Bars are 95% intervals, as above."));
+  section.append(make("p", { class: "note" }, "A line connects the runs of one network in one notebook that began with pretrained or with random weights. A run is left out if another one with as many or fewer images is at least as accurate. Their epochs and settings differ. Bars are 95% intervals: of one run's limited number of test images, or of the mean of several seeds."));
 }
 
 // Round steps that include low and high: two or more.
