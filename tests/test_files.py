@@ -1,6 +1,7 @@
 import os
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -60,16 +61,19 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 def test_a_reader_finds_one_content_or_the_other(tmp_path):
     path, contents = tmp_path / "file", {"a" * 50_000, "b" * 70_000}
     write_atomically(path, "a" * 50_000)
-    read, done = set(), threading.Event()
+    done = threading.Event()
 
     def reader():
+        read = {path.read_text()}
         while not done.is_set():
             read.add(path.read_text())
+        return read
 
-    thread = threading.Thread(target=reader)
-    thread.start()
-    for content in list(contents) * 30:
-        write_atomically(path, content)
-    done.set()
-    thread.join()
-    assert read <= contents
+    with ThreadPoolExecutor() as threads:
+        read = threads.submit(reader)
+        try:
+            for content in list(contents) * 30:
+                write_atomically(path, content)
+        finally:
+            done.set()
+    assert read.result() <= contents

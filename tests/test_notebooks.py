@@ -4,8 +4,10 @@ import importlib.util
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,6 +239,27 @@ def test_a_notebook_runs_on_another_backend(runs, tmp_path, backend, number):
     assert run.record.dataset == runs[source].record.dataset
     assert math.isfinite(run.record.scores["test"]["loss"])
     assert CHATTER.findall(run.terminal + str(run.streams)) == []
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_training_leaves_the_record_of_one_left_alone(tmp_path):
+    given = [text for item in SMALL.items() for text in ("-p", "=".join(map(str, item)))]
+    command = [sys.executable, "-m", "cifar_utils.reporting.cli", "run", str(NOTEBOOKS[0]), *given]
+    command += ["-p", "epochs=6", "--output"]
+    alone, killed = tmp_path / "alone" / "run", tmp_path / "killed" / "run"
+    subprocess.run([*command, alone], check=True, capture_output=True)
+    process = subprocess.Popen([*command, killed], stdout=subprocess.DEVNULL)
+    while not (killed / "checkpoint" / "state.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "record.json").exists()
+    subprocess.run([*command, killed], check=True, capture_output=True)
+    records = [load_run(folder).record for folder in (alone, killed)]
+    rows = [[{**row, "seconds": 0} for row in record.history] for record in records]
+    assert rows[0] == rows[1]
+    assert records[0].scores == records[1].scores
+    assert len(records[1].trained_by) == 1
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.stem)
