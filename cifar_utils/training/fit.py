@@ -4,7 +4,8 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Container
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,24 +154,21 @@ def fit(
         if done < until and not rule.reason(checkpoint.epochs):
             if line:
                 show_note(output, line)
-            start, gradients = model.get_weights(), _kept_gradients()
+            start = model.get_weights()
+            held_out = InOrder(model, validation) if len(validation.labels) else None
+            callbacks = [
+                SeedEpoch(batches, seed),
+                Progress(batches, until, checkpoint.epochs, output, rule, trial, plot and draw),
+                checkpoint,
+                *plateaus,  # last: an epoch's row holds the rate that it was trained at
+            ]
             try:
-                model.fit(
-                    batches,
-                    validation_data=InOrder(model, validation) if len(validation.labels) else None,
-                    initial_epoch=done,
-                    epochs=until,
-                    shuffle=False,  # Keras would shuffle batches by its own state
-                    verbose=0,
-                    callbacks=[
-                        SeedEpoch(batches, seed),
-                        Progress(
-                            batches, until, checkpoint.epochs, output, rule, trial, plot and draw
-                        ),
-                        checkpoint,
-                        *plateaus,  # last: an epoch's row holds the rate that it was trained at
-                    ],
-                )
+                with _gradients_forgotten():
+                    model.fit(
+                        batches, validation_data=held_out, initial_epoch=done, epochs=until,
+                        shuffle=False,  # Keras would shuffle batches by its own state
+                        verbose=0, callbacks=callbacks,
+                    )  # fmt: skip
             except BaseException as error:
                 diverged = isinstance(error, TrainingDiverged)
                 if diverged:
@@ -178,8 +176,6 @@ def fit(
                 if diverged or not (output and (folder / "state.json").exists()):
                     model.set_weights(start)  # for a call that begins again
                 raise
-            finally:
-                _kept_gradients(gradients)
         done = history(checkpoint.epochs)
         checkpoint.load(done.best_epoch)
     return done
@@ -200,22 +196,25 @@ def crossentropy(label_smoothing: float):
     return crossentropy
 
 
-def _kept_gradients(before: Container[str] | None = None) -> set[str]:
-    """The names of the custom gradients that TensorFlow keeps; it drops all but those ``before``.
+@contextmanager
+def _gradients_forgotten() -> Iterator[None]:
+    """Make TensorFlow forget the custom gradients that the block registers.
 
-    TensorFlow keeps each custom gradient for ever, and with it the graph of the whole step. Each
-    step has one: Keras adds up gradients over replicas. No public function removes it.
+    It would keep each for ever, and with it the graph of the whole step. Each step has one: Keras
+    adds up gradients over replicas. No public function removes it.
     """
-    if keras.backend.backend() != "tensorflow":
-        return set()
-    from tensorflow.python.framework import ops
+    registered = {}
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.framework import ops
 
-    registered = getattr(ops.gradient_registry, "_registry", {})
-    kept = {name for name in registered if name.startswith("CustomGradient-")}
-    for name in kept if before is not None else ():
-        if name not in before:
-            del registered[name]
-    return kept
+        registered = getattr(ops.gradient_registry, "_registry", {})
+    before = set(registered)
+    try:
+        yield
+    finally:
+        for name in set(registered) - before:
+            if name.startswith("CustomGradient-"):
+                del registered[name]
 
 
 def _fingerprint(model: keras.Model, train: Split) -> str:
