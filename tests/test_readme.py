@@ -41,6 +41,12 @@ def test_links_lead_somewhere(name):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_published_pages_are_small():
+    files = [*PUBLISHED.rglob("*.html")]
+    assert files
+    assert [file.name for file in files if file.stat().st_size > 600_000] == []
+
+
 def test_each_note_is_of_a_published_run():
     notes = yaml.safe_load((PUBLISHED / "notes.yaml").read_text("utf-8"))
     patterns = [pattern for key in notes for pattern in key.split(", ")]

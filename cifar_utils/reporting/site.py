@@ -35,7 +35,7 @@ from cifar_utils.runs.leaderboard import (
 from cifar_utils.runs.reported import introduction
 from cifar_utils.text import as_given, compact, duration, interval, percent, spread
 
-MOST_MISSED = 60  # images to list, those with the most doubtful labels
+MOST_MISSED = 40  # images of a dataset to list, those with the most doubtful labels
 
 
 def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
