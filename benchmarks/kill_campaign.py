@@ -141,8 +141,11 @@ def campaign(work: Path, chosen: dict[str, Case], kills: int, seed: int) -> None
         case = chosen[name]
         this = {"case": name, "seed": seed, "number": number}
         folder = work / name / f"{seed}-{number}"
-        killed = [row for row in rows(work / "kills.jsonl") if row["case"] in chosen]
-        killed = [row for row in killed if row["seed"] == seed]
+        killed = [
+            row
+            for row in rows(work / "kills.jsonl")
+            if row["case"] in chosen and row["seed"] == seed
+        ]
         own = sum(row.items() >= this.items() for row in killed)
         if any(row.items() >= this.items() for row in rows(work / "ended.jsonl")):
             continue
