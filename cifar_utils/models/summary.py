@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 UNKNOWN = "not counted"
+# What Keras raises for a reader's layer that has no get_config that it can write down.
+NO_CONFIG = (NotImplementedError, TypeError)
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,7 +64,7 @@ def summarize(model: keras.Model) -> ModelSummary:
     operations: dict[int, float] = {}
     try:
         uses = list(_uses(model))
-    except (NotImplementedError, TypeError):  # a layer has no get_config that Keras can write down
+    except NO_CONFIG:
         uses = []
         operations = {id(layer): math.nan for layer in layers_of(model) if layer.weights}
     for layer, taken in uses:

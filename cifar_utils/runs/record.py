@@ -375,11 +375,12 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
 
     """
     from cifar_utils.models.fast import foreign_layers, to_plain
+    from cifar_utils.models.summary import NO_CONFIG
 
     plain = to_plain(model)
     try:
         foreign = foreign_layers(plain)
-    except (NotImplementedError, TypeError) as error:
+    except NO_CONFIG as error:
         reason = " ".join(str(error).split()).partition(", and ")[0]
         show_note(
             folder,

@@ -5,10 +5,25 @@ import numpy as np
 
 from cifar_utils.data.dataset import Split
 from cifar_utils.errors import check_bounds
-from cifar_utils.models.summary import at_once
 
 
-class Batches(keras.utils.PyDataset):
+class InOrder(keras.utils.PyDataset):
+    """A split in its own order. Of float16 features, Keras would make a float32 copy at once."""
+
+    def __init__(self, split: Split, batch_size: int):
+        super().__init__()
+        check_bounds("batch_size", batch_size, "at least 1")
+        self.split, self.batch_size = split, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.split.labels) // self.batch_size)
+
+    def __getitem__(self, index: int):
+        batch = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return self.split.images[batch], self.split.labels[batch]
+
+
+class Batches(InOrder):
     """A split in random order, as a model takes it.
 
     The order of an epoch depends on ``(seed, epoch)`` alone. Images may have one axis more than the
@@ -18,10 +33,9 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, model: keras.Model, split: Split, batch_size: int, seed: int):
-        super().__init__()
-        check_bounds("batch_size", batch_size, "at least 1")
+        super().__init__(split, batch_size)
         check_bounds("seed", seed, "at least 0")
-        self.split, self.batch_size, self.seed = split, batch_size, seed
+        self.seed = seed
         self.variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
         self.changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
         self.epoch = 0
@@ -38,9 +52,6 @@ class Batches(keras.utils.PyDataset):
         self._order = random.permutation(len(self.split.labels))
         self._variant = random.integers(max(self.variants, 1), size=len(self._order))
 
-    def __len__(self) -> int:
-        return -(-len(self._order) // self.batch_size)
-
     def __getitem__(self, index: int):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         place = (chosen, self._variant[chosen]) if self.variants else chosen
@@ -48,18 +59,3 @@ class Batches(keras.utils.PyDataset):
         for change in self.changes:
             images = change(images, chosen, self.seed, self.epoch)
         return images, labels
-
-
-class InOrder(keras.utils.PyDataset):
-    """A split in its own order. Of float16 features, Keras would make a float32 copy at once."""
-
-    def __init__(self, model: keras.Model, split: Split):
-        super().__init__()
-        self.split, self.batch_size = split, at_once(model, split.images)
-
-    def __len__(self) -> int:
-        return -(-len(self.split.labels) // self.batch_size)
-
-    def __getitem__(self, index: int):
-        batch = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        return self.split.images[batch], self.split.labels[batch]

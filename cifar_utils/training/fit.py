@@ -17,7 +17,7 @@ from cifar_utils.data.dataset import Split
 from cifar_utils.errors import TrainingDiverged, check_bounds, need_validation
 from cifar_utils.events import show_note
 from cifar_utils.files import made_folder
-from cifar_utils.models.summary import layers_of
+from cifar_utils.models.summary import NO_CONFIG, at_once, layers_of
 from cifar_utils.provenance import code_in_use, describe_environment
 from cifar_utils.text import slug
 from cifar_utils.training.batches import Batches, InOrder
@@ -155,7 +155,9 @@ def fit(
             if line:
                 show_note(output, line)
             start = model.get_weights()
-            held_out = InOrder(model, validation) if len(validation.labels) else None
+            held_out = None
+            if len(validation.labels):
+                held_out = InOrder(validation, at_once(model, validation.images))
             callbacks = [
                 SeedEpoch(batches, seed),
                 Progress(batches, until, checkpoint.epochs, output, rule, trial, plot and draw),
@@ -221,7 +223,7 @@ def _fingerprint(model: keras.Model, train: Split) -> str:
     """A digest of the network, the labels and the first input, for runs of the same settings."""
     try:
         config = _unnamed(model.get_config(), {})
-    except (NotImplementedError, TypeError):  # of a reader's own layer
+    except NO_CONFIG:
         config = [_own_config(layer) for layer in layers_of(model)]
     shapes = [weight.shape for weight in model.weights]
     place = re.compile(" at 0x[0-9a-f]+")  # of an object in memory
@@ -235,7 +237,7 @@ def _fingerprint(model: keras.Model, train: Split) -> str:
 def _own_config(layer: keras.Layer) -> Any:
     try:
         return _unnamed(layer.get_config(), {})
-    except (NotImplementedError, TypeError):
+    except NO_CONFIG:
         return type(layer).__name__
 
 
