@@ -1,5 +1,6 @@
 """README and RESULTS.md say what the committed records say, and their links lead somewhere."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -10,11 +11,18 @@ import yaml
 from cifar_utils.reporting.notebooks import find_notebook, list_notebooks, plan_run
 from cifar_utils.reporting.results import MARKS, render_results, render_table
 from cifar_utils.reporting.series_file import read_series
+from cifar_utils.runs.compare import paired_test, same_images
+from cifar_utils.runs.folder import PREDICTED, Run
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "reports/published"
 README, RESULTS = ((ROOT / name).read_text("utf-8") for name in ("README.md", "RESULTS.md"))
 PROSE = README[: README.index(MARKS[0])] + README[README.index(MARKS[1]) :]
+NUMBER = r"([+-]?\d+\.\d+)"
+# As in "3.4 points more of the same test images correctly (95% interval 2.9 to 3.9".
+DIFFERENCE = re.compile(rf"{NUMBER} points(?:(?! points).)*?{NUMBER} to {NUMBER}(?![\d%])")
+# Notes whose intervals are of a run's trials, or of means over seeds.
+OTHERS = {"depth-cifar10-s*", "degradation-cifar10-s*", "ingredients-*", "tuning-cifar10-s*"}
 LESSONS = (ROOT / "notebooks/README.md").read_text("utf-8")
 
 
@@ -51,6 +59,29 @@ def test_each_note_is_of_a_published_run():
     notes = yaml.safe_load((PUBLISHED / "notes.yaml").read_text("utf-8"))
     patterns = [pattern for key in notes for pattern in key.split(", ")]
     assert [pattern for pattern in patterns if not [*PUBLISHED.glob(pattern)]] == []
+
+
+def test_each_difference_in_a_note_is_that_of_two_published_runs():
+    notes = yaml.safe_load((PUBLISHED / "notes.yaml").read_text("utf-8"))
+    told = [
+        (key, found) for key in notes.keys() - OTHERS for found in DIFFERENCE.findall(notes[key])
+    ]
+    assert len(told) > 15
+    runs = [Run(file.parent) for file in PUBLISHED.glob(f"*/{PREDICTED}")]
+    pairs = [pair for alike in same_images(runs) for pair in itertools.permutations(alike, 2)]
+
+    def is_true(key: str, figures: tuple[str, ...]) -> bool:
+        for run, other in pairs:
+            if any(one.folder.match(key) for one in (run, other)):
+                test = paired_test(run.name, run, other.name, other)
+                computed = test.difference, *test.interval
+                decimals = [len(figure.partition(".")[2]) for figure in figures]
+                rounded = [f"{100 * c:.{d}f}" for c, d in zip(computed, decimals, strict=True)]
+                if rounded == [figure.removeprefix("+") for figure in figures]:
+                    return True
+        return False
+
+    assert [(key, figures) for key, figures in told if not is_true(key, figures)] == []
 
 
 def test_each_exercise_is_a_run_that_its_notebook_takes_in_a_folder_of_its_own():
