@@ -373,7 +373,7 @@ def evaluate_views(
     Parameters
     ----------
     unsure
-        The share of images with six views, 0 to 1: those whose class is least probable by one view.
+        The share of images with six views, 0 to 1: those whose guess by one view is least probable.
 
     """
     check_bounds("unsure", unsure, "at least 0, at most 1")

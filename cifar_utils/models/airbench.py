@@ -15,7 +15,8 @@ def airbench(
 ):
     """Patch whitening, then three pairs of convolutions, pooled early; 1,973,944 parameters.
 
-    Batch normalization shifts but does not scale. Logits are divided by the number of features.
+    Batch normalization has a learned shift, and no learned scale. Logits are divided by the number
+    of features.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 On two cores with AMX, in bfloat16, forward and backward: at 2,000 × 15 × 15 × 64, batch
 normalization takes 28 ms instead of 238, and GELU 38 ms instead of 266 (``benchmarks/NOTES.md``).
-Without AMX, in float32, group normalization of 128 × 16 × 16 × 100 takes 13 ms instead of 21.
 
 Each layer computes the same as the Keras layer from which it inherits. Where it has no faster way,
 it calls that layer.
@@ -275,7 +274,7 @@ class SeparableConv2D(layers.SeparableConv2D):
     """Keras's layer; in bfloat16 on the processor, one convolution with the product of its kernels.
 
     AMX multiplies matrices so fast that a full convolution takes less time than a convolution of
-    each channel by itself, forward and backward.
+    each channel by itself, forward and backward (measured with AMX only).
     """
 
     def call(self, inputs):

@@ -28,7 +28,8 @@ class Options:
         Rate before the classifier. Report C trains ResNet-18 with 0.3.
     spatial_dropout
         Rate at which whole channels are dropped after the addition of each identity block. That is
-        a block whose shortcut has no projection. Report C trains ResNet-18 on CIFAR-100 with 0.5.
+        a block whose shortcut has no projection. Report C trains ResNet-18 on CIFAR-100 with a
+        “sparse” dropout of 0.5, and we take it to mean this.
     gate
         Threshold of the ε-sparse gate, :func:`sparse_gate`; 0 for none.
     highway

@@ -74,8 +74,8 @@ def build_transfer_model(
         Capitals and underscores don't matter.
     weights
         ``"imagenet"`` (downloaded and checked by Keras), the path of a weights file, the folder of
-        a run that trained the base, or ``None`` for random weights. Features and accuracy of random
-        weights mean nothing. ``model.pretrained`` keeps the name of the file or folder, and the
+        a run that trained the base, or ``None`` for random weights, whose accuracy says nothing
+        about transfer. ``model.pretrained`` keeps the name of the file or folder, and the
         file's SHA-256.
     input_size
         Height and width to which images are resized, in pixels: at least 32, and for some bases

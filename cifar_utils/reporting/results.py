@@ -48,11 +48,12 @@ COMPARISONS = """\
 ## Comparisons
 
 Each table has networks of one kind and one notebook, trained on the same images for the same number
-of epochs. Accuracy is top-1 on their validation images after the epoch that was kept. A difference
-is the mean over pairs of runs with the same seed, commit, precision and machine. Its 95% interval
-is Student's, from the residuals of the whole table: what the effects of rows and of seeds leave
-unexplained. It is not corrected for the number of rows. All rows share the runs of the reference,
-so an error in it moves all differences alike. A row with fewer than two pairs has no difference.
+of epochs (in notebook 03, `fine_tune_epochs` may differ). Accuracy is top-1 on their validation
+images after the epoch that was kept. A difference is the mean over pairs of runs with the same
+seed, commit, precision and machine. Its 95% interval is Student's, from the residuals of the whole
+table: what the effects of rows and of seeds leave unexplained. It is not corrected for the number
+of rows. All rows share the runs of the reference, so an error in it moves all differences alike. A
+row with fewer than two pairs has no difference.
 """
 TRIALS = """\
 ## Trials within a run
