@@ -1,5 +1,6 @@
 """The names of the files in a run's folder, and atomic writing."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ CHECKPOINTS = ("checkpoint", "features", "tuning")  # to resume from; a finished
 # In the order in which they are cleared: a process that is stopped in between leaves neither a
 # finished run nor one that goes on.
 RUN_FILES = (*CHECKPOINTS, RECORD, NOTEBOOK, PAGE, PREDICTED, PREDICTIONS, MODEL, EVENTS, FACTS)
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # errors of a disk without room
 PART = ".part"  # in the names of files that are being written; a killed process leaves them
 
 
@@ -83,18 +85,19 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.stem}.{token_hex(4)}{ending}")
     try:
         file = temporary.open("xb")
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        error.filename = str(path)  # a user does not know the temporary one
-        raise
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        if error.filename in (None, str(temporary)):  # which a user does not know
+            error.filename = str(path)
         raise
 
 

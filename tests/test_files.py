@@ -52,6 +52,16 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch, step,
     assert [p.read_text() for p in tmp_path.iterdir()] == ([before] if before else [])
 
 
+def test_a_full_disk_is_told_with_the_file_s_own_name(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space") as error:
+        write_atomically(tmp_path / "file", "new")
+    assert error.value.filename == str(tmp_path / "file")
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         write_atomically(tmp_path / "none" / "file", "content")

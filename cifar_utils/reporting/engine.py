@@ -1,6 +1,5 @@
 """Execute a notebook in its own kernel, by papermill with an engine of this project."""
 
-import errno
 import logging
 import os
 import re
@@ -25,7 +24,7 @@ from papermill.exceptions import PapermillExecutionError
 from cifar_utils.data.folder import PREFIX
 from cifar_utils.errors import InputError
 from cifar_utils.events import read_events
-from cifar_utils.files import EVENTS, NOTEBOOK, write_atomically
+from cifar_utils.files import EVENTS, FULL, NOTEBOOK, write_atomically
 from cifar_utils.reporting import kernel as kernel_lock
 from cifar_utils.reporting.notebooks import read_notebook, read_parameters, written
 from cifar_utils.runs.folder import Run, Status
@@ -38,7 +37,6 @@ DIED, TIMED_OUT = "DeadKernelError", "TimeoutError"
 UNWANTED = "the command that wanted it has ended"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 ERRNO = re.compile(r"[Ee]rrno\s*=?\s*(\d+)")  # "[Errno 28]" of Python, "errno = 28" of HDF5
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 log = logging.getLogger("papermill")
 log.setLevel(logging.CRITICAL + 1)  # errors are in the notebook and raised, too
 

@@ -13,8 +13,8 @@ from typing import Any
 from jupyter_core.utils import ensure_event_loop
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import CHECKPOINTS, FACTS, NOTEBOOK, PAGE, PART, RECORD, RUN_FILES
-from cifar_utils.reporting.engine import FULL, UNWANTED, Watch, execute_notebook
+from cifar_utils.files import CHECKPOINTS, FACTS, FULL, NOTEBOOK, PAGE, PART, RECORD, RUN_FILES
+from cifar_utils.reporting.engine import UNWANTED, Watch, execute_notebook
 from cifar_utils.reporting.export import export_page
 from cifar_utils.runs.folder import BEFORE, Run, RunningError, Status
 

@@ -12,7 +12,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import paired_intervals, wilson_interval
 from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
-from cifar_utils.runs.answer import by_name, called, diverged, steps_to_target
+from cifar_utils.runs.answer import by_name, called, diverged, near_chance, steps_to_target
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     Configuration,
@@ -48,12 +48,11 @@ COMPARISONS = """\
 ## Comparisons
 
 Each table has networks of one kind and one notebook, trained on the same images for the same number
-of epochs (in notebook 03, `fine_tune_epochs` may differ). Accuracy is top-1 on their validation
-images after the epoch that was kept. A difference is the mean over pairs of runs with the same
-seed, commit, precision and machine. Its 95% interval is Student's, from the residuals of the whole
-table: what the effects of rows and of seeds leave unexplained. It is not corrected for the number
-of rows. All rows share the runs of the reference, so an error in it moves all differences alike. A
-row with fewer than two pairs has no difference.
+of epochs. Accuracy is top-1 on their validation images after the epoch that was kept. A difference
+is the mean over pairs of runs with the same seed, commit, precision and machine. Its 95% interval
+is Student's, from the residuals of the whole table: what the effects of rows and of seeds leave
+unexplained. It is not corrected for the number of rows. All rows share the runs of the reference,
+so an error in it moves all differences alike. A row with fewer than two pairs has no difference.
 """
 TRIALS = """\
 ## Trials within a run
@@ -122,8 +121,9 @@ def render_table(folder: Path, root: Path) -> str:
 def answers(groups: Iterable[Configuration]) -> dict[str, list[Configuration]]:
     """The configurations that answer each notebook's question, by its name: one for each dataset.
 
-    It is a comparison of several trainings, if there is any. Among several, it is the one of the
-    most seeds, then of the most training images, then of the best validation accuracy.
+    It is one that is not near chance, and a comparison of several trainings, if there is any. Among
+    several, it is the one of the most seeds, then of the most training images, then of the best
+    validation accuracy.
     """
     alike: dict[tuple[str, str], list[Configuration]] = {}
     for group in groups:
@@ -134,11 +134,12 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[Configuration]]:
     return found
 
 
-def _rank(group: Configuration) -> tuple[bool, int, int, float]:
+def _rank(group: Configuration) -> tuple[bool, bool, int, int, float]:
     record = group.record
     seeds = max([len(group.runs), *map(len, by_name(record.trials))])
     validation = mean(_validation(run) or 0.0 for run in group.runs)
-    return len(record.trials) > 1, seeds, record.dataset["train"], validation
+    several = len(record.trials) > 1
+    return not near_chance(record), several, seeds, record.dataset["train"], validation
 
 
 def write_results(root: Path) -> list[Path]:
@@ -232,7 +233,7 @@ def _comparison(family: Sequence[Configuration], root: Path) -> str:
     data = record.dataset
     return (
         f"### {record.notebook}: {data['name']}, {data['train']:,} training images, "
-        f"{record.parameters.get('epochs')} epochs\n\n"
+        f"{reference.epochs} epochs\n\n"
         f"By {data['validation']:,} validation images. The reference: {_told(shown)}.\n\n"
         f"{_table(rows)}"
     )

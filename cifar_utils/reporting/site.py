@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import NOTEBOOK, write_atomically
+from cifar_utils.files import FULL, NOTEBOOK, write_atomically
 from cifar_utils.reporting.export import TEMPLATES, export_page, is_current, page_look, write_links
 from cifar_utils.reporting.fragments import REPORT
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
@@ -229,13 +229,15 @@ def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:
     """Export outdated pages again."""
     for run in runs:
         notebook = run.folder / NOTEBOOK
-        if notebook.exists() and not is_current(run.page, notebook):
-            try:
+        try:
+            if notebook.exists() and not is_current(run.page, notebook):
                 export_page(notebook, run.page)
                 say(f"{run.name}: page exported")
-            # A run that was killed early, or somebody else's; its page, if any, stays.
-            except (InputError, OSError) as error:
-                say(f"{run.name}: {error}")
+        # A run that was killed early, or somebody else's; its page, if any, stays.
+        except (InputError, OSError) as error:
+            if getattr(error, "errno", None) in FULL:
+                raise
+            say(f"{run.name}: {error}")
 
 
 def _link_pages(runs: Sequence[Run], folder: Path) -> None:

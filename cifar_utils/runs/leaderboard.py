@@ -72,6 +72,12 @@ class Configuration:
     board: pd.DataFrame
 
     @property
+    def epochs(self) -> int | None:
+        """The epochs of the tested training; if it was stopped early, those that it should have."""
+        record = self.record
+        return record.parameters.get("epochs") if record.stopped else len(record.history)
+
+    @property
     def name(self) -> str:
         """The first run's name, without its seed where there are several."""
         name = self.runs[0].name
@@ -244,8 +250,7 @@ def families(groups: Sequence[Configuration]) -> list[list[Configuration]]:
             dataset_of(record),
             *(record.dataset[key] for key in ("train", "validation", "test")),
         ]
-        key = [record.notebook, group.kind, images, record.parameters.get("epochs")]
-        found.setdefault(str(key), []).append(group)
+        found.setdefault(str([record.notebook, group.kind, images, group.epochs]), []).append(group)
     for alike in found.values():
         first = min(
             alike, key=lambda one: (sum(len(one.differing(other)) for other in alike), one.name)

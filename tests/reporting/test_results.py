@@ -129,12 +129,19 @@ def test_a_repeated_run_is_no_second_reference(add, published, tmp_path):
     assert len(told) == 3
 
 
-@pytest.mark.parametrize("given", [{"epochs": 3}, {"seed": 1}, {"architecture": "other"}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"validation": (0.1, 0.4, 0.5), "given": {"fine_tune_epochs": 1}},  # another budget
+        {"given": {"seed": 1}},
+        {"given": {"architecture": "other"}, "architecture": "other"},
+    ],
+)
 def test_runs_of_another_budget_network_or_seed_alone_are_no_comparison(
-    add, published, tmp_path, given
+    add, published, tmp_path, other
 ):
     add("a")
-    add("b", given=given, architecture=given.get("architecture", "tiny"))
+    add("b", **other)
     assert rows(render_results(published, tmp_path), "differs in") == []
 
 

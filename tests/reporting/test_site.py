@@ -1,5 +1,6 @@
 import json
 import os
+from unittest.mock import Mock
 
 import pytest
 from bs4 import BeautifulSoup
@@ -32,7 +33,7 @@ def read(folder):
 
 
 def test_finished_runs_are_listed_best_first_by_dataset(add_run, tmp_path):
-    add_run("worse", top1=0.6, parameters={"epochs": 3})
+    add_run("worse", top1=0.6, validation=(0.3, 0.4, 0.5))
     add_run("deep/er/better", top1=0.867)
     add_run("other", dataset="cifar10", architecture="resnet20", top1=0.9, page=False)
     page, rows = read(tmp_path)
@@ -106,7 +107,7 @@ def test_ablations_stand_below_what_they_ablate_and_say_how_they_differ(add_run,
     add_run("without", top1=0.9, parameters=given | {"flip": False})
     add_run("all", top1=0.8, parameters=given)
     add_run("slow", top1=0.7, parameters=given | {"rate": 0})
-    add_run("longer", top1=0.6, parameters=given | {"epochs": 9})
+    add_run("longer", top1=0.6, parameters=given, validation=(0.5,) * 3)
     page, _ = read(tmp_path)
     bodies = [[row.a.get_text() for row in body.find_all("tr")] for body in page.select("tbody")]
     assert bodies == [["all", "without", "slow"], ["longer"]]
@@ -156,6 +157,11 @@ def test_a_comparison_answers_first_then_the_most_images_then_the_best_by_valida
     trial = {"values": {}, "val_accuracy": 0.5, "best_epoch": 2, "epochs": 2, "parameters": 15636}
     trials = [trial | {"name": name} for name in ("a", "b")]
     change(folder, trials=trials, dataset={"validation": 100})
+    page, _ = read(tmp_path)
+    assert [link.get_text() for link in page.select(".answers dd a")] == ["compared"]
+    folder = add_run("failed", top1=0.17, parameters={"rate": 5})
+    trials = [trial | {"name": name, "val_accuracy": 0.17} for name in "abc"]
+    change(folder, trials=trials, dataset={"train": 2000, "validation": 100})
     page, _ = read(tmp_path)
     assert [link.get_text() for link in page.select(".answers dd a")] == ["compared"]
 
@@ -243,9 +249,11 @@ def test_a_notebook_that_cannot_be_exported_leaves_the_site_whole(add_run, tmp_p
     cell = {"cell_type": "code", "source": "", "execution_count": 1, "metadata": {}, "outputs": odd}
     content = {"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [cell]}
     (add_run("odd", page=True) / "notebook.ipynb").write_text(json.dumps(content))
+    (add_run("no file", page=True) / "notebook.ipynb").mkdir()
     told = []
     index = build_index(tmp_path, told.append)
-    assert "can't be read as a notebook" in told[-2]
+    assert [line.partition(": ")[0] for line in told] == ["cut", "no file", "odd"]
+    assert "can't be read as a notebook" in told[0]
     assert "can't be made" in told[-1]
     assert soup(index).select_one("tbody a")["href"] == "cut/report.html"
 
@@ -264,6 +272,10 @@ def test_a_page_that_can_t_be_written_leaves_the_site_whole(
     index = soup(build_index(tmp_path, told.append))
     assert [a["href"] for a in index.select("tbody a")] == ["theirs/report.html"]
     assert told[0] == "one: [Errno 13] Permission denied"
+    full = Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr("cifar_utils.reporting.site.export_page", full)
+    with pytest.raises(OSError, match="No space"):
+        build_index(tmp_path)
 
 
 def test_other_files_among_the_notebooks_and_odd_names_leave_the_site_whole(
