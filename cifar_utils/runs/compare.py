@@ -21,6 +21,7 @@ from cifar_utils.evaluation import NO_DEVIATION, student_interval, wilson_interv
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.leaderboard import (
     COMPUTED,
+    FORMS,
     Configuration,
     configurations,
     dataset_of,
@@ -34,6 +35,7 @@ FIGURES = [
     *("top1", "top1_low", "top1_high", "top5", "loss", "parameters", "flops"),
     *("train_seconds", "total_seconds"),
 ]
+TAKEN = {"run", "notebook", *FIGURES, *FORMS, *COMPUTED.values()}  # a table's own columns
 LIMITS = (
     "McNemar's tests are of two trained networks, one seed each. Another seed may change them; "
     "p-values and intervals are not corrected for the number of tests."
@@ -249,7 +251,7 @@ def _table(names: list[str], runs: tuple[Run, ...]) -> pd.DataFrame:
     rows = [
         {"notebook": run.record.notebook}
         | {
-            f"{name} (parameter)" if name in (*FIGURES, *COMPUTED.values()) else name: value
+            f"{name} (parameter)" if name in TAKEN else name: value
             for name, value in (run.record.parameters | settings(run.record)).items()
         }
         for run in runs
@@ -273,14 +275,14 @@ def paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest:
 
 
 def compare_means(group: Configuration, other: Configuration) -> str:
-    """The difference of two configurations' mean top-1 on one dataset, in words.
+    """The difference of two configurations' mean top-1 on the same test images, in words.
 
-    It is empty for two datasets, or below two seeds of each.
+    It is empty for other images, or below two seeds of each.
     Its interval is Student's of pairs if both have the same seeds, and else by Welch's t-test
     (Biometrika 34, 28-35, 1947). There is none where all seeds give the same difference.
     """
-    one_dataset = dataset_of(group.record) == dataset_of(other.record)
-    if not one_dataset or min(len(group.runs), len(other.runs)) < 2:
+    tested = [(dataset_of(each.record), each.record.dataset["test"]) for each in (group, other)]
+    if tested[0] != tested[1] or min(len(group.runs), len(other.runs)) < 2:
         return ""
     shares, others = (each.board.set_index("seed")["top1"] for each in (group, other))
     interval, how = None, "Student's, of pairs of one seed"

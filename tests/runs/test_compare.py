@@ -28,6 +28,7 @@ def make(tmp_path, make_record):
         dataset="digits",
         folder=".",
         pictures="",
+        test=200,
         **parameters,
     ):
         place = tmp_path / folder / name
@@ -41,7 +42,7 @@ def make(tmp_path, make_record):
             scores = found.to_dict()
         make_record(
             parameters={"epochs": 2, "seed": 0, "dataset": dataset} | parameters,
-            dataset={"name": dataset, "test_pictures": pictures},
+            dataset={"name": dataset, "test_pictures": pictures, "test": test},
             model={"architecture": "resnet20", "parameters": 272_474, "flops": 81_600_000},
             seconds={"train": 65.0, "total": 70.0},
             history=[{"epoch": e, "val_accuracy": 0.3 * e} for e in (1, 2)],
@@ -191,8 +192,18 @@ def test_means_of_other_seeds_are_compared_by_welch_s_test(make):
     assert "(n = 2) against" in told
     assert "top-1 -5.00 points (95% interval" in told
     assert not any("Welch" in note for note in compare_runs(runs[:4]).notes)
-    runs[3:] = [make(f"c{seed}", dataset="cifar10", seed=seed) for seed in (0, 4)]
-    assert not any("Welch" in note for note in compare_runs(runs).notes), "on other images"
+    for name, images in (("c", {"dataset": "cifar10"}), ("d", {"test": 100})):
+        runs[3:] = [make(f"{name}{seed}", seed=seed, **images) for seed in (0, 4)]
+        assert not any("Welch" in note for note in compare_runs(runs).notes), "on other images"
+
+
+@pytest.mark.parametrize("name", ["run", "notebook", "interval", "top1", "precision"])
+def test_a_parameter_of_any_name_is_compared(make, name):
+    comparison = compare_runs([make("one", **{name: "a"}), make("two", **{name: "b"})])
+    assert comparison.table.iloc[:, 0].tolist() == ["a", "b"]
+    shown = comparison.words.reset_index()
+    assert "75.0%" in shown["top-1"].tolist()
+    assert shown["run"].tolist() == ["one", "two"]
 
 
 def test_a_default_that_an_older_notebook_lacks_is_no_difference(make):

@@ -192,7 +192,7 @@ function comparison(some, { tests, computed, limits }) {
     some[0].runs.map((other) => paired(run, other, tests)))]).filter(Boolean);
   const note = told.length
     ? limits
-    : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds of each on one dataset.`;
+    : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds of each on the same test images.`;
   return [
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table), make("p", {}, apart),
     make("ul", {}, ...told.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
@@ -224,7 +224,7 @@ function drawCosts(section, configurations) {
     }).filter(Boolean);
     if (panels.length) section.append(make("h3", {}, dataset), legend(kinds), make("div", { class: "charts" }, ...panels));
   });
-  section.append(make("p", { class: "note" }, "Bars are 95% intervals. For one run, a bar covers the limited number of test images; for several seeds, it is that of their mean. The two kinds can't be compared. Each time is of the run's own machine, whose speed and precision differ, and which other programs may have shared: only a time several times as long says something. No cheaper run is more accurate than those on the grey line. It does not consider the intervals."));
+  section.append(make("p", { class: "note" }, "Bars are 95% intervals. For one run, a bar covers the limited number of test images; for several seeds, it is that of their mean. The two kinds can't be compared. Each time is that of training alone, without the features that a frozen base computes before, and of the run's own machine, whose speed and precision differ, and which other programs may have shared: only a time several times as long says something. No cheaper run is more accurate than those on the grey line. It does not consider the intervals."));
   if (section.querySelector("svg")) reveal(section);
 }
 
