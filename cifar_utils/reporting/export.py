@@ -1,5 +1,6 @@
 """Exports an executed notebook as one HTML page, which needs no network."""
 
+import ast
 import base64
 import hashlib
 import os
@@ -27,7 +28,7 @@ from cifar_utils.provenance import own_commit
 from cifar_utils.reporting.fragments import Outline, clean, markdown_html, note
 from cifar_utils.reporting.notebooks import project_folder, read_notebook, relative_link
 from cifar_utils.runs.answer import answer, near_chance
-from cifar_utils.runs.folder import Run, find_runs
+from cifar_utils.runs.folder import Run, find_runs, statements
 from cifar_utils.runs.leaderboard import configurations, read_notes
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import compare_with_reported, introduction
@@ -37,9 +38,11 @@ TEMPLATE = Path(__file__).parent / "template"
 TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
 LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
 NEEDS_SCRIPT = re.compile(r"application/(javascript|vnd\..*)")
-# A cell that ends in one of these calls tells of the record alone.
+# A cell with one of these calls, at most after the one that makes the record, tells of it alone.
 TELL = {"answer": answer, "compare_with_reported": compare_with_reported}
-OF_RECORD = re.compile(rf"\b({'|'.join(TELL)})\(record\)\)?$")
+OF_RECORD = re.compile(
+    rf"(?:record = record_run\([^\n]*\)\n)?(?:Markdown\()?({'|'.join(TELL)})\(record\)\)?"
+)
 
 
 def export_page(notebook: Path, page: Path) -> Path:
@@ -81,6 +84,7 @@ def page_digest(notebook: Path) -> str:
     files = [*looks, *code, *words, notebook, notebook.with_name(RECORD)]
     content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
     content += "".join(_notes(notebook)).encode()
+    content += relative_link(_published(), notebook.parent).encode()  # a page near chance has links
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -122,7 +126,7 @@ def _render(notebook: Path) -> str:
         record = read_record(file)
     nb, outline = _ready_cells(notebook, record)
     run = nb.metadata.get("papermill", {})
-    parameters = _parameters(nb, run.get("parameters", {}))
+    parameters = _parameters(nb)
     page = {
         "address": quote(os.fsencode(notebook.name)),
         "title": outline.title or escape(notebook.stem),
@@ -191,13 +195,17 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
 
 def _twin(record: RunRecord, folder: Path) -> tuple[str, str, str] | None:
     """The best published configuration's first run: its name, dataset and relative path."""
-    published = find_runs(project_folder() / "reports" / "published")
+    published = find_runs(_published())
     for group in configurations([run for run in published if run.record]):
         run = group.runs[0]
         same = run.record.notebook == record.notebook
         if same and run.page.exists() and not near_chance(run.record):
             return run.name, run.record.dataset["name"], relative_link(run.page, folder)
     return None
+
+
+def _published() -> Path:
+    return project_folder() / "reports" / "published"
 
 
 def _highlighted(source: str) -> Markup:
@@ -231,13 +239,14 @@ def _date(end: Any) -> str:
     return ""
 
 
-def _parameters(nb: NotebookNode, given: dict[str, Any]) -> list[tuple[Parameter, Any]]:
-    """Each parameter and its value."""
-    source = next((cell.source for cell in nb.cells if "parameters" in cell.tags), "")
-    try:
-        known = parse_parameters(source)
-    except Exception:  # another kind of notebook, whose cell is shown as it is
-        known = {}
+def _parameters(nb: NotebookNode) -> list[tuple[Parameter, Any]]:
+    """Each parameter and its value, by the cells that set them."""
+    sources = {tag: cell.source for cell in reversed(nb.cells) for tag in cell.tags}
+    known, given = {}, {}
+    with suppress(Exception):  # another kind of notebook, whose cells are shown as they are
+        known = parse_parameters(sources.get("parameters", ""))
+        for node in ast.parse(sources.get("injected-parameters", "")).body:
+            given[node.targets[0].id] = ast.literal_eval(node.value)
     return [
         (row, given.get(row.name, row.default))
         for row in known.values()
@@ -266,7 +275,7 @@ def _ready_cells(notebook: Path, record: RunRecord | None) -> tuple[NotebookNode
         outline.attached = cell.get("attachments", {})
         if cell.cell_type == "code":
             CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
-            told = record and OF_RECORD.search(cell.source)
+            told = record and OF_RECORD.fullmatch(statements(cell.source))
             for output in cell.outputs:
                 if told and output.output_type == "execute_result":
                     output.data = {"text/html": TELL[told[1]](record)._repr_html_()}

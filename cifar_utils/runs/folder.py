@@ -103,8 +103,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.resolve().name
+        """The folder's name, or that of a link to it."""
+        return Path(os.path.abspath(self.folder)).name  # noqa: PTH100  (resolve would follow links)
 
     @property
     def page(self) -> Path:
@@ -439,7 +439,7 @@ def cells_of(text: str) -> list[tuple[str, str, list[str]]]:
 
 def code_digest(cells: Iterable[tuple[str, str, list[str]]]) -> str:
     """A digest of the code in a result of :func:`read_cells`, without comments and layout."""
-    sources = json.dumps([_statements(source) for kind, source, _ in cells if kind == "code"])
+    sources = json.dumps([statements(source) for kind, source, _ in cells if kind == "code"])
     return hashlib.sha256(sources.encode()).hexdigest()
 
 
@@ -456,7 +456,7 @@ def visible(folder: Path) -> list[Path]:
     return [path for path in there if not path.name.startswith(".")]
 
 
-def _statements(source: str) -> str:
+def statements(source: str) -> str:
     """Code without its comments and layout, which don't change a run."""
     try:
         return ast.unparse(ast.parse(source))

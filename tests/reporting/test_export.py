@@ -258,13 +258,13 @@ TAGGED = {"tags": ["parameters"]}
 @given(st.text(), st.text(min_size=1))
 def test_any_text_of_a_parameter_or_an_error_shows_as_text(folder, value, message):
     source = 'note: str = ""  # what <b>you</b> like\nepochs: int = 2  # passes'
+    older = {"papermill": {"parameters": {"epochs": 9}}}  # the reader changed the cell since
     error = new_output("error", ename="ValueError", evalue=message, traceback=[message])
     cells = [
         code(source=source, metadata=TAGGED),
         code(error, source=f"note = {value!r}", metadata={"tags": ["injected-parameters"]}),
     ]
-    metadata = {"papermill": {"parameters": {"note": value}}}
-    page = exported(folder, *cells, metadata=metadata)
+    page = exported(folder, *cells, metadata=older)
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tr")]
     changed = f"{value!r} default ''" if value else "''"
     assert rows[1:] == [["note", changed, "what <b>you</b> like"], ["epochs", "2", "passes"]]
@@ -531,6 +531,9 @@ def test_a_page_near_chance_says_so_at_its_top_and_links_its_published_twin(proj
     warning = exported(mine).header.select_one(".failed")
     assert "too small to tell" in warning.get_text()
     assert warning.a["href"] == "../published/good/report.html"
+    (project / "deep").mkdir()
+    moved = mine.rename(project / "deep/mine")
+    assert not is_current(moved / "page.html", moved / "notebook.ipynb"), "its link leads nowhere"
 
 
 @pytest.mark.parametrize("source", ["Markdown(answer(record))", "answer(record)"])
@@ -543,14 +546,16 @@ def test_what_a_cell_told_of_the_record_agrees_with_the_top(render, make_record,
 
     record = make_record(model={"architecture": "cifarnet"}, dataset={"name": "cifar10"})
     page = render(
-        executed(f"record = 1\n{source}", "<p>An answer of an older version.</p>"),
+        executed(f"record = record_run(1)\n{source}", "<p>An answer of an older version.</p>"),
         executed("compare_with_reported(record)", "<p>An older table.</p>"),
         executed("answer(another)", "<p>Of another record.</p>"),
+        executed("record = load_run('b').record\nanswer(record)", "<p>Of run b.</p>"),
+        executed("history.best_epoch  # answer(record)", "<p>Epoch 17.</p>"),
         record=record,
     )
     words = page.main.get_text()
     assert "older" not in words
-    assert "Of another record." in words
+    assert all(told in words for told in ("Of another record.", "Of run b.", "Epoch 17."))
     top = page.header.select_one(".answer").get_text().strip()
     assert "87.5%" in top
     assert page.main.select_one(".outputs").get_text().strip().startswith(top)

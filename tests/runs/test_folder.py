@@ -282,6 +282,13 @@ def test_a_run_says_what_is_there(folder):
     assert run.scores.top1 == 1.0
 
 
+def test_a_run_behind_a_link_has_the_link_s_name(folder, tmp_path, monkeypatch):
+    (tmp_path / "linked").symlink_to(folder)
+    assert load_run(tmp_path / "linked").name == "linked"
+    monkeypatch.chdir(folder)
+    assert load_run(".").name == "made"
+
+
 def test_a_run_s_html_is_escaped(folder, make_record):
     told = ("processor", "cores", "precision", "keras", "backend", "git")
     sizes = {"name": "digits", "train": 1, "validation": 1, "test": 1}
