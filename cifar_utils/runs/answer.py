@@ -164,10 +164,10 @@ def reported_sentence(network: str, reported: str) -> str:
 
 def _fine_tuned(record: RunRecord) -> list[str]:
     """The gain from training the base's last layers after the head's own epochs."""
-    more, images = record.parameters["fine_tune_epochs"], record.dataset["validation"]
-    stages = record.history[:-more], record.history[-more:]
-    if not all(stages):
+    more, images = record.parameters.get("fine_tune_epochs"), record.dataset["validation"]
+    if not more or len(record.history) <= more:
         return []
+    stages = record.history[:-more], record.history[-more:]
     alone, together = (max(row["val_accuracy"] for row in rows) for rows in stages)
     gain, _, told = _gain(together, alone, images)
     return [

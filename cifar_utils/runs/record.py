@@ -151,9 +151,11 @@ class RunRecord:
 
         See :func:`~cifar_utils.evaluation.evaluate_views`.
         """
-        if share := self.parameters.get("unsure"):
+        share = self.parameters.get("unsure")
+        if isinstance(share, Real) and share:
             return 6, share
-        count = self.parameters.get("views") or 1  # runs before `unsure`
+        count = self.parameters.get("views")  # of runs before `unsure`
+        count = count if isinstance(count, int) and count > 1 else 1
         return count, float(count > 1)
 
     @property
@@ -341,17 +343,20 @@ def _recorded(parameters: Mapping[str, Any], dataset: str, network: str) -> dict
 def notebook_name(folder: Path | str | None = None) -> str:
     """The name of the running notebook, without its ending; ``"notebook"`` where it is unknown.
 
-    It is taken from ``run.json`` in the run's folder, else from JupyterLab, else from the command
-    that started the kernel, such as ``papermill NAME.ipynb``.
+    It is taken from ``run.json`` in the run's folder, else from JupyterLab or the command that
+    started the kernel, such as ``papermill NAME.ipynb``. Papermill may itself run below JupyterLab,
+    so it goes first.
 
     """
     import psutil
 
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(Path(folder, FACTS).read_text("utf-8"))["notebook"])
-    named = [os.environ.get("JPY_SESSION_NAME", "")]
+    command, session = [], os.environ.get("JPY_SESSION_NAME", "")
     with suppress(psutil.Error, AttributeError):  # a container's first process has no parent
-        named += psutil.Process().parent().cmdline()
+        command = psutil.Process().parent().cmdline()
+    below = {Path(word).stem for word in command} & {"papermill", "nbconvert", "jupyter-nbconvert"}
+    named = [*command, session] if below else [session, *command]
     return next((Path(name).stem for name in named if name.endswith(".ipynb")), "notebook")
 
 

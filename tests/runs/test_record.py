@@ -178,6 +178,21 @@ def test_a_process_without_a_parent_runs_no_notebook(monkeypatch):
     assert notebook_name() == "notebook"
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["python", "/bin/papermill", "02_resnet.ipynb", "out.ipynb"], "02_resnet"),
+        (["python", "/bin/jupyter-lab", "02_resnet.ipynb"], "Untitled"),
+    ],
+)
+def test_a_notebook_that_papermill_runs_below_jupyterlab_has_its_own_name(
+    monkeypatch, command, name
+):
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/Untitled.ipynb")
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda self: command)
+    assert notebook_name() == name
+
+
 def test_the_record_is_written_last_and_a_failed_model_leaves_the_old_one(
     finished, tmp_path, monkeypatch
 ):
@@ -208,7 +223,12 @@ def test_facts_say_why_a_run_stopped(make_record):
 
 @pytest.mark.parametrize(
     ("given", "views", "flops"),
-    [({}, (1, 0.0), 100), ({"views": 6}, (6, 1.0), 600), ({"unsure": 0.4}, (6, 0.4), 300)],
+    [
+        ({}, (1, 0.0), 100),
+        ({"views": 6}, (6, 1.0), 600),
+        ({"unsure": 0.4}, (6, 0.4), 300),
+        ({"views": "front", "unsure": "yes"}, (1, 0.0), 100),  # of a reader's own notebook
+    ],
 )
 def test_the_operations_for_a_test_image_are_those_of_all_its_views(
     make_record, given, views, flops
