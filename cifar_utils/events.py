@@ -9,7 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cifar_utils.files import EVENTS, made_folder
+from cifar_utils.errors import InputError
+from cifar_utils.files import EVENTS, FACTS, made_folder
 
 PATIENCE = 5  # seconds until a progress bar appears
 
@@ -121,6 +122,13 @@ class Phases:
     """
 
     def __init__(self, output: Path | str | None):
+        here, parts = Path.cwd(), Path(output or "").parts
+        inside = parts and here.parts[1:][-len(parts) :] == parts  # an absolute one has the root
+        if inside and (here / FACTS).exists():
+            raise InputError(
+                f"output {str(output)!r} is this folder itself, seen from the project's folder; "
+                "start the notebook there, or set output to None"
+            )
         self.output = output
         self.seconds: dict[str, float] = {}
 

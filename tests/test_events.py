@@ -42,6 +42,20 @@ def test_however_a_file_grows_each_event_is_read_once(tmp_path_factory, written,
     assert position == len(content)
 
 
+def test_a_run_s_notebook_that_starts_in_its_own_folder_makes_no_folder_in_it(
+    tmp_path, monkeypatch, refused
+):
+    folder = tmp_path / "reports/mine"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    monkeypatch.chdir(folder)
+    with refused("output 'reports/mine' is this folder itself", "set output to None"):
+        Phases("reports/mine")
+    for output in (None, str(folder), "other"):
+        Phases(output)
+    assert len([*folder.iterdir()]) == 1
+
+
 def test_broken_lines_are_passed_over(tmp_path):
     path = tmp_path / "events.jsonl"
     assert read_events(path) == ([], 0)
