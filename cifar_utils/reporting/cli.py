@@ -249,6 +249,8 @@ def series(
         except OSError as error:
             where = short_path(Path(error.filename or folder))
             click.echo(f"no index: {where} can't be written ({error.strerror})", err=True)
+        except InputError as error:  # in notes.yaml
+            click.echo(f"no index: {error}", err=True)
     if failed:
         click.echo(f"{failed} of {len(runs)} runs failed", err=True)
     return int(failed > 0)

@@ -257,7 +257,9 @@ def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
         elif isinstance(node, yaml.SequenceNode):
             below = [(index, each, each) for index, each in enumerate(node.value)]
         # Merged keys come first, a mapping's own keys last.
-        found = [(at.start_mark.line, value) for name, at, value in below if name == step]
+        found = [
+            (at.start_mark.line, value) for name, at, value in below if name in (step, str(step))
+        ]
         if not found:
             break
         line, node = found[-1]
@@ -267,6 +269,8 @@ def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
 def _what(mistake: ErrorDetails) -> str:
     """A mistake in words."""
     place, value = mistake["loc"], short(mistake["input"])
+    if place[-1:] == ("[key]",) or mistake["type"] == "invalid_key":
+        return f"key {value} is not text; write it in quotes"
     name = next((step for step in reversed(place) if isinstance(step, str)), "the file")
     fields = (_Row if len(place) > 2 else _Series).model_fields
     match mistake["type"]:

@@ -224,6 +224,12 @@ def test_a_series_ends_in_an_index(
         patch.setattr("cifar_utils.reporting.site.build_index", refuse)
         status, _, err = cli("series")
     assert (status, err) == (0, "no index: reports/quick can't be written (Permission denied)\n")
+    notes = project / "reports/quick/notes.yaml"
+    notes.write_text("one: [")
+    status, _, err = cli("series")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith(f"no index: {notes} has no lines of the form")
+    notes.unlink()
     _, out, _ = cli("series", "--force", "--dry-run")
     assert out.splitlines()[1].split(maxsplit=2) == ["one", "stale", "--force runs it afresh"]
     write_series("{name: one, notebook: 01_tiny, parameters: {epochs: 9}}")

@@ -76,6 +76,7 @@ def test_a_profile_names_runs(read, write_notebook, project):
         (f"{{name: a, notebook: '01', matrix: {{note: {{{'é' * 100}: x}}}}}}", "200 bytes"),
         ("{name: FINE, notebook: '01'}", "name 'FINE' is another run's already"),
         ("01_tiny", "'01_tiny' is not a mapping; it takes name, notebook"),
+        ("{name: a, notebook: '01', parameters: {2: 3}}", "key 2 is not text; write it in quotes"),
     ],
 )
 def test_each_mistake_is_told_with_its_line(read, write_notebook, row, words):
@@ -128,6 +129,7 @@ def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
         ("", "is empty; it takes profiles"),
         ("# no runs yet\nnull", "is empty; it takes profiles"),
         ("profiles: {slow: [{name: a, notebook: '01'}]}", "unknown profile 'quick'"),
+        ("2024: 3\nprofiles: {quick: []}", "yaml:1: key 2024 is not text; write it in quotes"),
         ("profiles: {quick: 3}", "yaml:1: quick is 3; it takes a list, as in [a, b]"),
         ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "yaml:1: it is not YAML"),
     ],
