@@ -231,6 +231,10 @@ def _compiled_group_norm(groups: int, epsilon: float):
         totals = map(tf.add_n, zip(*(terms(*row) for row in zip(*rows, strict=True)), strict=True))
         return [tf.reduce_sum(total, 1)[:, None, None] for total in totals]
 
+    def first_means(x):
+        """The mean of each group's first pixel: about that of all, so little is lost beside it."""
+        return group_means(tf.cast(x[:, :1, :1], "float32")[:, 0, 0][:, None, None], x[:, :1, :1])
+
     def group_means(x, of):
         """The mean over a channel's group and the pixels of ``of``, for each channel."""
         size = x.shape[-1] // groups
@@ -240,20 +244,23 @@ def _compiled_group_norm(groups: int, epsilon: float):
 
     @tf.function(jit_compile=True)
     def forward(x, gamma, beta):
-        mean, square = (group_means(v, x) for v in sums(lambda v: (v, v * v), x))
-        inverse = tf.math.rsqrt(tf.maximum(square - mean * mean, 0) + epsilon)
+        near = first_means(x)
+        terms = sums(lambda v: (v - near[:, 0], (v - near[:, 0]) ** 2), x)
+        beyond, square = (group_means(v, x) for v in terms)
+        mean = near + beyond
+        inverse = tf.math.rsqrt(tf.maximum(square - beyond * beyond, 0) + epsilon)
         scale = gamma * inverse
         shift = beta - mean * scale
         return tf.cast(tf.cast(x, "float32") * scale + shift, x.dtype), mean, inverse
 
     @tf.function(jit_compile=True)
     def backward(x, upstream, gamma, mean, inverse):
-        of_beta, of_gamma = sums(lambda v, u: (u, u * v), x, upstream)
-        of_gamma = (of_gamma - mean * of_beta) * inverse
+        of_beta, of_gamma = sums(lambda v, u: (u, u * (v - mean[:, 0])), x, upstream)
+        of_gamma = of_gamma * inverse
         along = group_means(gamma * of_gamma, x) * inverse
-        wide, upstream = tf.cast(x, "float32"), tf.cast(upstream, "float32")
-        constant = (mean * along - group_means(gamma * of_beta, x)) * inverse
-        of_x = gamma * inverse * upstream - (along * inverse) * wide + constant
+        wide, upstream = tf.cast(x, "float32") - mean, tf.cast(upstream, "float32")
+        constant = group_means(gamma * of_beta, x)
+        of_x = inverse * (gamma * upstream - along * wide - constant)
         return tf.cast(of_x, x.dtype), *(tf.reduce_sum(v, (0, 1, 2)) for v in (of_gamma, of_beta))
 
     @tf.custom_gradient

@@ -111,6 +111,15 @@ def test_group_normalization(dtype, options):
     assert kinds(model) == ["GroupNormalization"]
 
 
+@pytest.mark.parametrize(("mean", "deviation"), [(0, 1), (30, 0.1), (3000, 1)])
+def test_group_normalization_of_numbers_far_from_zero(mean, deviation):
+    images = np.random.default_rng(0).normal(mean, deviation, (2, 8, 8, 4)).astype("float32")
+    layer = layers.GroupNormalization(2)
+    exact = to_numpy(layers.GroupNormalization(2, dtype="float64")(images.astype("float64")))
+    for each in (layer, fast.GroupNormalization(2)):
+        np.testing.assert_allclose(to_numpy(each(images)), exact, atol=1e-3)
+
+
 def test_group_normalization_of_images_of_any_size():
     model = chain(layers.GroupNormalization(2), shape=(None, None, 4))
     assert_same_outputs(model, (5, 3, 4))
