@@ -40,6 +40,7 @@ from cifar_utils.text import duration, listed, percent, slug
 from cifar_utils.training import History, fit
 from cifar_utils.training.callbacks import WAY_OUT, check_same
 from cifar_utils.training.history import best_epoch
+from cifar_utils.training.trials import check_settings
 
 import keras_tuner as kt  # isort: skip
 
@@ -47,7 +48,7 @@ import keras_tuner as kt  # isort: skip
 SHARING = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID")
 
 TRAINED = ("learning_rate", "weight_decay")  # options of fit; all others are the network's
-OBJECTIVE, DONE = "val_accuracy", "trials.json"
+OBJECTIVE, STUDY, DONE = "val_accuracy", "study.json", "trials.json"
 
 
 @dataclass(frozen=True, repr=False)
@@ -284,9 +285,10 @@ def tune(
     """
     ranges = parse_space(space)
     known_name("", tuner, TUNERS, label="tuner")
-    check_bounds("trials", trials, "at least 1")
-    check_bounds("epochs", epochs, "at least 1")
-    check_bounds("seed", seed, "at least 0")
+    trials = check_bounds("trials", trials, "at least 1")
+    epochs = check_bounds("epochs", epochs, "at least 1")
+    seed = check_bounds("seed", seed, "at least 0")
+    check_settings(settings, "augmentation", "precision")
     need_validation("a search", len(data.validation.labels))
     for name in ("target_accuracy", "patience"):
         if (given := settings.get(name)) is not None:
@@ -319,7 +321,7 @@ def tune(
 
         if not (folder / DONE).exists():
             oracle = _oracle(tuner, ranges, trials, epochs, seed)
-            _Tuner(oracle, ranges, train, epochs, output, scratch).search_all()
+            _Tuner(oracle, ranges, train, study, output, scratch).search_all()
         found = [Outcome(**row) for row in _read(folder / DONE)]
         best = max(found, key=lambda trial: trial.rank)
         if best.val_accuracy is None:
@@ -338,11 +340,9 @@ def _network(architecture: str, values: dict[str, float]) -> str:
 
 
 def _check(folder: Path, study: dict[str, Any]) -> None:
-    """Raise InputError where a folder holds another search; else write this one's settings."""
-    file = folder / "study.json"
-    if not file.exists():
-        write_atomically(file, json.dumps(study, indent=1))
-    check_same(folder, "a search", _read(file), study, folder.with_name("checkpoint"))
+    """Raise InputError where a folder holds another search."""
+    if (file := folder / STUDY).exists():
+        check_same(folder, "a search", _read(file), study, folder.with_name("checkpoint"))
 
 
 def _read(file: Path) -> Any:
@@ -387,8 +387,8 @@ class _Tuner(kt.Tuner):
     file is not trained again.
     """
 
-    def __init__(self, oracle, ranges, train, epochs, output, scratch):
-        self.ranges, self.train, self.epochs = ranges, train, epochs
+    def __init__(self, oracle, ranges, train, study, output, scratch):
+        self.ranges, self.train, self.study = ranges, train, study
         self.output, self.folder = output, output / "tuning"
         if _shared():
             chief = os.environ["KERASTUNER_ORACLE_IP"]
@@ -413,7 +413,7 @@ class _Tuner(kt.Tuner):
         """The outcome of keras-tuner's trial, which is trained unless a file has it."""
         own, number = drawn.hyperparameters.values, int(drawn.trial_id) + 1
         values = {name: row.value(own[name]) for name, row in self.ranges.items()}
-        until, before = own.get("tuner/epochs", self.epochs), own.get("tuner/trial_id")
+        until, before = own.get("tuner/epochs", self.study["epochs"]), own.get("tuner/trial_id")
         file = self.folder / f"{slug(_words(values))}-{until}.json"
         if not file.exists():
             facts = {"trial": number, "trials": self.oracle.max_trials, "epoch": 0, "epochs": until}
@@ -433,6 +433,9 @@ class _Tuner(kt.Tuner):
             first = own.get("tuner/initial_epoch", 0)
             seconds = sum(row["seconds"] for row in rows[first:])
             scores |= {"epochs": len(rows), "seconds": seconds}
+            if not (self.folder / STUDY).exists():  # settings with a mistake don't come so far
+                study = json.dumps(self.study, indent=1, default=lambda number: number.item())
+                write_atomically(self.folder / STUDY, study)
             write_atomically(file, json.dumps(scores))
         continues = str(int(before) + 1) if before else None
         return Outcome(name=str(number), continues=continues, values=values, **_read(file))

@@ -327,6 +327,22 @@ def test_bad_input_that_a_trial_meets_is_one_line(data, refused):
         tune(data, **SMALL | {"space": "width(4, 7)"})
 
 
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ({"optimizer": "adamm"}, "did you mean 'adam'?"),
+        ({"optimiser": "adam"}, "did you mean 'optimizer'?"),
+        ({"until": 1}, "unknown setting 'until'"),
+        ({"augmentation": "flipp"}, "did you mean 'flip'?"),
+        ({"precision": "half"}, "half"),
+    ],
+)
+def test_a_mistake_costs_no_folder(search, refused, tmp_path, mistake, words):
+    with refused(words):
+        search(**mistake, output=tmp_path)
+    assert len(search(output=tmp_path).trials) == SETTINGS["trials"]
+
+
 def test_another_search_s_folder_is_refused_and_left_alone(search, played, refused, tmp_path):
     search(output=tmp_path)
     text = (tmp_path / "tuning" / "study.json").read_text()

@@ -34,7 +34,11 @@ from cifar_utils.training.fit import fit
 from cifar_utils.training.history import History
 
 BUILT = ("architecture", "augmentation", "normalization")  # parameters of build_model
-SETTINGS = [one.name for one in signature(fit).parameters.values() if one.kind == one.KEYWORD_ONLY]
+SETTINGS = [
+    one.name
+    for one in signature(fit).parameters.values()
+    if one.kind == one.KEYWORD_ONLY and one.name not in ("seed", "until", "output", "trial")
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,7 +140,8 @@ def run_trials(
     Raises
     ------
     InputError
-        Where these functions raise it, two names are alike, or there are no validation images.
+        Where these functions raise it, two names are alike, networks share layers, or there are no
+        validation images.
 
     """
     need_validation("a comparison of trials", len(dataset.validation.labels))
@@ -146,15 +151,18 @@ def run_trials(
         if folders.count(folder) > 1:
             raise InputError(f"trial {name!r} has the name of another one; names must differ")
     # All models are built first, so a wrong name in the last case is found before any training.
-    prepared = []
+    prepared, used = [], set()
     for own_seed, (name, case) in itertools.product(range(seed, seed + seeds), cases.items()):
         values = settings | dict(case)
         own = {key: values.pop(key) for key in BUILT if key in values}
         model = build_model(dataset=dataset, precision=precision, seed=own_seed, **own)
-        for setting in values:
-            known_name("setting", setting, SETTINGS)
-        for kind in {"optimizer", "schedule"} & set(values):
-            parse_call(kind, values[kind])
+        check_settings(values)
+        if not used.isdisjoint(weights := {id(weight) for weight in model.weights}):
+            raise InputError(
+                f"trial {name!r} shares layers with another one, which would train them, too; make "
+                "all layers within the network's function"
+            )
+        used |= weights
         prepared.append((name, own_seed, model, values))
     trials = []
     for name, own_seed, model, values in prepared:
@@ -167,9 +175,21 @@ def run_trials(
         except TrainingDiverged as error:
             history, diverged = error.history, str(error)
         model.compile()  # frees the optimizer's state: with Adam, twice the size of the weights
-        facts = dict(cases[name]), summarize(model), history, diverged, model
-        trials.append(Trial(name, own_seed, *facts))
+        given = cases[name].items()
+        own = {key: model.architecture if callable(value) else value for key, value in given}
+        trials.append(Trial(name, own_seed, own, summarize(model), history, diverged, model))
     return trials
+
+
+def check_settings(values: Mapping[str, Any], *more: str) -> None:
+    """Raise an InputError where one of ``values`` is no setting of :func:`fit`, nor in ``more``.
+
+    Seeds, folders and names of trainings are no settings: a comparison gives them itself.
+    """
+    for setting in values:
+        known_name("setting", setting, [*SETTINGS, *more])
+    for kind in {"optimizer", "schedule"} & set(values):
+        parse_call(kind, values[kind])
 
 
 def by_name(trials: Iterable[Trial]) -> dict[str, list[Trial]]:

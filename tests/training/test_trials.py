@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from cifar_utils.backend import keras
 from cifar_utils.data import load_dataset
 from cifar_utils.training import (
     History,
@@ -157,6 +158,29 @@ def test_names_must_differ(digits, refused):
         run_trials(digits, {"a b": {}, "a-b": {}}, **SETTINGS)
 
 
+def test_a_reader_s_function_is_named_in_the_record_and_the_table(build, digits):
+    def mine(x, classes):
+        return keras.layers.Dense(classes)(keras.layers.Flatten()(x))
+
+    trials = run_trials(digits, {"theirs": {}, "own": {"architecture": mine}}, **SETTINGS)
+    assert trials[1].to_dict()["values"] == {"architecture": "mine"}
+    assert "mine" in compare_trials(trials).loc["own"].tolist()
+
+
+def test_networks_that_share_layers_are_refused_before_any_training(
+    build, digits, refused, tmp_path
+):
+    shared = keras.layers.Dense(10)
+
+    def mine(x, classes):
+        return shared(keras.layers.Flatten()(x))
+
+    cases = {"slow": {"learning_rate": 1e-5}, "fast": {}}
+    with refused("trial 'fast' shares layers with another one"):
+        run_trials(digits, cases, **SETTINGS | {"architecture": mine}, output=tmp_path)
+    assert not (tmp_path / "checkpoint").exists()
+
+
 def test_trials_need_validation_images(refused):
     data = load_dataset("digits", train_limit=100, validation_fraction=0.0)
     with refused("goes by validation images, and there are none"):
@@ -170,6 +194,8 @@ def test_trials_need_validation_images(refused):
         ({"schedule": "stepp(2)"}, "stepp"),
         ({"optimizer": "adm"}, "did you mean 'adam'?"),
         ({"learning_rat": 0.1}, "did you mean 'learning_rate'?"),
+        ({"seed": 3}, "unknown setting 'seed'"),
+        ({"output": "mine"}, "unknown setting 'output'"),
     ],
 )
 def test_a_mistake_in_the_last_case_is_told_before_the_first_is_trained(
