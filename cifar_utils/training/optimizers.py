@@ -2,7 +2,6 @@
 
 from cifar_utils.backend import dtype_policy, keras
 from cifar_utils.choices import NonNegativeFloat, NonNegativeInt, Rate, parse_call
-from cifar_utils.models.summary import layers_of
 
 
 def sgd(learning_rate, weight_decay, batch_size, momentum: Rate = 0.9, nesterov: bool = False):
@@ -78,8 +77,9 @@ def make_optimizer(
         A number or a Keras schedule.
     weight_decay
         Decoupled: each step subtracts ``learning_rate * weight_decay`` of every kernel, not of
-        biases and normalization parameters. Muon's filters have none. In SGD with momentum m,
-        PyTorch's coupled ``weight_decay`` of the same strength is (1 - m) times this one.
+        weights with one axis, such as biases and those of normalization. Muon's filters have none.
+        In SGD with momentum m, PyTorch's coupled ``weight_decay`` of the same strength is (1 - m)
+        times this one.
     batch_size
         Images in a batch; the gradient is of their mean loss.
     model
@@ -98,17 +98,18 @@ def make_optimizer(
     if model and hasattr(optimizer, "depthwise"):
         optimizer.depthwise = _depthwise_kernels(model)
     if optimizer.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        lines = [v for v in model.trainable_variables if len(v.shape) < 2] if model else None
+        optimizer.exclude_from_weight_decay(lines, ["bias", "gamma", "beta", "alpha"])
     return optimizer
 
 
 def _depthwise_kernels(model: keras.Model) -> list[str]:
-    """The paths of the kernels of a model's depthwise convolutions."""
+    """The paths of the kernels of a model's depthwise convolutions, also within other layers."""
     layers = keras.layers
     names = {layers.DepthwiseConv2D: "kernel", layers.SeparableConv2D: "depthwise_kernel"}
     return [
         getattr(layer, name).path
-        for layer in layers_of(model)
+        for layer in model._flatten_layers()  # Keras has no public way into a layer
         for kind, name in names.items()
         if isinstance(layer, kind)
     ]

@@ -77,9 +77,19 @@ def test_matrices_are_as_exact_as_the_run(precision, kept):
     assert np.allclose(found, expected, atol=1e-5) == kept
 
 
+class Wrapped(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.inner = keras.layers.DepthwiseConv2D(3)
+
+    def call(self, x):
+        return self.inner(x)
+
+
 @pytest.mark.parametrize(
     ("layer", "axes"),
     [
+        (Wrapped(), (0, 1)),
         (keras.layers.DepthwiseConv2D(3, name="any"), (0, 1)),
         (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), (0, 1)),
         (keras.layers.SeparableConv2D(4, 3), (0, 1)),

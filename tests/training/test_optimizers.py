@@ -40,14 +40,15 @@ def test_adam_without_averages_steps_by_the_rate():
 def test_weight_decay_takes_a_share_of_kernels_and_leaves_the_rest(name):
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    x = keras.layers.RMSNormalization()(keras.layers.PReLU()(x))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
     for weight in model.trainable_weights:
         weight.assign(keras.ops.ones_like(weight))
-    optimizer = make_optimizer(name, 0.1, weight_decay=0.5)
+    optimizer = make_optimizer(name, 0.1, weight_decay=0.5, model=model)
     optimizer.build(model.trainable_weights)
     zeros = [keras.ops.zeros_like(weight) for weight in model.trainable_weights]
     optimizer.apply(zeros, model.trainable_weights)
-    left = {"kernel": 1 - 0.1 * 0.5, "bias": 1, "gamma": 1, "beta": 1}
+    left = {"kernel": 1 - 0.1 * 0.5, "bias": 1, "gamma": 1, "beta": 1, "scale": 1, "alpha": 1}
     assert {weight.name for weight in model.trainable_weights} == left.keys()
     for weight in model.trainable_weights:
         values = keras.ops.convert_to_numpy(weight)
