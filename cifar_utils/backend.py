@@ -52,7 +52,7 @@ def set_random_seed(seed: int) -> None:
         Where the seed is not of 32 bits.
 
     """
-    check_bounds("seed", seed, "at least 0, at most 4294967295")
+    seed = check_bounds("seed", seed, "at least 0, at most 4294967295")
     with _stderr_silenced():
         keras.utils.set_random_seed(seed)
 

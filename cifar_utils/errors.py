@@ -42,10 +42,14 @@ def known_name(kind: str, name: str, known: Any, label: str = "") -> str:
     raise InputError(f"{subject}; {hint}known: {', '.join(known)}")
 
 
-def check_bounds(name: str, value: float, bounds: str) -> None:
-    """Raise an InputError unless a number is within bounds: ``"above 0, at most 1"``."""
+def check_bounds(name: str, value: float, bounds: str) -> float:
+    """A number as Python's own, not NumPy's; an InputError unless it is within bounds.
+
+    Bounds are words: ``"above 0, at most 1"``.
+    """
     if not all(COMPARISONS[words](value, float(end)) for words, end in BOUND.findall(bounds)):
         raise InputError(f"{name} is {short(value)}; it must be {bounds}")
+    return value.item() if hasattr(value, "item") else value
 
 
 def need_validation(what: str, held_out: float) -> None:

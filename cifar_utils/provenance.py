@@ -103,14 +103,23 @@ def changed_code(recorded: Mapping[str, str]) -> list[str]:
 
 @cache  # the process keeps the code that it read first
 def _fingerprint(module: str) -> str:
-    """A digest of a module's code without its comments and docstrings."""
+    """A digest of a module's :func:`bare_code`."""
     file = source_file(module)
-    tree = ast.parse(file.read_text("utf-8") if file else "")
+    code = bare_code(file.read_text("utf-8") if file else "")
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def bare_code(source: str) -> str:
+    """Code without its comments and docstrings, which don't change what it does."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # the lines of a lambda may be a part of a statement
+        return source
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
         if documented and ast.get_docstring(node):
             node.body[0] = ast.Pass()
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+    return ast.unparse(tree)
 
 
 def _output(*command: str) -> str | None:

@@ -36,8 +36,9 @@ def build_model(
     """A model from uint8 images ``(N, H, W, 3)`` to float32 logits ``(N, classes)``.
 
     Augmentation (in training only) and normalization are layers inside it. ``seed`` determines the
-    initial weights. The model has two more attributes. ``architecture`` is the network's name and
-    options. ``source`` is :func:`network_source`'s text.
+    initial weights. The model has three more attributes. ``architecture`` is the network's name and
+    options. ``source`` is :func:`network_source`'s text. ``own`` says whether the network is your
+    own function.
 
     Parameters
     ----------
@@ -122,6 +123,7 @@ def build_model(
             layer.whiten(keras.ops.convert_to_numpy(some))
     model.architecture = repr(network)
     model.source = network_source(architecture)
+    model.own = callable(architecture)
     return model
 
 
@@ -132,7 +134,7 @@ def _squashed(x: keras.KerasTensor) -> str:
         operation = operation.outputs[0]._keras_history.operation
     activation = getattr(operation, "activation", None) or operation
     name = getattr(activation, "__name__", type(activation).__name__).lower()
-    return name if name in ("softmax", "sigmoid") else ""
+    return name if name.startswith(("softmax", "sigmoid")) else ""  # TensorFlow has softmax_v2
 
 
 def _check_shrunk(model: keras.Model, network: Call) -> None:
@@ -140,12 +142,14 @@ def _check_shrunk(model: keras.Model, network: Call) -> None:
     for layer in model.layers:
         if not hasattr(layer, "shrinks"):
             continue
+        image = np.zeros((1, *model.input.shape[1:]), model.input.dtype)
+        state = model.trainable_variables, model.non_trainable_variables
         layer.shrinks = True
         try:
-            image = np.zeros((1, *model.input.shape[1:]), model.input.dtype)
-            state = model.trainable_variables, model.non_trainable_variables
             model.stateless_call(*state, image, training=True)  # changes no variable
         except Exception as error:  # each backend has its own
+            layer.shrinks = False
+            model.stateless_call(*state, image, training=True)  # or a layer takes no size at all
             raise InputError(
                 f"{network!r} does not take images of {layer.size} pixels, as shrink makes them: "
                 "its last pooling must be global, and no layer may need more pixels"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras import layers
 
 from cifar_utils.backend import keras
+from cifar_utils.errors import InputError
 from cifar_utils.text import compact, listed
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class ModelSummary:
 
 
 def summarize(model: keras.Model) -> ModelSummary:
-    """Count a built model's parameters and arithmetic."""
+    """Count a built model's parameters and arithmetic; an InputError if it has no graph."""
+    need_graph(model)
     import pandas as pd
 
     operations: dict[int, float] = {}
@@ -105,6 +107,15 @@ def at_once(model: keras.Model, images: np.ndarray) -> int:
     resized = [layer for layer in layers_of(model) if isinstance(layer, layers.Resizing)]
     sides = [images.shape[-3:-1], *((layer.height, layer.width) for layer in resized)]
     return max(1, min(500, 500 * 64 * 64 // max(map(math.prod, sides))))
+
+
+def need_graph(model: keras.Model) -> None:
+    """Raise an InputError for a model of a class of its own, of which Keras has no graph."""
+    if not has_graph(model):
+        raise InputError(
+            f"{type(model).__name__} has no graph of layers; call it in a function (x, classes) -> "
+            "logits, and give that to build_model"
+        )
 
 
 def has_graph(layer: keras.Layer) -> bool:

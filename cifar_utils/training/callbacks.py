@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras.src.random.seed_generator import global_seed_generator  # not public
 
 from cifar_utils.errors import InputError, TrainingDiverged
 from cifar_utils.events import display_line, is_watched, write_event
@@ -51,8 +52,9 @@ class SeedEpoch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.epoch = epoch
         states = [v for v in self.model.non_trainable_variables if v.name == "seed_generator_state"]
-        seeds = np.random.SeedSequence([self.seed, epoch]).generate_state(max(len(states), 1)) >> 1
-        for state, seed in zip(states, seeds, strict=False):
+        states.append(global_seed_generator().state)  # of layers that draw without a seed
+        seeds = np.random.SeedSequence([self.seed, epoch]).generate_state(len(states)) >> 1
+        for state, seed in zip(states, seeds, strict=True):
             state.assign([int(seed), 0])
         # Some layers change in the course of training. The step is then traced again.
         layers = [layer for layer in layers_of(self.model) if hasattr(layer, "begin_epoch")]

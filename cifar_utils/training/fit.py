@@ -17,8 +17,8 @@ from cifar_utils.data.dataset import Split
 from cifar_utils.errors import TrainingDiverged, check_bounds, need_validation
 from cifar_utils.events import show_note
 from cifar_utils.files import made_folder
-from cifar_utils.models.summary import NO_CONFIG, at_once, layers_of
-from cifar_utils.provenance import code_in_use, describe_environment
+from cifar_utils.models.summary import NO_CONFIG, at_once, layers_of, need_graph
+from cifar_utils.provenance import bare_code, code_in_use, describe_environment
 from cifar_utils.text import slug
 from cifar_utils.training.batches import Batches, InOrder
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
@@ -98,12 +98,16 @@ def fit(
         began to train.
 
     """
-    until = epochs if until is None else until
-    check_bounds("epochs", epochs, "at least 1")
-    check_bounds("until", until, f"at least 1, at most {epochs}")
-    check_bounds("learning_rate", learning_rate, "above 0")
-    check_bounds("weight_decay", weight_decay, "at least 0")
-    check_bounds("label_smoothing", label_smoothing, "at least 0, below 1")
+    need_graph(model)
+    epochs = check_bounds("epochs", epochs, "at least 1")
+    batch_size = check_bounds("batch_size", batch_size, "at least 1")
+    seed = check_bounds("seed", seed, "at least 0")
+    until = check_bounds(
+        "until", epochs if until is None else until, f"at least 1, at most {epochs}"
+    )
+    learning_rate = check_bounds("learning_rate", learning_rate, "above 0")
+    weight_decay = check_bounds("weight_decay", weight_decay, "at least 0")
+    label_smoothing = check_bounds("label_smoothing", label_smoothing, "at least 0, below 1")
     rule = StoppingRule(target_accuracy, patience)
     if rule:
         name = "patience" if target_accuracy is None else "target_accuracy"
@@ -114,7 +118,7 @@ def fit(
         "weight_decay": weight_decay, "label_smoothing": label_smoothing,
         "target_accuracy": target_accuracy, "patience": patience,
         "precision": model.dtype_policy.name, "backend": keras.backend.backend(),
-        "model and images": _fingerprint(model, train),
+        "model and images": _fingerprint(model, train, validation),
     }  # fmt: skip
     batches = Batches(model, train, batch_size, seed)
     rate = parse_call("schedule", schedule)(learning_rate, len(batches), epochs)
@@ -126,7 +130,7 @@ def fit(
         metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, "top5"))
     rate = rate.peak if plateaus else rate
     model.compile(
-        make_optimizer(optimizer, rate, weight_decay, batch_size, model),
+        make_optimizer(optimizer, rate, weight_decay, min(batch_size, len(train.labels)), model),
         loss=crossentropy(label_smoothing),
         metrics=metrics,
         # In TensorFlow on a CPU, XLA makes a step slower. JAX needs it.
@@ -219,8 +223,11 @@ def _gradients_forgotten() -> Iterator[None]:
                 del registered[name]
 
 
-def _fingerprint(model: keras.Model, train: Split) -> str:
-    """A digest of the network, the labels and the first input, for runs of the same settings."""
+def _fingerprint(model: keras.Model, *splits: Split) -> str:
+    """A digest of network, labels and first images, for runs of the same settings.
+
+    The layers of a reader's own network may have any code, so its source is in it.
+    """
     try:
         config = _unnamed(model.get_config(), {})
     except NO_CONFIG:
@@ -229,8 +236,11 @@ def _fingerprint(model: keras.Model, train: Split) -> str:
     place = re.compile(" at 0x[0-9a-f]+")  # of an object in memory
     told = json.dumps([config, shapes], default=lambda x: place.sub("", str(x)), sort_keys=True)
     digest = hashlib.sha256(told.encode())
-    digest.update(train.labels.astype("<i8"))
-    digest.update(np.ascontiguousarray(train.images[:1]))
+    if getattr(model, "own", False):
+        digest.update(bare_code(model.source).encode())
+    for split in splits:
+        digest.update(split.labels.astype("<i8"))
+        digest.update(np.ascontiguousarray(split.images[:1]))
     return digest.hexdigest()[:12]
 
 
@@ -254,7 +264,8 @@ def _unnamed(config: Any, places: dict[str, int], key: str = "") -> Any:
     if isinstance(config, dict) and key != "dtype":  # a precision keeps its name
         if "input_layers" in config:  # a model with a graph
             places = {row["name"]: place for place, row in enumerate(config["layers"])}
-        return {name: _unnamed(value, places, name) for name, value in config.items()}
+        inner = key if key in GRAPH else ""  # inputs and outputs may have names of their own
+        return {name: _unnamed(value, places, inner or name) for name, value in config.items()}
     if isinstance(config, list | tuple):
         inner = key if key in GRAPH else ""
         return [_unnamed(value, places, inner) for value in config]

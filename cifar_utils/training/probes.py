@@ -8,6 +8,7 @@ import pandas as pd
 from keras import ops
 
 from cifar_utils.data.dataset import Split
+from cifar_utils.models.summary import need_graph
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import SeedEpoch
 
@@ -35,9 +36,10 @@ def gradient_norms(
     Raises
     ------
     InputError
-        Where ``batch_size`` is below 1, or ``seed`` below 0.
+        Where ``batch_size`` is below 1, ``seed`` below 0, or the model has no graph.
 
     """
+    need_graph(model)
     batches = Batches(model, split, batch_size, seed)
     optimizer = keras.optimizers.SGD(1.0, momentum=0.9)  # its first momentum is minus the gradient
     # Another model of the same layers, so that the given one stays compiled as it is.

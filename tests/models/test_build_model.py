@@ -192,6 +192,13 @@ def softmax(x, classes):
     return _dense(classes)(_pooled(x))
 
 
+def softmax_v2(x, classes):
+    def softmax_v2(x):  # the name of TensorFlow's own
+        return keras.ops.softmax(x)
+
+    return keras.layers.Dense(classes, activation=softmax_v2)(_pooled(x))
+
+
 def test_a_network_may_be_any_function(digits):
     model = build_model(tiny, digits)
     assert (model.name, model.architecture) == ("tiny", "tiny")
@@ -228,6 +235,7 @@ def test_a_network_s_name_may_have_any_letters(digits, name):
         (softmax, "softmax ends in softmax; it must return logits, so leave that activation out"),
         (lambda x, classes: keras.layers.Softmax()(tiny(x, classes)), "lambda ends in softmax"),
         (lambda x, classes: keras.ops.sigmoid(tiny(x, classes)), "lambda ends in sigmoid"),
+        (softmax_v2, "softmax_v2 ends in softmax_v2"),
         (lambda x, classes: keras.Sequential([_dense(classes)])(_pooled(x)), "ends in softmax"),
         (keras.Model, "Model can't be built for 32×32 images"),
         (3, "architecture '3' is not of the form"),

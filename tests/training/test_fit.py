@@ -5,8 +5,8 @@ import pytest
 
 from cifar_utils.backend import keras
 from cifar_utils.data import Split
-from cifar_utils.models import build_model
-from cifar_utils.training import TrainingDiverged, fit
+from cifar_utils.models import build_model, summarize
+from cifar_utils.training import TrainingDiverged, fit, gradient_norms
 from cifar_utils.training.callbacks import Checkpoint, Progress
 from cifar_utils.training.fit import crossentropy
 
@@ -227,6 +227,40 @@ def test_bad_arguments_are_one_line_and_leave_nothing(
     with refused(words):
         fit(model, digits.train, digits.validation, **SETTINGS | change, output=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_may_be_those_of_numpy(build, digits, tmp_path):
+    numbers = {
+        "epochs": np.int64(1), "batch_size": np.int32(30), "seed": np.arange(3)[1],
+        "learning_rate": np.float32(0.003), "weight_decay": np.float64(0.01),
+    }  # fmt: skip
+    model = build(seed=np.int64(1))
+    assert len(fit(model, digits.train, digits.validation, **numbers, output=tmp_path).epochs) == 1
+
+
+def test_a_batch_larger_than_the_data_is_as_large_as_they_are(build, digits):
+    losses = [
+        fit(
+            build(), digits.train, digits.validation, epochs=2, batch_size=size,
+            optimizer="muon(dense_factor=0.01,bias_factor=0.01)", learning_rate=0.1,
+        ).epochs[-1]["loss"]
+        for size in (len(digits.train.labels), 2000)
+    ]  # fmt: skip
+    assert losses[0] == losses[1]
+
+
+def test_a_model_without_a_graph_of_layers_is_one_line(digits, refused):
+    class Own(keras.Model):
+        def call(self, images):
+            return images[:, 0, 0, :10]
+
+    model = Own()
+    with refused("Own has no graph of layers; call it in a function"):
+        fit(model, digits.train, digits.validation, **SETTINGS)
+    with refused("Own has no graph of layers"):
+        summarize(model)
+    with refused("Own has no graph of layers"):
+        gradient_norms(model, digits.train)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(model, digits, refused, tmp_path):

@@ -1,5 +1,6 @@
 """A run killed at any moment and started again ends where one left alone does."""
 
+import importlib
 import json
 import operator
 import os
@@ -170,6 +171,8 @@ def test_another_run_s_folder_is_refused_and_left_alone(build, digits, train, re
     images, labels = digits.train
     for split in (Split(images, labels[::-1]), Split(images // 2 + 100, labels)):
         is_refused(same_model, split, "model and images")
+    with refused("holds a run with model and images"):
+        fit(same_model, digits.train, digits.test, **SETTINGS | {"epochs": 1}, output=tmp_path)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
@@ -304,10 +307,20 @@ def without_configuration(x, classes):
     return OwnBlock(keras.layers.Dense(classes))(keras.layers.Flatten()(x))
 
 
+def with_named_outputs(x, classes):
+    inputs = keras.Input((None, None, 3), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    x = keras.Model({"image": inputs}, {"pooled": pooled})({"image": x})
+    return keras.layers.Dense(classes)(x["pooled"])
+
+
 @pytest.mark.parametrize(
     "network",
-    [named_as_an_option, wrapped, sequential, without_configuration, with_odd_configuration],
-)
+    [
+        named_as_an_option, wrapped, sequential, without_configuration, with_odd_configuration,
+        with_named_outputs,
+    ],
+)  # fmt: skip
 def test_a_network_that_is_built_again_is_the_same(build, digits, tmp_path, network):
     settings = SETTINGS | {"epochs": 1, "output": tmp_path}
     keras.utils.clear_session()  # so that names begin anew
@@ -329,6 +342,56 @@ def test_a_layer_without_configuration_does_not_hide_the_others(build, digits, r
     train("relu")
     with refused("holds a run with model and images"):
         train("tanh")
+
+
+OWN = """
+class Scaled(keras.layers.Layer):
+    def call(self, x):
+        return {}
+
+def mine(x, classes):
+    return keras.layers.Dense(classes)(Scaled()(keras.layers.Flatten()(x)))
+"""
+
+
+def test_a_network_whose_own_code_has_changed_is_another_one(
+    build, digits, refused, tmp_path, monkeypatch
+):
+    def train(call, folder):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own_code.py").write_text("import keras\n" + OWN.format(call))
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / folder)
+            patch.delitem(sys.modules, "own_code", raising=False)
+            model = build(importlib.import_module("own_code").mine)
+        settings = SETTINGS | {"epochs": 1, "output": tmp_path}
+        return fit(model, digits.train, digits.validation, **settings)
+
+    first = train("x * 1.0", "first")
+    assert train("x * 1.0  # as it was", "with a comment") == first
+    with refused("holds a run with model and images"):
+        train("x * -7.0", "changed")
+
+
+def draws_without_a_seed(x, classes):
+    class Noise(keras.layers.Layer):
+        def call(self, x, training=False):
+            noise = keras.random.normal(keras.ops.shape(x), dtype=x.dtype)
+            return x + noise if training else x
+
+    return keras.layers.Dense(classes)(Noise()(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="Keras refuses such a layer there")
+def test_a_layer_that_draws_without_a_seed_goes_on_too(build, digits, tmp_path):
+    def train(output, until):
+        settings = SETTINGS | {"epochs": 2, "output": output, "until": until}
+        return fit(build(draws_without_a_seed), digits.train, digits.validation, **settings)
+
+    whole = train(tmp_path / "whole", 2)
+    train(tmp_path / "cut", 1)
+    keras.random.normal((3,))  # somebody else draws
+    assert without_seconds(train(tmp_path / "cut", 2).epochs) == without_seconds(whole.epochs)
 
 
 def test_a_full_disk_asks_for_room_and_costs_no_epoch_before_it(monkeypatch, tmp_path):
