@@ -110,10 +110,10 @@ def _fingerprint(module: str) -> str:
 
 
 def bare_code(source: str) -> str:
-    """Code without its comments and docstrings, which don't change what it does."""
+    """Code without its comments, docstrings and layout, which don't change what it does."""
     try:
         tree = ast.parse(source)
-    except SyntaxError:  # the lines of a lambda may be a part of a statement
+    except SyntaxError:  # a magic command, or a lambda's lines, which may be part of a statement
         return source
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)

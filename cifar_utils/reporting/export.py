@@ -24,11 +24,11 @@ from cifar_utils import __version__, runs
 from cifar_utils.choices import Parameter, parse_parameters
 from cifar_utils.errors import InputError
 from cifar_utils.files import RECORD, write_atomically
-from cifar_utils.provenance import own_commit
+from cifar_utils.provenance import bare_code, own_commit
 from cifar_utils.reporting.fragments import Outline, clean, markdown_html, note
 from cifar_utils.reporting.notebooks import project_folder, read_notebook, relative_link
 from cifar_utils.runs.answer import answer, near_chance
-from cifar_utils.runs.folder import Run, find_runs, statements
+from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import configurations, read_notes
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.runs.reported import compare_with_reported, introduction
@@ -275,7 +275,7 @@ def _ready_cells(notebook: Path, record: RunRecord | None) -> tuple[NotebookNode
         outline.attached = cell.get("attachments", {})
         if cell.cell_type == "code":
             CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
-            told = record and OF_RECORD.fullmatch(statements(cell.source))
+            told = record and OF_RECORD.fullmatch(bare_code(cell.source))
             for output in cell.outputs:
                 if told and output.output_type == "execute_result":
                     output.data = {"text/html": TELL[told[1]](record)._repr_html_()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -31,7 +30,7 @@ from cifar_utils.files import (
     weights_file,
     write_atomically,
 )
-from cifar_utils.provenance import changed_code
+from cifar_utils.provenance import bare_code, changed_code
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.text import first_three, listed
 
@@ -438,8 +437,8 @@ def cells_of(text: str) -> list[tuple[str, str, list[str]]]:
 
 
 def code_digest(cells: Iterable[tuple[str, str, list[str]]]) -> str:
-    """A digest of the code in a result of :func:`read_cells`, without comments and layout."""
-    sources = json.dumps([statements(source) for kind, source, _ in cells if kind == "code"])
+    """A digest of the bare code in a result of :func:`read_cells`."""
+    sources = json.dumps([bare_code(source) for kind, source, _ in cells if kind == "code"])
     return hashlib.sha256(sources.encode()).hexdigest()
 
 
@@ -454,14 +453,6 @@ def visible(folder: Path) -> list[Path]:
     """The files in a folder, without hidden ones; none where it is missing."""
     there = folder.iterdir() if folder.is_dir() else ()
     return [path for path in there if not path.name.startswith(".")]
-
-
-def statements(source: str) -> str:
-    """Code without its comments and layout, which don't change a run."""
-    try:
-        return ast.unparse(ast.parse(source))
-    except SyntaxError:  # a magic command
-        return source
 
 
 def local_data(parameters: Mapping[str, Any]) -> Dataset | None:

@@ -12,8 +12,8 @@ class InOrder(keras.utils.PyDataset):
 
     def __init__(self, split: Split, batch_size: int):
         super().__init__()
-        check_bounds("batch_size", batch_size, "at least 1")
-        self.split, self.batch_size = split, batch_size
+        self.split = split
+        self.batch_size = check_bounds("batch_size", batch_size, "at least 1")
 
     def __len__(self) -> int:
         return -(-len(self.split.labels) // self.batch_size)
@@ -34,8 +34,7 @@ class Batches(InOrder):
 
     def __init__(self, model: keras.Model, split: Split, batch_size: int, seed: int):
         super().__init__(split, batch_size)
-        check_bounds("seed", seed, "at least 0")
-        self.seed = seed
+        self.seed = check_bounds("seed", seed, "at least 0")
         self.variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
         self.changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
         self.epoch = 0

@@ -100,8 +100,6 @@ def fit(
     """
     need_graph(model)
     epochs = check_bounds("epochs", epochs, "at least 1")
-    batch_size = check_bounds("batch_size", batch_size, "at least 1")
-    seed = check_bounds("seed", seed, "at least 0")
     until = check_bounds(
         "until", epochs if until is None else until, f"at least 1, at most {epochs}"
     )
@@ -112,15 +110,15 @@ def fit(
     if rule:
         name = "patience" if target_accuracy is None else "target_accuracy"
         need_validation(name, len(validation.labels))
+    batches = Batches(model, train, batch_size, seed)
     settings = {
-        "epochs": epochs, "batch_size": batch_size, "seed": seed,
+        "epochs": epochs, "batch_size": batches.batch_size, "seed": batches.seed,
         "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
         "weight_decay": weight_decay, "label_smoothing": label_smoothing,
         "target_accuracy": target_accuracy, "patience": patience,
         "precision": model.dtype_policy.name, "backend": keras.backend.backend(),
         "model and images": _fingerprint(model, train, validation),
     }  # fmt: skip
-    batches = Batches(model, train, batch_size, seed)
     rate = parse_call("schedule", schedule)(learning_rate, len(batches), epochs)
     plateaus = [rate] if isinstance(rate, Plateau) else []
     if plateaus:
