@@ -96,7 +96,8 @@ def written_atomically(path: Path | str) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # which a user does not know
+        # A user does not know the temporary one. A name would hide a message without a number.
+        if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
 

@@ -433,6 +433,7 @@ class _Tuner(kt.Tuner):
             first = own.get("tuner/initial_epoch", 0)
             seconds = sum(row["seconds"] for row in rows[first:])
             scores |= {"epochs": len(rows), "seconds": seconds}
+            _check(self.folder, self.study)  # another process may have begun another search
             if not (self.folder / STUDY).exists():  # settings with a mistake don't come so far
                 study = json.dumps(self.study, indent=1, default=lambda number: number.item())
                 write_atomically(self.folder / STUDY, study)

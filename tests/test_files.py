@@ -2,6 +2,7 @@ import os
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -60,6 +61,9 @@ def test_a_full_disk_is_told_with_the_file_s_own_name(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space") as error:
         write_atomically(tmp_path / "file", "new")
     assert error.value.filename == str(tmp_path / "file")
+    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError("9 requested and 4 written")))
+    with pytest.raises(OSError, match="9 requested and 4 written"):
+        write_atomically(tmp_path / "file", "new")
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):

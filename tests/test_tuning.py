@@ -334,13 +334,28 @@ def test_bad_input_that_a_trial_meets_is_one_line(data, refused):
         ({"optimiser": "adam"}, "did you mean 'optimizer'?"),
         ({"until": 1}, "unknown setting 'until'"),
         ({"augmentation": "flipp"}, "did you mean 'flip'?"),
-        ({"precision": "half"}, "half"),
+        ({"precision": "half"}, "unknown precision 'half'"),
     ],
 )
 def test_a_mistake_costs_no_folder(search, refused, tmp_path, mistake, words):
     with refused(words):
         search(**mistake, output=tmp_path)
     assert len(search(output=tmp_path).trials) == SETTINGS["trials"]
+
+
+def test_a_search_that_another_one_has_joined_meanwhile_is_refused(
+    search, played, refused, tmp_path, monkeypatch
+):
+    train = tuning.fit
+
+    def meanwhile(*given, **settings):
+        monkeypatch.setattr(tuning, "fit", train)
+        search(output=tmp_path, seed=1)
+        return train(*given, **settings)
+
+    monkeypatch.setattr(tuning, "fit", meanwhile)
+    with refused("tuning holds a search with seed 1, not 0"):
+        search(output=tmp_path)
 
 
 def test_another_search_s_folder_is_refused_and_left_alone(search, played, refused, tmp_path):
