@@ -134,7 +134,7 @@ def _squashed(x: keras.KerasTensor) -> str:
         operation = operation.outputs[0]._keras_history.operation
     activation = getattr(operation, "activation", None) or operation
     name = getattr(activation, "__name__", type(activation).__name__).lower()
-    return name if name.startswith(("softmax", "sigmoid")) else ""  # TensorFlow has softmax_v2
+    return name if name in ("softmax", "softmax_v2", "sigmoid") else ""  # TensorFlow has the second
 
 
 def _check_shrunk(model: keras.Model, network: Call) -> None:
@@ -149,7 +149,7 @@ def _check_shrunk(model: keras.Model, network: Call) -> None:
             model.stateless_call(*state, image, training=True)  # changes no variable
         except Exception as error:  # each backend has its own
             layer.shrinks = False
-            model.stateless_call(*state, image, training=True)  # or a layer takes no size at all
+            model.stateless_call(*state, image, training=True)  # its own error, if any size has it
             raise InputError(
                 f"{network!r} does not take images of {layer.size} pixels, as shrink makes them: "
                 "its last pooling must be global, and no layer may need more pixels"

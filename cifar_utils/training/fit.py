@@ -58,7 +58,7 @@ def fit(
     same weights to the bit, whether or not it was interrupted. (On a GPU, TensorFlow adds gradients
     up in any order.) A run that resumes under other conditions says so, and
     :attr:`~cifar_utils.training.History.trained_by` lists them. It must resume with the same
-    precision and backend.
+    precision and backend and, if the network is your own function, with the same code of it.
 
     Parameters
     ----------
@@ -92,7 +92,8 @@ def fit(
     Raises
     ------
     InputError
-        Where an argument is out of range or unknown, or ``output`` holds a run of other settings.
+        Where an argument is out of range or unknown, the model has no graph of layers, or
+        ``output`` holds a run of other settings.
     TrainingDiverged
         Where the loss is no longer a number. The model then has the weights with which this call
         began to train.
@@ -115,9 +116,9 @@ def fit(
         "epochs": epochs, "batch_size": batches.batch_size, "seed": batches.seed,
         "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
         "weight_decay": weight_decay, "label_smoothing": label_smoothing,
-        "target_accuracy": target_accuracy, "patience": patience,
+        "target_accuracy": rule.target_accuracy, "patience": rule.patience,
         "precision": model.dtype_policy.name, "backend": keras.backend.backend(),
-        "model and images": _fingerprint(model, train, validation),
+        "network": _network_digest(model), "images": _images_digest(train, validation),
     }  # fmt: skip
     rate = parse_call("schedule", schedule)(learning_rate, len(batches), epochs)
     plateaus = [rate] if isinstance(rate, Plateau) else []
@@ -221,8 +222,8 @@ def _gradients_forgotten() -> Iterator[None]:
                 del registered[name]
 
 
-def _fingerprint(model: keras.Model, *splits: Split) -> str:
-    """A digest of network, labels and first images, for runs of the same settings.
+def _network_digest(model: keras.Model) -> str:
+    """A digest of a network without its weights.
 
     The layers of a reader's own network may have any code, so its source is in it.
     """
@@ -236,6 +237,12 @@ def _fingerprint(model: keras.Model, *splits: Split) -> str:
     digest = hashlib.sha256(told.encode())
     if getattr(model, "own", False):
         digest.update(bare_code(model.source).encode())
+    return digest.hexdigest()[:12]
+
+
+def _images_digest(*splits: Split) -> str:
+    """A digest of labels and first images."""
+    digest = hashlib.sha256()
     for split in splits:
         digest.update(split.labels.astype("<i8"))
         digest.update(np.ascontiguousarray(split.images[:1]))

@@ -29,10 +29,10 @@ class StoppingRule:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        if self.target_accuracy is not None:
-            check_bounds("target_accuracy", self.target_accuracy, "above 0, at most 1")
-        if self.patience is not None:
-            check_bounds("patience", self.patience, "at least 1")
+        bounds = {"target_accuracy": "above 0, at most 1", "patience": "at least 1"}
+        for name, words in bounds.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, check_bounds(name, value, words))
 
     def __bool__(self) -> bool:
         return self != StoppingRule()

@@ -111,5 +111,5 @@ def _depthwise_kernels(model: keras.Model) -> list[str]:
         getattr(layer, name).path
         for layer in model._flatten_layers()  # Keras has no public way into a layer
         for kind, name in names.items()
-        if isinstance(layer, kind)
+        if isinstance(layer, kind) and hasattr(layer, name)  # else it is not built
     ]

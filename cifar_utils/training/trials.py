@@ -175,8 +175,9 @@ def run_trials(
         except TrainingDiverged as error:
             history, diverged = error.history, str(error)
         model.compile()  # frees the optimizer's state: with Adam, twice the size of the weights
-        given = cases[name].items()
-        own = {key: model.architecture if callable(value) else value for key, value in given}
+        own = dict(cases[name])
+        if callable(own.get("architecture")):
+            own["architecture"] = model.architecture
         trials.append(Trial(name, own_seed, own, summarize(model), history, diverged, model))
     return trials
 
@@ -184,7 +185,7 @@ def run_trials(
 def check_settings(values: Mapping[str, Any], *more: str) -> None:
     """Raise an InputError where one of ``values`` is no setting of :func:`fit`, nor in ``more``.
 
-    Seeds, folders and names of trainings are no settings: a comparison gives them itself.
+    ``seed``, ``until``, ``output`` and ``trial`` are no settings: a comparison gives them itself.
     """
     for setting in values:
         known_name("setting", setting, [*SETTINGS, *more])

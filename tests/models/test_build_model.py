@@ -212,6 +212,20 @@ def test_a_network_may_be_any_function(digits):
     assert build_model(last, digits).output_shape == (None, 10)
 
 
+def test_an_error_of_a_layer_is_not_blamed_on_small_images(digits):
+    class Broken(keras.layers.Layer):
+        def call(self, x, training=False):
+            if training:
+                raise KeyError("mine")
+            return x
+
+    def network(x, classes):
+        return tiny(Broken()(x), classes)
+
+    with pytest.raises(KeyError, match="mine"):
+        build_model(network, digits, augmentation="shrink(16, 1)")
+
+
 @pytest.mark.parametrize("name", ["réseau", "_net", "网络", "__"])
 def test_a_network_s_name_may_have_any_letters(digits, name):
     made = {"tiny": tiny}

@@ -233,6 +233,7 @@ def test_numbers_may_be_those_of_numpy(build, digits, tmp_path):
     numbers = {
         "epochs": np.int64(1), "batch_size": np.int32(30), "seed": np.arange(3)[1],
         "learning_rate": np.float32(0.003), "weight_decay": np.float64(0.01),
+        "patience": np.int64(2), "target_accuracy": np.float32(1),
     }  # fmt: skip
     model = build(seed=np.int64(1))
     assert len(fit(model, digits.train, digits.validation, **numbers, output=tmp_path).epochs) == 1

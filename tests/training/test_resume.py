@@ -167,11 +167,11 @@ def test_another_run_s_folder_is_refused_and_left_alone(build, digits, train, re
     model = build(augmentation=AUGMENTATION, precision=other)
     is_refused(model, digits.train, f"precision {was!r}, not {other!r}")
     for name, text in [("tiny(0.3)", AUGMENTATION), ("report_a", AUGMENTATION), ("tiny", "crop")]:
-        is_refused(build(name, augmentation=text), digits.train, "model and images")
+        is_refused(build(name, augmentation=text), digits.train, "network")
     images, labels = digits.train
     for split in (Split(images, labels[::-1]), Split(images // 2 + 100, labels)):
-        is_refused(same_model, split, "model and images")
-    with refused("holds a run with model and images"):
+        is_refused(same_model, split, "images")
+    with refused("holds a run with images"):
         fit(same_model, digits.train, digits.test, **SETTINGS | {"epochs": 1}, output=tmp_path)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
@@ -245,7 +245,7 @@ def test_a_sum_in_place_of_a_difference_is_another_network(digits, refused, tmp_
 
     settings = SETTINGS | {"epochs": 1, "output": tmp_path}
     history = fit(network(operator.add), digits.train, digits.validation, **settings)
-    with refused("holds a run with model and images"):
+    with refused("holds a run with network"):
         fit(network(operator.sub), digits.train, digits.validation, **settings)
     assert fit(network(operator.add), digits.train, digits.validation, **settings) == history
 
@@ -340,7 +340,7 @@ def test_a_layer_without_configuration_does_not_hide_the_others(build, digits, r
         return fit(build(network), digits.train, digits.validation, **settings)
 
     train("relu")
-    with refused("holds a run with model and images"):
+    with refused("holds a run with network"):
         train("tanh")
 
 
@@ -369,7 +369,7 @@ def test_a_network_whose_own_code_has_changed_is_another_one(
 
     first = train("x * 1.0", "first")
     assert train("x * 1.0  # as it was", "with a comment") == first
-    with refused("holds a run with model and images"):
+    with refused("holds a run with network"):
         train("x * -7.0", "changed")
 
 
