@@ -232,8 +232,9 @@ def _compiled_group_norm(groups: int, epsilon: float):
         return [tf.reduce_sum(total, 1)[:, None, None] for total in totals]
 
     def first_means(x):
-        """The mean of each group's first pixel: about that of all, so little is lost beside it."""
-        return group_means(tf.cast(x[:, :1, :1], "float32")[:, 0, 0][:, None, None], x[:, :1, :1])
+        """The mean of each group's first pixel: differences from it keep their digits."""
+        first = tf.cast(x[:, :1, :1], "float32")
+        return group_means(first, first)
 
     def group_means(x, of):
         """The mean over a channel's group and the pixels of ``of``, for each channel."""
