@@ -243,10 +243,12 @@ def _parameters(nb: NotebookNode) -> list[tuple[Parameter, Any]]:
     """Each parameter and its value, by the cells that set them."""
     sources = {tag: cell.source for cell in reversed(nb.cells) for tag in cell.tags}
     known, given = {}, {}
-    with suppress(Exception):  # another kind of notebook, whose cells are shown as they are
+    with suppress(Exception):  # another kind of notebook, whose cell is shown as it is
         known = parse_parameters(sources.get("parameters", ""))
+    with suppress(SyntaxError):  # a reader's
         for node in ast.parse(sources.get("injected-parameters", "")).body:
-            given[node.targets[0].id] = ast.literal_eval(node.value)
+            with suppress(AttributeError, ValueError):  # no assignment of a literal
+                given[node.targets[0].id] = ast.literal_eval(node.value)
     return [
         (row, given.get(row.name, row.default))
         for row in known.values()

@@ -35,6 +35,8 @@ NEEDED = {
     "scores.test": {"n": int, "top1": Real, "top1_interval": list, "top5": Real,
                     "top5_interval": list, "per_class": dict},
 }  # fmt: skip
+# Commands that execute a notebook.
+EXECUTING = {"papermill", "nbconvert", "execute", "run"}
 UNKNOWN = "unknown"  # stands for facts on training that a record does not have
 
 
@@ -343,10 +345,8 @@ def _recorded(parameters: Mapping[str, Any], dataset: str, network: str) -> dict
 def notebook_name(folder: Path | str | None = None) -> str:
     """The name of the running notebook, without its ending; ``"notebook"`` where it is unknown.
 
-    It is taken from ``run.json`` in the run's folder, else from JupyterLab or the command that
-    started the kernel, such as ``papermill NAME.ipynb``. Papermill may itself run below JupyterLab,
-    so it goes first.
-
+    It is taken from ``run.json`` in the run's folder, else from the command that executes notebooks
+    (``papermill NAME.ipynb``), which may run below JupyterLab, else from JupyterLab.
     """
     import psutil
 
@@ -355,8 +355,8 @@ def notebook_name(folder: Path | str | None = None) -> str:
     command, session = [], os.environ.get("JPY_SESSION_NAME", "")
     with suppress(psutil.Error, AttributeError):  # a container's first process has no parent
         command = psutil.Process().parent().cmdline()
-    below = {Path(word).stem for word in command} & {"papermill", "nbconvert", "jupyter-nbconvert"}
-    named = [*command, session] if below else [session, *command]
+    executed = {Path(word).stem.removeprefix("jupyter-") for word in command} & EXECUTING
+    named = [*command, session] if executed else [session, *command]
     return next((Path(name).stem for name in named if name.endswith(".ipynb")), "notebook")
 
 

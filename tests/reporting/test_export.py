@@ -262,7 +262,11 @@ def test_any_text_of_a_parameter_or_an_error_shows_as_text(folder, value, messag
     error = new_output("error", ename="ValueError", evalue=message, traceback=[message])
     cells = [
         code(source=source, metadata=TAGGED),
-        code(error, source=f"note = {value!r}", metadata={"tags": ["injected-parameters"]}),
+        code(
+            error,
+            source=f"rate = float('inf')\nnote = {value!r}",
+            metadata={"tags": ["injected-parameters"]},
+        ),
     ]
     page = exported(folder, *cells, metadata=older)
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tr")]
