@@ -122,6 +122,7 @@ class Phases:
     """
 
     def __init__(self, output: Path | str | None):
+        """Begin no phase yet; an InputError if ``output`` is this folder, seen from elsewhere."""
         here, parts = Path.cwd(), Path(output or "").parts
         inside = parts and here.parts[1:][-len(parts) :] == parts  # an absolute one has the root
         if inside and (here / FACTS).exists():

@@ -73,7 +73,7 @@ class Configuration:
 
     @property
     def epochs(self) -> int | None:
-        """The epochs of the tested training; if it was stopped early, those that it should have."""
+        """The epochs of the tested training; if it was stopped early, those it should have had."""
         record = self.record
         return record.parameters.get("epochs") if record.stopped else len(record.history)
 

@@ -224,7 +224,7 @@ function drawCosts(section, configurations) {
     }).filter(Boolean);
     if (panels.length) section.append(make("h3", {}, dataset), legend(kinds), make("div", { class: "charts" }, ...panels));
   });
-  section.append(make("p", { class: "note" }, "Bars are 95% intervals. For one run, a bar covers the limited number of test images; for several seeds, it is that of their mean. The two kinds can't be compared. Each time is that of training alone, without the features that a frozen base computes before, and of the run's own machine, whose speed and precision differ, and which other programs may have shared: only a time several times as long says something. No cheaper run is more accurate than those on the grey line. It does not consider the intervals."));
+  section.append(make("p", { class: "note" }, "Bars are 95% intervals. For one run, a bar covers the limited number of test images; for several seeds, it is that of their mean. The two kinds can't be compared. Times are of training alone. They leave out the features that a frozen base computes before. Machines differ in speed and precision, and other programs may have shared them. So only a time several times as long says something. No cheaper run is more accurate than those on the grey line. It does not consider the intervals."));
   if (section.querySelector("svg")) reveal(section);
 }
 
