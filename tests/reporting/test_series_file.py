@@ -129,7 +129,10 @@ def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
         ("", "is empty; it takes profiles"),
         ("# no runs yet\nnull", "is empty; it takes profiles"),
         ("profiles: {slow: [{name: a, notebook: '01'}]}", "unknown profile 'quick'"),
-        ("2024: 3\nprofiles: {quick: []}", "yaml:1: key 2024 is not text; write it in quotes"),
+        (
+            "2024: 3\nprofiles: {quick: [{name: a, notebook: '01'}]}",
+            "yaml:1: key 2024 is not text; write it in quotes",
+        ),
         ("profiles: {quick: 3}", "yaml:1: quick is 3; it takes a list, as in [a, b]"),
         ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "yaml:1: it is not YAML"),
     ],
