@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from cifar_utils.models.summary import has_graph, layers_of
+from cifar_utils.models.summary import NO_CONFIG, has_graph, layers_of
 
 
 def accelerate(model: keras.Model) -> keras.Model:
@@ -89,7 +89,7 @@ def _plain_layer(layer: keras.Layer) -> keras.Layer:
         if "activation" in config:  # a function of a reader's own has no configuration
             changes["activation"] = layer.activation
         return kind.from_config(_in_float32(config) | changes)
-    except (TypeError, ValueError, NotImplementedError):
+    except (*NO_CONFIG, ValueError):
         return layer  # a Lambda, or a reader's own layer with an incomplete configuration
 
 
