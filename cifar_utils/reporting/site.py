@@ -99,8 +99,9 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         missed=[_missed(alike, say) for alike in tested if len(alike) > 1],
         undone=[run for run in runs if not run.record],
         data={
-            "configurations": [_embedded(group, listed, places) for group in listed],
+            "configurations": [_embedded(*each, places) for each in enumerate(listed)],
             "tests": _paired_tests(tested, places),
+            "means": _means(listed),
             "computed": [*COMPUTED.values()],
             "limits": LIMITS,
         },
@@ -126,10 +127,8 @@ def _aside(group: Configuration) -> str:
     return told or interval(group.interval)
 
 
-def _embedded(
-    group: Configuration, groups: Sequence[Configuration], places: dict[Run, int]
-) -> dict[str, Any]:
-    """A configuration for the page's script, with its difference from each of ``groups``."""
+def _embedded(place: int, group: Configuration, places: dict[Run, int]) -> dict[str, Any]:
+    """A configuration for the page's script, with its place and those of its runs."""
     seconds, flops = group.mean("train_seconds"), group.mean("flops")
     images = group.record.dataset["train"]
     settings = {"notebook": group.record.notebook}
@@ -137,7 +136,7 @@ def _embedded(
     settings |= {name: group.each(column) for column, name in COMPUTED.items()}
     settings["commit"] = short_commits(settings["commit"])
     return {
-        "place": groups.index(group),
+        "place": place,
         "name": group.name,
         "dataset": group.board["dataset"][0],
         "kind": group.kind,
@@ -152,11 +151,6 @@ def _embedded(
             "images": f"{images:,} images",
         },
         "settings": settings,
-        "means": {
-            place: told  # names may be the same in two folders
-            for place, other in enumerate(groups)
-            if other is not group and (told := compare_means(group, other))
-        },
         "runs": [
             {
                 "name": run.name,
@@ -188,6 +182,16 @@ def _paired_tests(tested: list[list[Run]], places: dict[Run, int]) -> dict[int, 
                 counts = test.both_right, test.only_run, test.only_against, test.both_wrong
                 interval = (round(share, 6) for share in test.interval)
                 found[places[run]][places[other]] = [*counts, *interval, test.p_in_words]
+    return found
+
+
+def _means(groups: Sequence[Configuration]) -> dict[int, dict[int, list]]:
+    """The differences of mean accuracies, each pair once, by the later place and the earlier."""
+    found = defaultdict(dict)
+    several = [(place, group) for place, group in enumerate(groups) if len(group.runs) > 1]
+    for (earlier, other), (later, group) in itertools.combinations(several, 2):
+        if told := compare_means(group, other):
+            found[later][earlier] = [round(number, 6) for number in told]
     return found
 
 

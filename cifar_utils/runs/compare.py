@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, ttest_ind
+from scipy.stats import binomtest
 
 from cifar_utils.errors import InputError
-from cifar_utils.evaluation import NO_DEVIATION, student_interval, wilson_interval
+from cifar_utils.evaluation import student_interval, wilson_interval
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.leaderboard import (
     COMPUTED,
@@ -274,32 +274,29 @@ def paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest:
     return PairedTest(name, against, *(int(count.sum()) for count in counts))
 
 
-def compare_means(group: Configuration, other: Configuration) -> str:
-    """The difference of two configurations' mean top-1 on the same test images, in words.
+def compare_means(
+    group: Configuration, other: Configuration
+) -> tuple[int, float, float, float] | None:
+    """The difference of two configurations' mean top-1 by pairs of runs, each pair of one seed.
 
-    It is empty for other images, or below two seeds of each.
-    Its interval is Student's of pairs if both have the same seeds, and else by Welch's t-test
-    (Biometrika 34, 28-35, 1947). There is none where all seeds give the same difference.
+    Returns
+    -------
+    tuple or None
+        The number of pairs, their mean difference, and the ends of its 95% interval, Student's:
+        fractions. None for other test images, for fewer than two pairs, or where all pairs have the
+        same difference.
+
     """
     tested = [(dataset_of(each.record), each.record.dataset["test"]) for each in (group, other)]
-    if tested[0] != tested[1] or min(len(group.runs), len(other.runs)) < 2:
-        return ""
-    shares, others = (each.board.set_index("seed")["top1"] for each in (group, other))
-    interval, how = None, "Student's, of pairs of one seed"
-    if set(shares.index) == set(others.index):
-        interval = student_interval((shares - others).tolist())  # by their seeds
-    elif max(shares.std(), others.std()) > NO_DEVIATION:
-        with warnings.catch_warnings(action="ignore"):  # one of the two may not deviate
-            interval = ttest_ind(shares, others, equal_var=False).confidence_interval(0.95)
-        how = "by Welch's t-test"
-    told = "no interval: all differences are the same"
-    if interval:
-        low, high = (f"{100 * end:+.2f}" for end in interval)
-        told = f"95% interval {low} to {high}, {how}"
-    return (
-        f"{group.name} (n = {len(shares)}) against {other.name} (n = {len(others)}), means of "
-        f"seeds: top-1 {100 * (shares.mean() - others.mean()):+.2f} points ({told})"
+    ours, theirs = (
+        dict(zip(*(each.board[key] for key in ("seed", "top1")), strict=True))
+        for each in (group, other)
     )
+    gains = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    interval = student_interval(gains)
+    if tested[0] != tested[1] or not interval:
+        return None
+    return len(gains), mean(gains), *interval
 
 
 def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
@@ -314,6 +311,10 @@ def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
             )
     first = next(iter(names))
     (reference,) = (group for group in groups if first in group.runs)
-    yield from filter(
-        None, (compare_means(group, reference) for group in groups if group is not reference)
-    )
+    for group in groups:
+        if group is not reference and (found := compare_means(group, reference)):
+            gain, low, high = (f"{100 * share:+.2f}" for share in found[1:])
+            yield (
+                f"{group.name} against {reference.name}, {found[0]} pairs of one seed: top-1 "
+                f"{gain} points on average (95% interval {low} to {high}, Student's)"
+            )

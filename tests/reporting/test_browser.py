@@ -245,6 +245,24 @@ def test_chosen_runs_are_drawn_and_compared(page, site):
     assert drawn.count() == 0
 
 
+def test_mean_accuracies_of_seeds_are_compared_in_the_same_words(visit, write_run, tmp_path):
+    for name, epochs, found in (("few", 3, (0.8, 0.81)), ("many", 9, (0.9, 0.93))):
+        for seed, top1 in enumerate(found):
+            given = {"epochs": epochs, "seed": seed}
+            write_run(tmp_path / f"{name}-s{seed}", top1=top1, parameters=given)
+    page = visit(build_index(tmp_path))
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="1 variant").click()
+    for first, second in (("few", "many"), ("many", "few")):
+        page.get_by_label(f"Choose {first}").check()
+        page.get_by_label(f"Choose {second}").check()
+        told = page.locator("#chosen li", has_text="pairs of one seed").all_inner_texts()
+        both = [tmp_path / f"{name}-s{seed}" for name in (first, second) for seed in (0, 1)]
+        assert told == [note for note in compare_runs(both).notes if "pairs of one seed" in note]
+        assert len(told) == 1
+        page.get_by_role("button", name="Clear").click()
+
+
 def test_accuracy_is_drawn_against_cost(page):
     cost = page.locator("#cost")
     drawn = cost.get_by_role("img", name="test accuracy by training time").last

@@ -304,11 +304,15 @@ def test_differences_of_means_are_of_the_configuration_and_not_of_its_name(add_r
     for name, top1 in (("a/x", 0.6), ("b/x", 0.9), ("a/y", 0.7)):
         for seed in (0, 1):
             width = {"width": round(100 * top1)}
-            add_run(f"{name}-s{seed}", top1=top1 + seed / 100, parameters={"seed": seed} | width)
+            found = top1 * (1 + seed / 100)
+            add_run(f"{name}-s{seed}", top1=found, parameters={"seed": seed} | width)
     page, _ = read(tmp_path)
-    rows = json.loads(page.select_one("script#data").get_text())["configurations"]
+    data = json.loads(page.select_one("script#data").get_text())
+    rows, means = data["configurations"], data["means"]
     best, y, x = rows
     assert [row["place"] for row in rows] == [0, 1, 2]
     assert (best["name"], y["name"], x["name"]) == ("x", "y", "x")
-    assert "-20.00" in y["means"]["0"]
-    assert "+10.00" in y["means"]["2"]
+    # Each pair once, by the later place and the earlier: pairs, mean difference, its interval.
+    assert means["1"]["0"][:2] == [2, -0.201]
+    assert means["2"]["1"][:2] == [2, -0.1005]
+    assert means.keys() == {"1", "2"}

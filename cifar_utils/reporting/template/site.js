@@ -159,6 +159,18 @@ function curves(some) {
   return make("div", { class: "charts" }, ...panels.filter(Boolean));
 }
 
+const points = (share) => `${share < 0 ? "-" : "+"}${Math.abs(100 * share).toFixed(2)}`;
+
+// The difference of two mean accuracies, in words. The means have each pair once.
+function ofMeans(one, other, means) {
+  const [later, earlier] = one.place > other.place ? [one, other] : [other, one];
+  const found = means[later.place]?.[earlier.place];
+  if (!found) return "";
+  const [pairs, gain, low, high] = found;
+  const [by, from, to] = one === later ? [gain, low, high] : [-gain, -high, -low];
+  return `${one.name} against ${other.name}, ${pairs} pairs of one seed: top-1 ${points(by)} points on average (95% interval ${points(from)} to ${points(to)}, Student's)`;
+}
+
 // McNemar's test of a run against another one, in words. The tests have each pair once.
 function paired(run, other, tests) {
   const [later, earlier] = run.place > other.place ? [run, other] : [other, run];
@@ -167,13 +179,12 @@ function paired(run, other, tests) {
   const [right, alone, against, wrong, low, high, p] = test;
   const [won, lost, from, to] = run === later ? [alone, against, low, high] : [against, alone, -high, -low];
   const images = right + won + lost + wrong;
-  const points = (share) => `${share < 0 ? "-" : "+"}${Math.abs(100 * share).toFixed(2)}`;
   const count = (number) => number.toLocaleString("en");
   return `${run.name} against ${other.name} on ${count(images)} test images: top-1 ${points((won - lost) / images)} points (95% interval ${points(from)} to ${points(to)}), McNemar's exact p ${p}; both right ${count(right)}, only ${run.name} ${count(won)}, only ${other.name} ${count(lost)}, both wrong ${count(wrong)}`;
 }
 
 // The differences of configurations, their scores, and a paired test of each against the first.
-function comparison(some, { tests, computed, limits }) {
+function comparison(some, { tests, means, computed, limits }) {
   const names = [...new Set(some.flatMap((one) => Object.keys(one.settings)))];
   const differing = names.filter((name) => some.some((one) => one.settings[name] !== some[0].settings[name]));
   const lines = [["top-1", ...some.map((one) => one.accuracy)], ...differing.map((name) => [name, ...some.map((one) => one.settings[name] ?? "–")])];
@@ -188,11 +199,11 @@ function comparison(some, { tests, computed, limits }) {
   const apart = things.length > 1
     ? `They differ in ${things.length} things, so no single one explains the result.`
     : `Of their parameters, backend, precision, processor and commit, they differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
-  const told = some.slice(1).flatMap((one) => [one.means[some[0].place], ...one.runs.flatMap((run) =>
+  const told = some.slice(1).flatMap((one) => [ofMeans(one, some[0], means), ...one.runs.flatMap((run) =>
     some[0].runs.map((other) => paired(run, other, tests)))]).filter(Boolean);
   const note = told.length
     ? limits
-    : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds of each on the same test images.`;
+    : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds that both have on the same test images.`;
   return [
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table), make("p", {}, apart),
     make("ul", {}, ...told.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
