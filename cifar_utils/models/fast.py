@@ -278,28 +278,6 @@ def _compiled_group_norm(groups: int, epsilon: float):
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
-class SeparableConv2D(layers.SeparableConv2D):
-    """Keras's layer; in bfloat16 on the processor, one convolution with the product of its kernels.
-
-    AMX multiplies matrices so fast that a full convolution takes less time than a convolution of
-    each channel by itself, forward and backward (measured with AMX only).
-    """
-
-    def call(self, inputs):
-        last = self.data_format == "channels_last"
-        if not (last and _computes_on_processor() and inputs.dtype == "bfloat16"):
-            return super().call(inputs)
-        depthwise, pointwise = self.depthwise_kernel, self.pointwise_kernel
-        pointwise = ops.reshape(pointwise, (*depthwise.shape[2:], self.filters))
-        kernel = ops.einsum("hwcm,cmf->hwcf", depthwise, pointwise)
-        outputs = ops.conv(
-            inputs, ops.cast(kernel, inputs.dtype), self.strides, self.padding,
-            self.data_format, self.dilation_rate,
-        )  # fmt: skip
-        return self.activation(ops.add(outputs, self.bias) if self.use_bias else outputs)
-
-
-@keras.saving.register_keras_serializable("cifar_utils")
 class Conv2D(layers.Conv2D):
     """Keras's layer, with a faster gradient of 3×3 filters over narrow images in bfloat16.
 
@@ -326,7 +304,6 @@ FASTER = {
     layers.BatchNormalization: BatchNormalization,
     layers.Conv2D: Conv2D,
     layers.GroupNormalization: GroupNormalization,
-    layers.SeparableConv2D: SeparableConv2D,
 }
 
 
