@@ -293,7 +293,6 @@ def record_run(
     seconds = {**phases.seconds, "train": history.seconds}
     if trials:
         seconds["search"] = max(0.0, sum(trial.seconds for trial in trials) - history.seconds)
-    own = callable(parameters.get("architecture"))  # a network of the reader's
     notebook, now = notebook_name(phases.output), describe_environment(model.dtype_policy.name)
     trained_by = history.trained_by
     by = {key: trained_by[-1][key] for key in now} if trained_by else now
@@ -308,7 +307,7 @@ def record_run(
             "trainable_parameters": facts.trainable_parameters,
             "flops": facts.flops,
             **getattr(model, "pretrained", {}),
-            **({"source": model.source} if own else {}),
+            **({"source": model.source} if getattr(model, "own", False) else {}),
         },
         environment=by,
         trained_by=trained_by,

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cifar_utils.backend import keras
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.evaluation import evaluate, read_scores
 from cifar_utils.events import Phases
@@ -123,7 +124,6 @@ def test_a_record_from_before_a_key_was_added_is_read(make_record, tmp_path):
 @pytest.fixture(scope="module")
 def finished():
     """What a notebook hands over when it has come to its scores: a tiny model's run."""
-    from cifar_utils.backend import keras
     from cifar_utils.training import History
 
     images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
@@ -140,8 +140,6 @@ def finished():
 
 
 def test_a_run_leaves_record_predictions_and_model(finished, tmp_path):
-    from cifar_utils.backend import keras
-
     dataset, model, _, scores = finished
     base = tmp_path / "base"  # a run whose weights this one began with
     base.mkdir()
@@ -164,6 +162,20 @@ def test_a_run_leaves_record_predictions_and_model(finished, tmp_path):
     assert (tmp_path / "model.keras").stat().st_size < 30_000, "weights alone"
     again = evaluate(saved, dataset.test, dataset.class_names)
     np.testing.assert_array_equal(again.probabilities, scores.probabilities)
+
+
+@pytest.mark.parametrize("given", ["mine", "tiny; mine", "resnet20"])
+def test_a_reader_s_network_keeps_its_source_however_it_was_given(finished, given):
+    from cifar_utils.models import build_model
+
+    def mine(x, classes):
+        return keras.layers.Dense(classes)(keras.layers.Flatten()(x))
+
+    dataset, _, history, scores = finished
+    network = given if given == "resnet20" else mine
+    model = build_model(network, dataset)
+    record = record_run({"architectures": given}, dataset, model, history, scores, Phases(None))
+    assert ("def mine" in record.model.get("source", "")) == (network is mine)
 
 
 def test_without_a_folder_a_run_leaves_nothing(finished, tmp_path, monkeypatch):
