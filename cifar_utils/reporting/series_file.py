@@ -208,6 +208,25 @@ class _Series(BaseModel, extra="forbid", strict=True):
 # Lines of the file
 
 
+class _Loader(yaml.SafeLoader):
+    """Collects the keys that a mapping has twice, with their lines."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self.twice: list[tuple[int, str]] = []
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        names = Counter(key.value for key in keys)
+        self.twice += [
+            (key.start_mark.line + 1, f"{short(key.value)} is here twice; leave one out")
+            for key in keys
+            if names[key.value] > 1
+        ]
+        return node
+
+
 def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
     """A file's nodes, which have line numbers; its content; and the keys that are there twice."""
     try:
@@ -217,9 +236,8 @@ def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
             f"series {file} can't be read ({error.strerror}); give the path of a YAML file"
         ) from error
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         root = loader.get_single_node()
-        twice = [*_twice(root, set())] if root else []  # now, before merges add keys
         content = loader.construct_document(root) if root else None
     except Exception as error:  # yaml may raise almost anything
         mark = getattr(error, "problem_mark", None)
@@ -228,23 +246,7 @@ def _read_yaml(file: Path) -> tuple[yaml.Node, Any, list[tuple[int, str]]]:
         raise InputError(f"{where} it is not YAML ({why})") from error
     if content is None:
         raise InputError(f"{file} is empty; it takes profiles with lists of runs")
-    return root, content, twice
-
-
-def _twice(node: yaml.Node, seen: set[int]) -> Iterator[tuple[int, str]]:
-    """The keys that a mapping has twice, with their lines."""
-    if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-        return
-    seen.add(id(node))
-    below = node.value
-    if isinstance(node, yaml.MappingNode):
-        names = Counter(key.value for key, _ in below if isinstance(key, yaml.ScalarNode))
-        for key, _ in below:
-            if isinstance(key, yaml.ScalarNode) and names[key.value] > 1:
-                yield key.start_mark.line + 1, f"{short(key.value)} is here twice; leave one out"
-        below = itertools.chain.from_iterable(below)
-    for each in below:
-        yield from _twice(each, seen)
+    return root, content, loader.twice
 
 
 def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
