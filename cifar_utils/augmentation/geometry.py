@@ -65,26 +65,15 @@ class RandomCrop(Augmentation):
 
     def transform(self, images, top, left):
         height, width = images.shape[1:3]
-        rows = top + ops.arange(height) - self.padding
-        columns = left + ops.arange(width) - self.padding
-        if self.mode == "reflect":
-            return _pixels(images, _mirrored(rows, height), _mirrored(columns, width))
-        inside = _within(rows, height)[:, :, None] & _within(columns, width)[:, None, :]
-        cut = _pixels(images, ops.clip(rows, 0, height - 1), ops.clip(columns, 0, width - 1))
-        return ops.where(inside[..., None], cut, 0.0)
-
-
-def _within(place, size: int):
-    return (place >= 0) & (place < size)
-
-
-def _mirrored(place, size: int):
-    """Mirror places outside ``0 .. size - 1`` into it.
-
-    Smaller images (:func:`shrink`) may end before the mirror image does: then it is their edge.
-    """
-    place = ops.abs(place)
-    return ops.clip(ops.where(place >= size, 2 * (size - 1) - place, place), 0, size - 1)
+        rows, columns = top + ops.arange(height), left + ops.arange(width)  # of the padded image
+        edges = (self.padding, self.padding)
+        if self.mode == "constant":
+            return _pixels(ops.pad(images, ((0, 0), edges, edges, (0, 0))), rows, columns)
+        # The places of the mirrored pixels: fewer bytes to copy than a padded image.
+        down, across = (
+            np.pad(np.arange(size, dtype="int32"), edges, "reflect") for size in (height, width)
+        )
+        return _pixels(images, ops.take(down, rows), ops.take(across, columns))
 
 
 @keras.saving.register_keras_serializable("cifar_utils")
