@@ -322,11 +322,6 @@ def test_a_chief_and_two_workers_share_a_search(start, tmp_path):
     assert told in (tmp_path / "events.jsonl").read_text()
 
 
-def test_bad_input_that_a_trial_meets_is_one_line(data, refused):
-    with refused("gn_resnet width is 4; it must be at least 8"):
-        tune(data, **SMALL | {"space": "width(4, 7)"})
-
-
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [

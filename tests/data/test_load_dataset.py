@@ -97,10 +97,6 @@ def test_images_of_another_size_are_averages_and_those_of_their_own_are_left_alo
     assert load_dataset("digits", image_size=48).image_shape == (48, 48, 3)
 
 
-def test_digits_need_no_download():
-    assert fetch("digits").is_file()
-
-
 def test_a_fraction_of_zero_holds_nothing_out():
     dataset = load_dataset("digits", validation_fraction=0.0, train_limit=200)
     assert (len(dataset.train.labels), len(dataset.validation.labels)) == (200, 0)

@@ -460,11 +460,6 @@ def test_without_scripts_everything_is_read_and_no_switch_is_dead(visit, site):
         assert not any(button.is_visible() for button in buttons)
 
 
-def test_pages_are_small(site, published):
-    files = [*site.rglob("*.html"), *published.rglob("*.html")]
-    assert [file for file in files if file.stat().st_size > 600_000] == []
-
-
 def test_formulas_are_set_as_formulas(visit, others):
     page = visit(others)
     over, under = (part.bounding_box() for part in page.locator("mfrac").first.locator("> *").all())
