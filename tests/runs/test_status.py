@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 from cifar_utils.data import load_dataset
 from cifar_utils.errors import InputError
-from cifar_utils.runs.folder import Run, RunningError, hold
+from cifar_utils.runs.folder import Run
 
 
 @pytest.fixture
@@ -123,42 +121,6 @@ def test_what_is_no_run_s_folder_is_refused(run):
     word, why, *_ = replace(run, folder=run.folder / "thesis.tex").status()
     assert word == "refused"
     assert "is a file" in why
-
-
-LOCK = """\
-import sys
-from cifar_utils.runs.folder import Run
-from pathlib import Path
-
-with Run(Path("out")).locked():
-    print("locked", flush=True)
-    sys.stdin.read()"""
-
-
-def test_a_run_that_another_process_is_at_says_so_and_is_left_alone(run, finish):
-    finish(run)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", LOCK], **pipes) as other:
-        assert other.stdout.readline() == b"locked\n"
-        assert run.status().word == "running"
-        with pytest.raises(RunningError, match=f"process {other.pid}"), run.locked():
-            pass
-        other.communicate()
-    assert run.status().word == "done"
-    with run.locked():
-        assert run.status(held=True).word == "done"
-    assert not list(run.folder.glob(".*"))
-
-
-def test_a_kernel_that_lives_keeps_its_folder(run, finish):
-    finish(run)
-    kernel = hold(run.folder)
-    assert run.status().word == "running"
-    with pytest.raises(RunningError, match="kernel"), run.locked():
-        pass
-    kernel.release()
-    with run.locked():
-        pass
 
 
 def test_a_run_that_is_not_there_says_so(tmp_path):
