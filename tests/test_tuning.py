@@ -1,4 +1,3 @@
-import gc
 import json
 import os
 import socket
@@ -125,21 +124,6 @@ def test_wherever_a_search_is_cut_it_goes_on(search, played, tmp_path, monkeypat
                 break
         assert search(**change, output=tmp_path / str(cut)).trials == whole.trials
     assert cut == 1 + 4 + 1 + 1  # after the study, the trials and their list, there is nothing left
-
-
-@pytest.mark.slow
-def test_a_search_keeps_no_graphs_of_earlier_trials(search, monkeypatch):
-    graphs = []
-
-    def counted(*args, **kwargs):
-        history = fit(*args, **kwargs)
-        gc.collect()
-        graphs.append(sum(type(each).__name__ == "FuncGraph" for each in gc.get_objects()))
-        return history
-
-    monkeypatch.setattr(tuning, "fit", counted)
-    search(space="learning_rate(0.001, 0.1)", trials=3, epochs=1)
-    assert graphs[1] == graphs[2]
 
 
 def test_trials_that_are_known_are_not_trained_again(search, played, tmp_path):
