@@ -1,7 +1,5 @@
 import os
 import stat
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import pytest
@@ -70,24 +68,3 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         write_atomically(tmp_path / "none" / "file", "content")
     assert error.value.filename == str(tmp_path / "none" / "file")
-
-
-def test_a_reader_finds_one_content_or_the_other(tmp_path):
-    path, contents = tmp_path / "file", {"a" * 50_000, "b" * 70_000}
-    write_atomically(path, "a" * 50_000)
-    done = threading.Event()
-
-    def reader():
-        read = {path.read_text()}
-        while not done.is_set():
-            read.add(path.read_text())
-        return read
-
-    with ThreadPoolExecutor() as threads:
-        read = threads.submit(reader)
-        try:
-            for content in list(contents) * 30:
-                write_atomically(path, content)
-        finally:
-            done.set()
-    assert read.result() <= contents
