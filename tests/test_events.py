@@ -92,25 +92,13 @@ def test_outside_of_a_notebook_no_line_is_shown(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_in_a_notebook_a_line_is_shown_and_replaced(monkeypatch):
-    shown = []
-
-    class Handle:
-        def update(self, data, raw):
-            shown.append(tuple(data.values()))
-
-    def display(data, raw, display_id):
-        shown.append(data["text/plain"])
-        return Handle()
-
-    kernel = type("Shell", (), {"kernel": object()})()
-    monkeypatch.setattr("IPython.get_ipython", lambda: kernel)
+def test_a_drawing_stands_below_its_line_whose_letters_are_no_markup(monkeypatch):
+    display = Mock()
+    monkeypatch.setattr("cifar_utils.events.in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", display)
-    line = display_line("epoch 1")
-    line("epoch 2")
-    line("<3", "<svg/>")
-    line("")
-    assert shown == ["epoch 1", ("epoch 2",), ("<3", "<p>&lt;3</p><svg/>"), ("",)]
+    display_line("epoch 1")("<3", "<svg/>")
+    shown = {"text/plain": "<3", "text/html": "<p>&lt;3</p><svg/>"}
+    display.return_value.update.assert_called_once_with(shown, raw=True)
 
 
 def test_a_cell_that_may_ask_for_input_is_watched(monkeypatch):
