@@ -121,16 +121,6 @@ def test_a_run_that_was_stopped_while_it_was_put_aside_is_as_it_was(done, monkey
     assert list(done.folder.rglob(".*")) == []
 
 
-def test_a_notebook_that_jupyter_can_t_read_leaves_the_run_as_it_was(done, refused):
-    before = content(done.folder)
-    nb = json.loads(done.notebook.read_text())
-    del nb["metadata"]
-    done.notebook.write_text(json.dumps(nb))
-    with refused("can't be read as a notebook"):
-        execute(done, afresh=ANY)
-    assert content(done.folder) == before
-
-
 def test_a_new_run_that_fails_before_its_training_leaves_a_finished_one_as_it_was(
     done, write_notebook
 ):
@@ -139,17 +129,6 @@ def test_a_new_run_that_fails_before_its_training_leaves_a_finished_one_as_it_wa
     status = execute(broken, afresh=ANY)
     assert status.word == "failed"
     assert status.why.endswith("No module named 'no_such_library'; the earlier run is kept")
-    assert content(done.folder) == before
-
-
-def test_an_error_that_nobody_foresaw_leaves_the_run_as_it_was(done, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("too many open files")
-
-    before = content(done.folder)
-    monkeypatch.setattr("cifar_utils.reporting.execute.execute_notebook", fail)
-    with pytest.raises(RuntimeError):
-        execute(done, afresh=ANY)
     assert content(done.folder) == before
 
 
