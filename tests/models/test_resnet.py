@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
@@ -84,36 +82,8 @@ def test_a_highway_starts_by_carrying_most_through(digits):
     assert to_numpy(gate(np.zeros((1, 4, 4, 16)))).max() < 0.3
 
 
-def test_preact_is_report_d_s_layer_by_layer(built):
-    layers = keras.layers
-    activated = [layers.BatchNormalization, layers.Activation]
-    expected = [layers.InputLayer, layers.Rescaling, layers.Conv2D]
-    for unit in range(12):
-        if unit in (4, 8):
-            expected += [layers.Conv2D, *activated, layers.Conv2D]
-        else:
-            expected += [*activated, layers.Conv2D, layers.Add]
-        expected += [*activated, layers.Conv2D, layers.Dropout, layers.Add]
-    expected += [layers.BatchNormalization, layers.GlobalAveragePooling2D, layers.Dense]
-    expected += [layers.Activation]
-    model = built("preact")
-    assert len(model.layers) == len(expected)
-    assert all(map(isinstance, model.layers, expected))
-
-    found = [(x.filters, *x.kernel_size, *x.strides) for x in layers_of(model, layers.Conv2D)]
-    units = [[(filters, 3, 3, 1, 1)] * 8 for filters in (32, 64, 128)]
-    for row in units[1:]:
-        filters = row[0][0]
-        row[:1] = [(filters, 1, 1, 1, 1), (filters, 3, 3, 2, 2)]
-    assert found == [(32, 7, 7, 1, 1), *units[0], *units[1], *units[2]]
-    for layer in layers_of(model, layers.BatchNormalization):
-        assert (layer.momentum, layer.epsilon) == (0.99, 1e-3)
-    assert {x.activation.__name__ for x in layers_of(model, layers.Activation)[:-1]} == {"relu"}
-    assert [x.rate for x in layers_of(model, layers.Dropout)] == [0.1] * 12
-    # The report pools 8×8 pixels, which are all of a CIFAR image's.
-    assert model.get_layer(index=-3).input.shape[1:3] == (8, 8)
-
-    # What is added: the sum before, or the strided convolution that took its place.
+def test_preact_adds_the_sum_before_or_the_strided_convolution_in_its_place(built):
+    layers, model = keras.layers, built("preact")
     trunk = model.layers[2]
     for layer in model.layers[3:]:
         if isinstance(layer, layers.Add):
@@ -163,21 +133,3 @@ def test_separable_is_within_report_a_s_budget_and_widens_once(built):
     filters = [layer.filters for layer in layers_of(model, keras.layers.SeparableConv2D)]
     assert filters == [64] * 5 + [112] * 5
     assert len(layers_of(model, keras.layers.Add)) == 9
-
-
-def test_cifarnet_worst_is_report_e_s_layer_by_layer(built):
-    model = built("cifarnet_worst")
-    row = layers_of(model, keras.layers.Conv2D, keras.layers.MaxPooling2D)
-    found = [getattr(layer, "filters", "pool") for layer in row]
-    stages = [[filters] * 9 + ["pool"] for filters in (10, 100, 256)]
-    assert found == [*stages[0], *stages[1], *stages[2], 512, "pool"]
-    convolutions = layers_of(model, keras.layers.Conv2D)
-    assert [x.kernel_size[0] for x in convolutions] == [5, *[3] * 27]
-    assert convolutions[0].output.shape[1:3] == (34, 34)
-    assert [x.padding for x in convolutions] == ["valid", *["same"] * 26, "valid"]
-    normalized = [
-        made_by(model, x.input) for x in layers_of(model, keras.layers.BatchNormalization)
-    ]
-    assert normalized == [convolutions[place] for place in (0, 9, 18, 27)]
-    sizes = [layer.kernel.shape for layer in layers_of(model, keras.layers.Dense)]
-    assert sizes == list(itertools.pairwise([512, 512, 500, 500, 100, 100, 100, 10]))

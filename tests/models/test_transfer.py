@@ -100,25 +100,6 @@ def test_parameters_are_as_many_as_reported(digits, transfer, monkeypatch):
     assert [head.layers[1].output.shape[1:] for head in heads] == [(5, 5, 128), (1, 1, 128)]
 
 
-def test_the_head_is_report_b_s_layer_by_layer(transfer):
-    layers = keras.layers
-    dense = [layers.Dense, layers.BatchNormalization, layers.Dropout, layers.ReLU]
-    expected = [layers.InputLayer, layers.Conv2D, layers.GlobalAveragePooling2D, *dense * 3]
-    found = transfer.get_layer("head").layers
-    expected += [layers.Dense, layers.Activation]
-    assert all(map(isinstance, found, expected))
-    assert len(found) == len(expected)
-    assert (found[1].filters, found[1].kernel_size) == (128, (3, 3))
-    assert found[1].activation.__name__ == "relu"
-    assert [x.units for x in found if isinstance(x, layers.Dense)] == [512, 256, 128, 10]
-    assert [x.rate for x in found if isinstance(x, layers.Dropout)] == [0.1] * 3
-    for layer in found:
-        if isinstance(layer, layers.BatchNormalization):
-            assert (layer.momentum, layer.epsilon) == (0.99, 1e-3)
-        if isinstance(layer, layers.Conv2D | layers.Dense):
-            assert type(layer.kernel_initializer).__name__ == "GlorotUniform"
-
-
 @pytest.mark.parametrize("module", ["resnet_v2", "vgg16"])
 def test_images_are_scaled_as_the_base_was_trained_and_the_saved_model_is_plain(
     digits, tmp_path, monkeypatch, module

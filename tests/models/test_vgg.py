@@ -18,47 +18,6 @@ def test_a_factor_thins_each_convolution(built, digits, name):
     assert filters[1] == [count / 2 for count in filters[0]]
 
 
-def test_fan_is_report_b_s_layer_by_layer(built):
-    layers = keras.layers
-    expected = [layers.InputLayer, layers.Rescaling]
-    for place in range(7):
-        expected += [layers.Conv2D, layers.BatchNormalization, layers.ReLU]
-        expected += [layers.Dropout] * (place < 6)
-    expected += [layers.Flatten, *[layers.Dense, layers.BatchNormalization, layers.ReLU] * 2]
-    expected += [layers.Dense, layers.Activation]
-    model = built("fan")
-    assert len(model.layers) == len(expected)
-    assert all(map(isinstance, model.layers, expected))
-    convolutions = layers_of(model, layers.Conv2D)
-    assert [x.filters for x in convolutions] == [32, 64, 128, 128, 256, 256, 512]
-    assert {(x.kernel_size, x.strides, x.padding) for x in convolutions} == {
-        ((3, 3), (1, 1), "valid")
-    }
-    assert [x.rate for x in layers_of(model, layers.Dropout)] == [0.05, *[0.1] * 5]
-    assert [x.units for x in layers_of(model, layers.Dense)] == [512, 128, 10]
-    # Keras's defaults throughout.
-    for layer in layers_of(model, layers.Conv2D, layers.Dense):
-        assert type(layer.kernel_initializer).__name__ == "GlorotUniform"
-        assert type(layer.bias_initializer).__name__ == "Zeros"
-    for layer in layers_of(model, layers.BatchNormalization):
-        assert (layer.momentum, layer.epsilon) == (0.99, 1e-3)
-
-
-def test_cifarnet_is_report_e_s_layer_by_layer(built):
-    model = built("cifarnet")
-    row = layers_of(model, keras.layers.Conv2D, keras.layers.MaxPooling2D)
-    found = [getattr(layer, "filters", None) or layer.pool_size[0] for layer in row]
-    assert found == [64, 128, 2, 128, 128, 256, 2, 256, 2, 256, 256, 4]
-    for layer in layers_of(model, keras.layers.Conv2D):
-        assert (layer.kernel_size, layer.padding, layer.use_bias) == ((3, 3), "same", True)
-    # PyTorch's momentum of 0.1 is the share of the new batch, Keras's that of the old mean.
-    for layer in layers_of(model, keras.layers.BatchNormalization):
-        assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
-    assert len(layers_of(model, keras.layers.Add)) == 2
-    (dense,) = layers_of(model, keras.layers.Dense)
-    assert (dense.kernel.shape, dense.use_bias) == ((256, 10), False)
-
-
 def test_cifarnet_for_larger_images_has_report_e_s_heads(digits, with_images):
     larger = with_images(digits, 64, classes=200)
     wide = build_model("cifarnet(pool=2)", larger, fast=False)
