@@ -25,23 +25,6 @@ def test_within_an_epoch_the_last_validation_accuracy_still_holds():
     assert describe(seen) == words
 
 
-def test_a_phase_is_told_until_the_next_event():
-    seen = follow(follow({}, EPOCH), {"event": "phase", "phase": "evaluate"})
-    assert describe(seen) == "evaluate"
-    assert describe(follow(seen, EPOCH)).startswith("epoch 3/20")
-
-
-def test_which_of_several_trainings_comes_first():
-    known = follow({}, {"event": "batch", "training": "with residuals", "epoch": 1, "epochs": 8})
-    assert describe(known) == "with residuals, epoch 1/8"
-
-
-def test_a_search_tells_of_its_trials():
-    seen = follow({}, EPOCH | {"trial": 3, "trials": 12, "best": 0.83, "epochs": 4})
-    assert describe(seen).startswith("trial 3/12, epoch 3/4, ")
-    assert ", best 83.0%" in describe(seen)
-
-
 def test_without_a_terminal_each_epoch_and_phase_is_a_line():
     out = io.StringIO()
     with shown_progress(Console(file=out), ["a run", "another"]) as show:
@@ -50,14 +33,18 @@ def test_without_a_terminal_each_epoch_and_phase_is_a_line():
         show("a run", {"event": "phase", "phase": "load [b]"})
         show("a run", {"event": "batch", "epoch": 1})
         show("another", {"event": "start"})
-        show("another", EPOCH | {"epoch": 1})
+        show("another", EPOCH | {"epoch": 1, "training": "with residuals"})
+        show("another", EPOCH | {"epoch": 2, "trial": 3, "trials": 12, "best": 0.83})
         show("a run", EPOCH)
         show("a run", {"event": "retry", "error": "DeadKernelError: gone"})
         show("a run", {"event": "end", "status": "failed"})
         show("a run", EPOCH)  # it was on its way still
     assert out.getvalue().splitlines() == [
         "a run: load [b]",
-        "another: epoch 1/20, 0:01:23 left, validation 80.2%, loss 0.512, accuracy 84.1%",
+        "another: with residuals, epoch 1/20, 0:01:23 left, validation 80.2%, loss 0.512, "
+        "accuracy 84.1%",
+        "another: with residuals, trial 3/12, epoch 2/20, 0:01:23 left, validation 80.2%, "
+        "best 83.0%, loss 0.512, accuracy 84.1%",
         "a run: epoch 3/20, 0:01:23 left, validation 80.2%, loss 0.512, accuracy 84.1%",
         "a run: tried again, for DeadKernelError: gone",
     ]
