@@ -26,6 +26,9 @@ def write_run(make_record):
         notebook="01_tiny",
         classes="abcdef",
         train=60.0,
+        data=(),
+        trials=(),
+        trained_by=(),
         **facts,
     ) -> Path:
         folder.mkdir(parents=True)
@@ -34,7 +37,7 @@ def write_run(make_record):
             run=folder.name,
             notebook=notebook,
             parameters=parameters or {},
-            dataset={"name": dataset, "test": 1000},
+            dataset={"name": dataset, "test": 1000} | dict(data),
             model={"architecture": architecture, "parameters": 15636, "flops": 1_000_000},
             environment={"processor": "a processor"},
             seconds={"train": train, "total": train + 5},
@@ -44,6 +47,8 @@ def write_run(make_record):
             ],
             best_epoch=len(validation),
             scores={"test": test | {"per_class": dict.fromkeys(classes, 0.5)}},
+            trials=list(trials),
+            trained_by=list(trained_by),
         ).write(folder)
         identity = {"notebook": notebook, "parameters": {}, "notebook_sha256": ""}
         (folder / "run.json").write_text(json.dumps(identity | (facts or DONE)))

@@ -279,10 +279,7 @@ def test_accuracy_is_drawn_against_cost(page):
 def test_accuracy_is_drawn_against_labelled_images_too(visit, write_run, tmp_path):
     runs = {"few": (100, 0.6), "fair": (9000, 0.8), "worse": (9900, 0.7), "many": (50_000, 0.9)}
     for name, (images, top1) in runs.items():
-        file = write_run(tmp_path / name, top1=top1) / "record.json"
-        record = json.loads(file.read_text())
-        record["dataset"]["train"] = images
-        file.write_text(json.dumps(record))
+        write_run(tmp_path / name, top1=top1, data={"train": images})
     page = visit(build_index(tmp_path))
     drawn = page.locator("#labels").get_by_role("img", name="test accuracy by labelled training")
     told = "60.0% from 100 images, 80.0% from 9,000 images, 90.0% from 50,000 images."

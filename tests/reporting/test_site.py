@@ -140,30 +140,24 @@ def test_a_notebook_s_answer_is_that_of_the_most_seeds_for_each_dataset(
 def test_a_comparison_answers_first_then_the_most_images_then_the_best_by_validation(
     add_run, tmp_path
 ):
-    def change(folder, **changed):
-        record = json.loads((folder / "record.json").read_text())
-        changed["dataset"] = record["dataset"] | changed["dataset"]
-        (folder / "record.json").write_text(json.dumps(record | changed))
+    def chosen():
+        page, _ = read(tmp_path)
+        return [link.get_text() for link in page.select(".answers dd a")]
 
     add_run("good", top1=0.5, validation=(0.3, 0.6), parameters={"rate": 1})
     add_run("lucky", top1=0.9, validation=(0.3, 0.5), parameters={"rate": 2})
-    page, _ = read(tmp_path)
-    assert [link.get_text() for link in page.select(".answers dd a")] == ["good"]
-    folder = add_run("more", top1=0.4, validation=(0.3, 0.4), parameters={"rate": 3})
-    change(folder, dataset={"train": 1000})
-    page, _ = read(tmp_path)
-    assert [link.get_text() for link in page.select(".answers dd a")] == ["more"]
-    folder = add_run("compared", top1=0.3, parameters={"rate": 4})
+    assert chosen() == ["good"]
+    add_run("more", top1=0.4, validation=(0.3, 0.4), parameters={"rate": 3}, data={"train": 1000})
+    assert chosen() == ["more"]
     trial = {"values": {}, "val_accuracy": 0.5, "best_epoch": 2, "epochs": 2, "parameters": 15636}
     trials = [trial | {"name": name} for name in ("a", "b")]
-    change(folder, trials=trials, dataset={"validation": 100})
-    page, _ = read(tmp_path)
-    assert [link.get_text() for link in page.select(".answers dd a")] == ["compared"]
-    folder = add_run("failed", top1=0.17, parameters={"rate": 5})
+    images = {"validation": 100}
+    add_run("compared", top1=0.3, parameters={"rate": 4}, trials=trials, data=images)
+    assert chosen() == ["compared"]
     trials = [trial | {"name": name, "val_accuracy": 0.17} for name in "abc"]
-    change(folder, trials=trials, dataset={"train": 2000, "validation": 100})
-    page, _ = read(tmp_path)
-    assert [link.get_text() for link in page.select(".answers dd a")] == ["compared"]
+    images = {"validation": 100, "train": 2000}
+    add_run("failed", top1=0.17, parameters={"rate": 5}, trials=trials, data=images)
+    assert chosen() == ["compared"]
 
 
 def test_notes_stand_below_the_runs_that_they_are_of(add_run, tmp_path):
