@@ -123,6 +123,21 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def cli(project, capsys):
+    """Call the command line in the project: its status, what it printed, its error lines."""
+
+    from cifar_utils.reporting.cli import main
+
+    def cli(*arguments):
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return cli
+
+
 @pytest.fixture(scope="session")
 def alive():
     """Whether a process runs: one that has ended may stay listed until its parent looks."""

@@ -4,7 +4,6 @@ import shutil
 import pytest
 
 from cifar_utils.files import RECORD
-from cifar_utils.reporting.cli import main
 from cifar_utils.runs.folder import LOCK, Run
 
 
@@ -33,58 +32,57 @@ def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
-def test_only_the_checkpoints_of_finished_runs_are_deleted_and_only_when_told(reports, capsys):
+def test_only_the_checkpoints_of_finished_runs_are_deleted_and_only_when_told(reports, cli):
     before = files(reports)
-    assert main(["clean"]) == 0
-    out = capsys.readouterr().out
+    status, out, _ = cli("clean")
+    assert status == 0
     assert "2 kB  reports/done/checkpoint\n" in out
     assert "--yes" in out
     assert files(reports) == before
-    assert main(["clean", "reports", "--yes"]) == 0
+    assert cli("clean", "reports", "--yes")[0] == 0
     assert before - files(reports) == {
         f"{name}/{path}"
         for name in ("done", "by-papermill")
         for path in ("checkpoint", "checkpoint/weights.h5")
     }
     assert files(reports) <= before
-    capsys.readouterr()
-    assert main(["clean", "--yes"]) == 0
-    assert capsys.readouterr().out == "0B deleted\n"
+    assert cli("clean", "--yes") == (0, "0B deleted\n", "")
 
 
-def test_a_new_training_beside_an_older_record_is_left_alone(reports):
+def test_a_new_training_beside_an_older_record_is_left_alone(reports, cli):
     # JupyterLab and papermill hold no lock.
     checkpoint = reports / "by-papermill" / "checkpoint" / "weights.h5"
     later = (reports / "by-papermill" / RECORD).stat().st_mtime + 60
     os.utime(checkpoint, (later, later))
-    assert main(["clean", "--yes"]) == 0
+    assert cli("clean", "--yes")[0] == 0
     assert checkpoint.exists()
     checkpoint.unlink()  # as in the first epoch
     os.utime(checkpoint.parent, (later, later))
-    assert main(["clean", "--yes"]) == 0
+    assert cli("clean", "--yes")[0] == 0
     assert checkpoint.parent.exists()
 
 
-def test_a_run_that_is_being_run_is_left_alone(reports):
+def test_a_run_that_is_being_run_is_left_alone(reports, cli):
     with Run(reports / "done").locked():
-        assert main(["clean", "--yes"]) == 0
+        assert cli("clean", "--yes")[0] == 0
         assert (reports / "done" / "checkpoint").exists()
 
 
-def test_a_run_that_cannot_be_locked_is_told_and_left_alone(reports, capsys):
+def test_a_run_that_cannot_be_locked_is_told_and_left_alone(reports, cli):
     (reports / "done" / LOCK).mkdir()
     (reports / "clean" / LOCK).mkdir(parents=True)
     shutil.copy(reports / "done" / RECORD, reports / "clean")
-    assert main(["clean", "--yes"]) == 1
-    (told,) = capsys.readouterr().err.splitlines()
+    status, _, err = cli("clean", "--yes")
+    (told,) = err.splitlines()
+    assert status == 1
     assert told.startswith("reports/done: its checkpoints can't be deleted (")
     assert (reports / "done" / "checkpoint").exists()
     assert not (reports / "by-papermill" / "checkpoint").exists()
 
 
-def test_a_folder_that_is_a_link_is_not_followed(reports, tmp_path_factory):
+def test_a_folder_that_is_a_link_is_not_followed(reports, cli, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "mine").write_text("")
     (reports / "done" / "features").symlink_to(elsewhere)
-    assert main(["clean", "--yes"]) == 0
+    assert cli("clean", "--yes")[0] == 0
     assert (elsewhere / "mine").exists()

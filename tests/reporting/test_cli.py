@@ -12,24 +12,11 @@ import pytest
 from bs4 import BeautifulSoup
 
 from cifar_utils import __version__
-from cifar_utils.reporting.cli import commands, main
+from cifar_utils.reporting.cli import commands
 from cifar_utils.reporting.terminal import interruptible
 from cifar_utils.runs.folder import ANY, Run, Status
 
 SCORES = "test top-1 87.5% (86.0 to 89.0%), test top-5 99.1% (98.0 to 99.5%)"
-
-
-@pytest.fixture
-def cli(project, capsys):
-    """Call the command line in the project: its status, what it printed, its error lines."""
-
-    def cli(*arguments):
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return cli
 
 
 def test_what_there_is_to_run_is_told(cli, write_notebook):

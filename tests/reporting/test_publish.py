@@ -8,7 +8,6 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from papermill.translators import PythonTranslator
 
-from cifar_utils.reporting.cli import main
 from cifar_utils.reporting.results import MARKS
 from cifar_utils.runs.folder import Run
 
@@ -62,10 +61,22 @@ def add(project, git, write_run, write_notebook, report_cells):
     return add
 
 
-def test_what_a_reader_needs_is_copied_and_the_site_and_results_are_made_anew(add, project):
+@pytest.fixture
+def refusal(cli):
+    """The one line by which runs are not published."""
+
+    def refusal(*folders):
+        status, _, err = cli("publish", *folders)
+        assert (status, err.count("\n")) == (2, 1)
+        return err
+
+    return refusal
+
+
+def test_what_a_reader_needs_is_copied_and_the_site_and_results_are_made_anew(add, project, cli):
     add(dataset="folder:pics", path="folder:/home/me/pics")
     published = project / "reports" / "published"
-    assert main(["publish", "reports/mine"]) == 0
+    assert cli("publish", "reports/mine")[0] == 0
     kept = {"record.json", "run.json", "notebook.ipynb", "report.html", "predicted.npz"}
     assert {path.name for path in (published / "mine").iterdir()} == kept
     assert "/home/me" not in (published / "mine" / "run.json").read_text()
@@ -73,17 +84,17 @@ def test_what_a_reader_needs_is_copied_and_the_site_and_results_are_made_anew(ad
     assert "mine" in (project / "RESULTS.md").read_text()
     assert [path.name for path in published.glob(".*")] == []
     (published / "index.html").unlink()
-    assert main(["publish"]) == 0
+    assert cli("publish")[0] == 0
     assert (published / "index.html").exists()
 
 
 @pytest.mark.parametrize(
     "output", ["/home/me/runs/mine", "/home/me/läufe/mine", "/out", "reports/mine", "m", "out"]
 )
-def test_a_published_notebook_names_its_folder_and_no_path_of_a_machine(add, project, output):
+def test_a_published_notebook_names_its_folder_and_no_path_of_a_machine(add, project, output, cli):
     source = add(output=output)
     before = (source / "notebook.ipynb").read_text()
-    assert main(["publish", "reports/mine"]) == 0
+    assert cli("publish", "reports/mine")[0] == 0
     published = project / "reports/published/mine"
     notebook = nbformat.read(published / "notebook.ipynb", 4)
     assert notebook.metadata.papermill.parameters == {
@@ -101,19 +112,19 @@ def test_a_published_notebook_names_its_folder_and_no_path_of_a_machine(add, pro
     assert (source / "notebook.ipynb").read_text() == before
 
 
-def test_a_run_published_again_takes_the_place_of_the_old_one(add, project):
+def test_a_run_published_again_takes_the_place_of_the_old_one(add, project, cli):
     add(top1=0.5)
     other = add("elsewhere/mine", top1=0.75)
     for folder in ("reports/mine", str(other)):
-        assert main(["publish", folder]) == 0
+        assert cli("publish", folder)[0] == 0
     record = json.loads((project / "reports" / "published" / "mine" / "record.json").read_text())
     assert record["scores"]["test"]["top1"] == 0.75
-    assert main(["publish", "reports/published/mine"]) == 0
+    assert cli("publish", "reports/published/mine")[0] == 0
 
 
-def test_a_stop_between_the_old_run_and_the_new_loses_neither(add, project, monkeypatch):
+def test_a_stop_between_the_old_run_and_the_new_loses_neither(add, project, monkeypatch, cli):
     add()
-    assert main(["publish", "reports/mine"]) == 0
+    assert cli("publish", "reports/mine")[0] == 0
     published = project / "reports" / "published" / "mine"
 
     def stop(*_):
@@ -121,73 +132,65 @@ def test_a_stop_between_the_old_run_and_the_new_loses_neither(add, project, monk
 
     published.rename(published.with_name(".mine.old"))  # as such a stop leaves it
     monkeypatch.setattr("shutil.copy2", stop)
-    main(["publish", "reports/mine"])
+    cli("publish", "reports/mine")
     assert (published / "record.json").exists()
     published.rename(published.with_name(".mine.old"))
-    assert main(["publish"]) == 0
+    assert cli("publish")[0] == 0
     assert (published / "record.json").exists()
 
 
 @pytest.mark.parametrize("commit", [None, "unknown", "abc123+changes"])
-def test_a_run_of_no_known_commit_is_refused(add, project, capsys, commit):
+def test_a_run_of_no_known_commit_is_refused(add, project, commit, cli, refusal):
     add("good")
     add("bad", commit)
-    assert main(["publish", "reports/good", "reports/bad"]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = refusal("reports/good", "reports/bad")
     assert "reports/bad" in error
     assert "--anyway" in error
     assert not (project / "reports" / "published").exists()
-    assert main(["publish", "--anyway", "reports/bad"]) == 0
+    assert cli("publish", "--anyway", "reports/bad")[0] == 0
 
 
-def test_another_run_of_the_same_name_is_refused(add, project, capsys):
+def test_another_run_of_the_same_name_is_refused(add, project, cli, refusal):
     add()
-    assert main(["publish", "reports/mine"]) == 0
+    assert cli("publish", "reports/mine")[0] == 0
     add("elsewhere/mine", dataset="cifar10")
     for given in (["reports/elsewhere/mine"], ["reports/mine", "reports/elsewhere/mine"]):
-        assert main(["publish", *given]) == 2
-        assert "reports/elsewhere/mine is not the run in" in capsys.readouterr().err
+        assert "reports/elsewhere/mine is not the run in" in refusal(*given)
     record = json.loads((project / "reports" / "published" / "mine" / "record.json").read_text())
     assert record["dataset"]["name"] == "digits"
 
 
 def test_a_run_is_refused_whose_commit_has_not_the_notebook_that_was_executed(
-    add, git, write_notebook, capsys
+    add, git, write_notebook, cli, refusal
 ):
     write_notebook("x = 1")
     folder = str(add())
-    assert main(["publish", folder]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert f"run {folder} executed other code than that of notebooks/01_tiny.ipynb" in error
+    told = f"run {folder} executed other code than that of notebooks/01_tiny.ipynb"
+    assert told in refusal(folder)
     git("add", "notebooks")  # as it was at the commit counts, not as it is now
-    assert main(["publish", folder]) == 2
+    assert told in refusal(folder)
     git("commit", "-m", "Change it")
-    assert main(["publish", folder]) == 2
+    assert told in refusal(folder)
     folder = str(add("second"))
-    assert main(["publish", folder]) == 0
+    assert cli("publish", folder)[0] == 0
 
     git("mv", "notebooks/01_tiny.ipynb", "notebooks/02_tiny.ipynb")
     git("commit", "-m", "Rename it")
-    assert main(["publish", folder]) == 0  # made by the commit before
+    assert cli("publish", folder)[0] == 0  # made by the commit before
     folder = str(add("third"))
-    assert main(["publish", folder]) == 2
-    assert f"run {folder} has no notebooks/01_tiny.ipynb in commit" in capsys.readouterr().err
-    assert main(["publish", "--anyway", folder]) == 0
+    assert f"run {folder} has no notebooks/01_tiny.ipynb in commit" in refusal(folder)
+    assert cli("publish", "--anyway", folder)[0] == 0
 
 
-def test_a_run_that_papermill_executed_is_told_from_an_unfinished_one(add, capsys):
+def test_a_run_that_papermill_executed_is_told_from_an_unfinished_one(add, refusal):
     (add() / "run.json").unlink()
-    assert main(["publish", "reports/mine"]) == 2
-    assert "has no run.json; execute it by cifar-reports run" in capsys.readouterr().err
+    assert "has no run.json; execute it by cifar-reports run" in refusal("reports/mine")
 
 
-def test_a_run_that_is_not_finished_is_refused(add, project, capsys):
+def test_a_run_that_is_not_finished_is_refused(add, refusal):
     folder = add()
     facts = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(facts | {"outcome": "failed", "error": "no"}))
-    assert main(["publish", "reports/mine"]) == 2
+    assert refusal("reports/mine") == "run reports/mine: no\n"
     (folder / "run.json").write_text(json.dumps(facts | {"outcome": None}))
-    assert main(["publish", "reports/mine"]) == 2
-    assert "is not finished" in capsys.readouterr().err
+    assert "is not finished" in refusal("reports/mine")

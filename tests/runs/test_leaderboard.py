@@ -3,9 +3,7 @@ import json
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from cifar_utils.reporting.cli import commands, main
 from cifar_utils.runs.compare import compare_means, compare_runs
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
@@ -297,32 +295,22 @@ def test_notes_are_those_of_runs_that_are_there(found, refused, tmp_path):
             read_notes(tmp_path, [run])
 
 
-@pytest.fixture
-def cli(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        return CliRunner().invoke(commands, ["leaderboard", *arguments])
-
-    return run
-
-
 def test_the_command_prints_a_table(found, cli):
     found("reports/published/one", 0.5)
     found("reports/published/two", dataset="digits", architecture="tiny")
     (found("reports/published/three").folder / "record.json").unlink()
-    found("notebooks")  # makes this folder the project
-    heads, one, two = cli().stdout.splitlines()
+    heads, one, two = cli("leaderboard")[1].splitlines()
     assert heads.split()[:4] == ["run", "dataset", "architecture", "top-1"]
     assert one.split()[:7] == ["one", "cifar10", "resnet20", "50.0%", "49.0", "to", "51.0%"]
     assert "1 min 0 s" in one
     assert two.split()[7:9] == ["–", "274"]
-    assert "two" not in cli("--dataset", "cifar10").stdout
+    assert "two" not in cli("leaderboard", "--dataset", "cifar10")[1]
 
 
 def test_the_command_prints_csv(found, cli):
     found("runs/one", 0.5, seed=3)
-    (row,) = pd.read_csv(io.StringIO(cli("runs", "--csv").stdout)).to_dict("records")
+    _, out, _ = cli("leaderboard", "runs", "--csv")
+    (row,) = pd.read_csv(io.StringIO(out)).to_dict("records")
     assert (row["run"], row["top1"], row["top1_low"], row["seed"]) == ("one", 0.5, 0.49, 3)
 
 
@@ -334,9 +322,9 @@ def test_the_command_prints_csv(found, cli):
         (["nowhere"], "'nowhere' does not exist"),
     ],
 )
-def test_what_the_command_refuses(found, cli, capsys, tmp_path, arguments, words):
+def test_what_the_command_refuses(found, cli, tmp_path, arguments, words):
     found("runs/one")
     (tmp_path / "none").mkdir()
-    assert main(["leaderboard", *arguments]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
+    status, _, err = cli("leaderboard", *arguments)
+    assert (status, err.count("\n")) == (2, 1)
+    assert words in err
