@@ -53,7 +53,6 @@ def test_a_profile_names_runs(read, write_notebook, project):
     [
         ("{name: a, notebook: 01_tinny}", "unknown notebook '01_tinny'; did you mean '01_tiny'"),
         ("{name: a, notebook: '01', parameters: {epoch: 1}}", "unknown parameter 'epoch'"),
-        ("{name: a, notebook: '01', parameters: {note: 7}}", "note is 7; it takes text"),
         ("{name: a, notebook: '01', seed: 3}", "unknown key 'seed'; did you mean 'seeds'"),
         ("{name: a, notebook: '01', seeds: 3}", "seeds is 3; it takes a list, as in [a, b]"),
         ("{name: a, notebook: '01', seeds: [0]}", "unknown parameter 'seed'"),
@@ -137,12 +136,10 @@ def test_any_text_is_read_or_refused_in_words(read, write_notebook, text):
         ("profiles: {quick: [{<<: 3, name: a, notebook: '01'}]}", "yaml:1: it is not YAML"),
     ],
 )
-def test_a_file_of_another_kind_is_refused_in_one_line(read, write_notebook, content, words):
+def test_a_file_of_another_kind_is_refused(read, write_notebook, refused, content, words):
     write_notebook()
-    with pytest.raises(InputError) as raised:
+    with refused(words):
         read(content)
-    assert words in str(raised.value)
-    assert "\n" not in str(raised.value)
 
 
 def test_calls_and_what_goes_by_validation_are_checked_before_anything_starts(read, write_notebook):
@@ -209,7 +206,7 @@ def test_a_user_s_own_file_names_notebooks_beside_it(project, write_notebook, tm
     assert two.notebook.stem == "01_tiny"
 
 
-def test_runs_are_selected_by_name(read, write_notebook):
+def test_runs_are_selected_by_name(read, write_notebook, refused):
     write_notebook()
     names = "ab", "ac", "b", '"b [x]"'
     runs = read(runs_yaml(*(f"{{name: {name}, notebook: '01'}}" for name in names)))
@@ -221,9 +218,8 @@ def test_runs_are_selected_by_name(read, write_notebook):
     assert names(["b [x]"]) == ["b [x]"]
     assert names(["a*"]) == ["ab", "ac"]
     assert names(["ab", "b"]) == ["ab", "b"]
-    with pytest.raises(InputError) as raised:
+    with refused("no run fits --only y --only z*; there are ab, ac, b, b [x]"):
         names(["y", "z*"])
-    assert str(raised.value) == "no run fits --only y --only z*; there are ab, ac, b, b [x]"
 
 
 def test_what_is_published_is_what_the_project_s_series_says():
