@@ -131,6 +131,8 @@ def seconds_of_step(network: Airbench, batch: int, steps: int) -> float:
 class Predictor:
     """A trained network, as ``evaluate_views`` takes it."""
 
+    layers = ()  # Keras's, of which it has none
+
     def __init__(self, network: Airbench, mean, deviation):
         self.network, self.scale = network, (mean, deviation)
 
