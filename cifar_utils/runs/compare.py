@@ -277,22 +277,22 @@ def paired_test(name: str, run: Run, against: str, other: Run) -> PairedTest:
 def compare_means(
     group: Configuration, other: Configuration
 ) -> tuple[int, float, float, float] | None:
-    """The difference of two configurations' mean top-1 by pairs of runs, each pair of one seed.
+    """The difference of two configurations' mean top-1, by pairs of runs with the same seed.
 
     Returns
     -------
     tuple or None
         The number of pairs, their mean difference, and the ends of its 95% interval, Student's:
-        fractions. None for other test images, for fewer than two pairs, or where all pairs have the
-        same difference.
+        fractions. None where the test images differ, for fewer than two pairs, or where all pairs
+        have the same difference.
 
     """
     tested = [(dataset_of(each.record), each.record.dataset["test"]) for each in (group, other)]
     ours, theirs = (
-        dict(zip(*(each.board[key] for key in ("seed", "top1")), strict=True))
+        {run.record.parameters.get("seed"): run.record.scores["test"]["top1"] for run in each.runs}
         for each in (group, other)
     )
-    gains = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    gains = [ours[seed] - theirs[seed] for seed in ours if seed is not None and seed in theirs]
     interval = student_interval(gains)
     if tested[0] != tested[1] or not interval:
         return None
@@ -315,6 +315,6 @@ def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
         if group is not reference and (found := compare_means(group, reference)):
             gain, low, high = (f"{100 * share:+.2f}" for share in found[1:])
             yield (
-                f"{group.name} against {reference.name}, {found[0]} pairs of one seed: top-1 "
-                f"{gain} points on average (95% interval {low} to {high}, Student's)"
+                f"{group.name} against {reference.name}, {found[0]} pairs of runs with the same "
+                f"seed: top-1 {gain} points on average (95% interval {low} to {high}, Student's)"
             )

@@ -176,7 +176,7 @@ def settings(record: RunRecord) -> dict[str, Any]:
     }
     if code := record.model.get("source"):
         digest = hashlib.sha256(code.encode()).hexdigest()[:6]
-        given["architecture"] = f"{given.get('architecture')}, code {digest}"
+        given["architecture"] = f"{record.model['architecture']}, code {digest}"
     if "dataset" in given:
         given["dataset"] = dataset_of(record)
     if "weights" in given and (digest := record.model.get("weights_sha256")):

@@ -256,9 +256,9 @@ def test_mean_accuracies_of_seeds_are_compared_in_the_same_words(visit, write_ru
     for first, second in (("few", "many"), ("many", "few")):
         page.get_by_label(f"Choose {first}").check()
         page.get_by_label(f"Choose {second}").check()
-        told = page.locator("#chosen li", has_text="pairs of one seed").all_inner_texts()
+        told = page.locator("#chosen li", has_text="with the same seed:").all_inner_texts()
         both = [tmp_path / f"{name}-s{seed}" for name in (first, second) for seed in (0, 1)]
-        assert told == [note for note in compare_runs(both).notes if "pairs of one seed" in note]
+        assert told == [note for note in compare_runs(both).notes if "with the same seed:" in note]
         assert len(told) == 1
         page.get_by_role("button", name="Clear").click()
 

@@ -180,7 +180,9 @@ def test_seeds_are_averaged_where_nothing_else_differs(make):
 def test_means_of_the_same_seeds_are_compared_in_pairs(make):
     runs = [make(f"a{seed}", range(150 + 2 * seed), seed=seed) for seed in (0, 1)]
     runs += [make(f"b{seed}", range(146 + 4 * seed), seed=seed, epochs=9) for seed in (1, 0)]
-    (told,) = (note for note in compare_runs(runs).notes if "pairs of one seed" in note)
+    (told,) = (
+        note for note in compare_runs(runs).notes if "pairs of runs with the same seed" in note
+    )
     # Differences of -2 and -1 points: -1.5 ± 12.706 · 0.7071 / √2
     assert "top-1 -1.50 points on average (95% interval -7.85 to +4.85" in told
 
@@ -188,12 +190,23 @@ def test_means_of_the_same_seeds_are_compared_in_pairs(make):
 def test_means_are_compared_by_the_seeds_that_both_have(make):
     runs = [make(f"a{seed}", range(150 + seed), seed=seed) for seed in (0, 2, 4)]
     runs += [make(f"b{seed}", range(140 + 2 * seed), seed=seed, epochs=9) for seed in (0, 4, 7)]
-    (told,) = (note for note in compare_runs(runs).notes if "pairs of one seed" in note)
+    (told,) = (
+        note for note in compare_runs(runs).notes if "pairs of runs with the same seed" in note
+    )
     # Differences of -5 and -3 points: -4 ± 12.706 · 1.4142 / √2
-    assert "2 pairs of one seed: top-1 -4.00 points on average (95% interval -16.71 to" in told
-    for name, images in (("c", {"dataset": "cifar10"}), ("d", {"test": 100}), ("e", {"epochs": 9})):
-        seeds = (0, 7) if name == "e" else (0, 4)
-        runs[3:] = [make(f"{name}{seed}", range(seed), seed=seed, **images) for seed in seeds]
+    assert (
+        "2 pairs of runs with the same seed: top-1 -4.00 points on average (95% interval -16.71 to"
+        in told
+    )
+    nothing = [
+        ("c", {"dataset": "cifar10"}, (0, 4)),
+        ("d", {"test": 100}, (0, 4)),
+        ("e", {"epochs": 9}, (0, 7)),
+        ("f", {"epochs": 9}, (0, None)),
+    ]
+    runs[1:2] = [make("a", range(9), seed=None)]
+    for name, images, seeds in nothing:
+        runs[3:] = [make(f"{name}{seed}", range(seed or 8), seed=seed, **images) for seed in seeds]
         assert not any("pairs of" in note for note in compare_runs(runs).notes), name
 
 

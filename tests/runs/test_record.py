@@ -12,6 +12,7 @@ from cifar_utils.backend import keras
 from cifar_utils.data.dataset import Dataset, Split
 from cifar_utils.evaluation import evaluate, read_scores
 from cifar_utils.events import Phases
+from cifar_utils.runs import leaderboard
 from cifar_utils.runs.record import notebook_name, read_record, record_run
 
 SCALARS = st.one_of(
@@ -168,6 +169,9 @@ def test_a_reader_s_network_keeps_its_source_however_it_was_given(finished, give
     model = build_model(network, dataset)
     record = record_run({"architectures": given}, dataset, model, history, scores, Phases(None))
     assert ("def mine" in record.model.get("source", "")) == (network is mine)
+    assert str(leaderboard.settings(record).get("architecture")).startswith("mine, code") == (
+        network is mine
+    )
 
 
 def test_without_a_folder_a_run_leaves_nothing(finished, tmp_path, monkeypatch):

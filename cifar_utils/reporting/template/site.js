@@ -168,7 +168,7 @@ function ofMeans(one, other, means) {
   if (!found) return "";
   const [pairs, gain, low, high] = found;
   const [by, from, to] = one === later ? [gain, low, high] : [-gain, -high, -low];
-  return `${one.name} against ${other.name}, ${pairs} pairs of one seed: top-1 ${points(by)} points on average (95% interval ${points(from)} to ${points(to)}, Student's)`;
+  return `${one.name} against ${other.name}, ${pairs} pairs of runs with the same seed: top-1 ${points(by)} points on average (95% interval ${points(from)} to ${points(to)}, Student's)`;
 }
 
 // McNemar's test of a run against another one, in words. The tests have each pair once.
@@ -203,7 +203,7 @@ function comparison(some, { tests, means, computed, limits }) {
     some[0].runs.map((other) => paired(run, other, tests)))]).filter(Boolean);
   const note = told.length
     ? limits
-    : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or two seeds that both have on the same test images.`;
+    : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or the same test images and at least two seeds that both have, with differences that are not all the same.`;
   return [
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table), make("p", {}, apart),
     make("ul", {}, ...told.map((test) => make("li", {}, test))), make("p", { class: "note" }, note),
