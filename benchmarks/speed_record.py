@@ -9,7 +9,7 @@ To repeat it, on an idle machine::
 
     python benchmarks/speed_record.py                    # about two minutes, three with PyTorch
     python benchmarks/speed_record.py --batch 500 --steps 3
-    python benchmarks/speed_record.py --whole            # trains twice: half an hour and more
+    python benchmarks/speed_record.py --whole            # trains twice: 22 minutes and more
 
 It prints for each: seconds a step (the median); images a second; operations a second (those of
 convolutions and dense layers, forward and backward) as a share of those in the fastest product of
