@@ -13,6 +13,7 @@ from cifar_utils.evaluation import paired_intervals, wilson_interval
 from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.runs.answer import by_name, called, diverged, near_chance, steps_to_target
+from cifar_utils.runs.compare import points
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     Configuration,
@@ -223,7 +224,7 @@ def _comparison(family: Sequence[Configuration], root: Path) -> str:
             "runs": _links(group, root),
         }
         if gain:
-            middle, low, high = (f"{100 * value:+.2f}" for value in gain)
+            middle, low, high = map(points, gain)
             row["difference (points)"] = (
                 f"{middle} ({low} to {high}), n = {len(ours.keys() & shares[0])}"
             )

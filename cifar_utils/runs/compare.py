@@ -42,6 +42,11 @@ LIMITS = (
 )
 
 
+def points(share: float) -> str:
+    """A difference of accuracies in points, with its sign: ``"+1.05"`` for 0.0105."""
+    return f"{100 * share:+.2f}"
+
+
 @dataclass(frozen=True)
 class PairedTest:
     """Two runs on the same test images: the exact McNemar test (1947) of their accuracies.
@@ -111,7 +116,7 @@ class PairedTest:
         )
 
     def __str__(self) -> str:
-        gain, low, high = (f"{100 * share:+.2f}" for share in (self.difference, *self.interval))
+        gain, low, high = map(points, (self.difference, *self.interval))
         return (
             f"{self.run} against {self.against} on {self.n:,} test images: top-1 "
             f"{gain} points (95% interval {low} to {high}), McNemar's exact p {self.p_in_words}; "
@@ -313,7 +318,7 @@ def _over_seeds(names: Mapping[Run, str]) -> Iterator[str]:
     (reference,) = (group for group in groups if first in group.runs)
     for group in groups:
         if group is not reference and (found := compare_means(group, reference)):
-            gain, low, high = (f"{100 * share:+.2f}" for share in found[1:])
+            gain, low, high = map(points, found[1:])
             yield (
                 f"{group.name} against {reference.name}, {found[0]} pairs of runs with the same "
                 f"seed: top-1 {gain} points on average (95% interval {low} to {high}, Student's)"
