@@ -130,7 +130,9 @@ def test_images_all_the_same_are_finite(digits):
     ("architecture", "options", "words"),
     [
         ("resnet2", {}, "did you mean 'resnet20'?"),
+        ("preact(activation='ellu')", {}, "ellu"),
         ("resnet20(residual=False, highway=True)", {}, "residual is False; spatial_dropout,"),
+        ("gn_resnet(width=4)", {}, "gn_resnet width is 4; it must be at least 8"),
         ("resnet20", {"augmentation": "crop(32, 'reflect')"}, "less than the 32"),
         ("cifarnet", {"augmentation": "shrink"}, "cifarnet does not take images of 16 pixels, as"),
         ("resnet20", {"normalization": "pixel"}, "'pixel'; did you mean 'pixels'"),
