@@ -213,7 +213,8 @@ class Search:
             }
             for trial in ranked[:count]
         }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
+        cut = f", the best {count} of {len(ranked)}" if len(ranked) > count else ""
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"trial{cut}")
 
 
 class _Bayesian(kt.oracles.BayesianOptimizationOracle):

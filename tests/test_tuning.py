@@ -401,6 +401,7 @@ def test_a_search_prints_as_a_table():
     assert list(found.table(1).columns) == [
         "validation accuracy", "width", "learning_rate", "epochs", "time",
     ]  # fmt: skip
+    assert found.table(1).index.name == "trial, the best 1 of 4"
     further = Search([*trials, trial("4", continues="2")], None, None)
     assert list(further.table()["continues"]) == ["", "", "2", ""]
 

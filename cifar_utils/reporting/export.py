@@ -177,9 +177,7 @@ def record_facts(record: RunRecord) -> list[tuple[str, str, str]]:
             facts.append((label, percent(scores[key]), interval(scores[f"{key}_interval"])))
     facts.append(("parameters", compact(record.model["parameters"]), ""))
     if record.test_flops:
-        count, share = record.views
-        detail = f"{count} views of {100 * share:.3g}%" if count > 1 else ""
-        facts.append(("FLOPs a test image", compact(record.test_flops), detail))
+        facts.append(("FLOPs a test image", compact(record.test_flops), record.views_in_words))
     if record.history:
         chosen = "val_accuracy" in record.history[-1]
         stretches = len(record.trained_by)

@@ -39,6 +39,8 @@ unless a note says so.
   share a row: mean ± standard deviation in points, and their number n.
 - **95% interval**: of one run Wilson's, over its test images: another seed may fall outside of it.
   Of several seeds Student's, of their mean.
+- **views**: “6 views of 25%” means that the least certain quarter of the test images was seen six
+  times, shifted and mirrored. Compare accuracies of equal views.
 - **reported**: the best that others report on the same images of a network of this name and, where
   they give it, this size. Its options and settings may differ.
 - **training**: the time of the tested network's epochs alone, without a run's other trainings, and
@@ -173,6 +175,7 @@ def _figures(group: Configuration, root: Path) -> dict[str, str]:
         "network": f"`{group.network}`",
         "top-1": spread(board["top1"].tolist()),
         "95% interval": interval(group.interval),
+        "views": group.record.views_in_words or "1 view",
         "top-5": spread(board["top5"].dropna().tolist()),
         "reported": group.reported or ABSENT,
         "epochs": f"{board['epochs'].mean():.0f} of {images:,} images",

@@ -122,9 +122,9 @@ def _better(family: Sequence[Configuration]) -> str:
 
 
 def _aside(group: Configuration) -> str:
-    """The text beside a mean accuracy: the deviation between seeds, or one run's interval."""
-    told = spread(group.board["top1"].tolist()).partition(" ")[2]
-    return told or interval(group.interval)
+    """The text beside a mean accuracy: the deviation or one run's interval, and the views."""
+    told = spread(group.board["top1"].tolist()).partition(" ")[2] or interval(group.interval)
+    return "; ".join(filter(None, [told, group.record.views_in_words]))
 
 
 def _embedded(place: int, group: Configuration, places: dict[Run, int]) -> dict[str, Any]:

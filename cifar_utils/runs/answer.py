@@ -170,11 +170,13 @@ def _fine_tuned(record: RunRecord) -> list[str]:
     stages = record.history[:-more], record.history[-more:]
     alone, together = (max(row["val_accuracy"] for row in rows) for rows in stages)
     gain, _, told = _gain(together, alone, images)
+    given = record.parameters.get("fine_tune_augmentation", "none")
+    changed = "" if given == "none" else f", and from their augmentation, “{given}”"
     return [
         f"The head alone came to {percent(alone)} of {images:,} validation images. "
         f"With the base's last layers trained too, for {more} more epoch{'s' * (more != 1)}, "
         f"it was {percent(together)}, {gain:+.1f} points (95% interval {told}). A part of this may "
-        "come from the additional epochs."
+        f"come from the additional epochs{changed}."
     ]
 
 

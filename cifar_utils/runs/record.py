@@ -161,6 +161,12 @@ class RunRecord:
         return count, float(count > 1)
 
     @property
+    def views_in_words(self) -> str:
+        """The views, as in ``"6 views of 25%"`` of the test images; empty for one view of each."""
+        count, share = self.views
+        return f"{count} views of {100 * share:.3g}%" if count > 1 else ""
+
+    @property
     def test_flops(self) -> float | None:
         """The operations for a test image, all of its views included; the mean of the images."""
         count, share = self.views

@@ -209,6 +209,8 @@ def test_a_search_and_a_dataset_leave_the_runs_that_fit(page):
     search.fill("xxx tiny")  # a variant is found in its fold
     assert names(page) == [LONG]
     assert status.inner_text() == "1 of 4 runs"
+    search.fill("epochs")  # a parameter that all have
+    assert names(page) == []
 
 
 def test_variants_unfold_below_the_run_that_they_vary(page):
@@ -289,6 +291,13 @@ def test_accuracy_is_drawn_against_labelled_images_too(visit, write_run, tmp_pat
     assert many.text_content() == "many: 90.00%, 50,000 images"
     drawn = page.locator("#cost").get_by_role("img", name="test accuracy by training time")
     assert "Not drawn: 2 below 75.0%." in drawn.get_attribute("aria-label")
+    for name, (images, top1) in runs.items():
+        given = {"weights": "runs/base"}
+        write_run(tmp_path / f"{name}-on", top1=top1, data={"train": images}, parameters=given)
+    page = visit(build_index(tmp_path))
+    first, second = page.locator("#labels .legend li").all_inner_texts()
+    assert first.endswith(", random weights")
+    assert second.endswith(", weights of base")
 
 
 def test_one_switch_unfolds_all_code(visit, site):

@@ -45,7 +45,7 @@ def rows(text, head):
 def test_a_row_of_figures_says_what_the_records_say(add, published, tmp_path):
     for seed, top1 in ((0, 0.6), (1, 0.62)):
         add(f"r-s{seed}", seed=seed, top1=top1, train=60.0 + seed, commit="abcdef0123+changes")
-    searched = {"architecture": "tiny"}  # what was tested has a value that the search found
+    searched = {"architecture": "tiny", "unsure": 0.25}  # what was tested has a value that the search found
     add("alone", top1=0.5, commit=None, architecture="tiny(width=2)", given=searched)
     seeds, alone = rows(render_results(published, tmp_path), "top-5")
     assert seeds["run"] == (
@@ -53,6 +53,7 @@ def test_a_row_of_figures_says_what_the_records_say(add, published, tmp_path):
     )
     assert seeds["top-1"] == "61.00% ± 1.41, n = 2"
     assert seeds["95% interval"] == "48.3 to 73.7%"  # 12.706 · 1.41 / √2
+    assert (seeds["views"], alone["views"]) == ("1 view", "6 views of 25%")
     assert seeds["training"] == "1 min 0 s to 1 min 1 s"
     assert seeds["commit"] == "abcdef01 + changes"
     assert alone["run"] == "[alone](reports/published/alone/record.json)"

@@ -102,6 +102,13 @@ def test_seeds_of_one_configuration_are_one_row_that_unfolds(add_run, tmp_path):
     assert [small.get_text() for small in folded.find_all("small")] == ["60.00%", "62.00%"]
 
 
+def test_accuracies_by_several_views_say_so(add_run, tmp_path):
+    add_run("one", top1=0.8)
+    add_run("six", top1=0.9, parameters={"unsure": 0.4})
+    told = sorted(accuracy.partition("; ")[2] for _, accuracy, *_ in read(tmp_path)[1])
+    assert told == ["", "6 views of 40%"]
+
+
 def test_ablations_stand_below_what_they_ablate_and_say_how_they_differ(add_run, tmp_path):
     given = {"epochs": 2, "flip": True, "rate": 1}
     add_run("without", top1=0.9, parameters=given | {"flip": False})

@@ -295,6 +295,8 @@ def test_what_the_base_gains_by_training_on_is_told_from_validation_images(recor
     told = answer(both)
     assert ("88.0% of 5,000 validation images" in told) == tells
     assert ("92.0%, +4.0 points (95% interval +2.8 to +5.2)" in told) == tells
+    both.parameters["fine_tune_augmentation"] = "crop(4), flip"
+    assert ("epochs, and from their augmentation, “crop(4), flip”." in answer(both)) == tells
     del both.parameters["fine_tune_epochs"]  # a reader's own notebook may lack it
     assert "The head alone" not in answer(both)
 

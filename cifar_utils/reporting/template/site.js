@@ -59,7 +59,7 @@ function tableFolds(rows, configurations) {
   const [search, dataset] = filters.querySelectorAll("input, select");
   const plain = (text) => text.toLowerCase().replace(/[-_]/g, ""); // so that cifar-10 finds cifar10
   const texts = configurations.map(({ name, dataset: data, kind, settings, runs }) =>
-    plain([name, data, kind, ...runs.map((run) => run.name), ...Object.entries(settings).flat()].join(" ")));
+    plain([name, data, kind, ...runs.map((run) => run.name), ...Object.values(settings)].join(" ")));
   const [open, folds] = [new Set(), []];
   const apply = () => {
     const words = plain(search.value).split(/\s+/);
@@ -94,8 +94,7 @@ function tableFolds(rows, configurations) {
   filters.hidden = false;
 }
 
-// Ticked rows are drawn and compared below the table. At first these are a variant and the row before
-// it, if possible two with a paired test.
+// Ticked rows are drawn and compared below the table. At first these are the best two with a paired test.
 function rowsChoose(rows, configurations, known) {
   const section = document.getElementById("chosen");
   const place = section.querySelector("div");
@@ -129,10 +128,11 @@ function rowsChoose(rows, configurations, known) {
   };
   boxes.forEach((box, i) => box.addEventListener("change", () => choose(i, box.checked)));
   clear.addEventListener("click", () => { focus(chosen[0]); chosen = []; show(); });
-  const tested = (i) => configurations[i].runs.some((run) => configurations[i - 1].runs.some((other) => paired(run, other, known.tests)));
-  const variants = [...rows.keys()].filter((i) => rows[i].className === "variant");
-  const second = variants.find(tested) ?? variants[0] ?? 1;
-  chosen = rows.length > 1 ? [second - 1, second] : [0];
+  const tested = (i, j) => j > i && configurations[i].runs.some((run) => configurations[j].runs.some((other) => paired(run, other, known.tests)));
+  const places = [...rows.keys()];
+  const first = places.find((i) => places.some((j) => tested(i, j))) ?? 0;
+  const second = places.find((j) => tested(first, j)) ?? 1;
+  chosen = [first, second].filter((i) => i < rows.length);
   section.hidden = false;
   show();
 }
@@ -248,9 +248,10 @@ function reveal(section) {
 const fromLeast = (some, key) => [...some].sort((a, b) => a[key] - b[key] || b.top1[0] - a.top1[0]);
 const unbeaten = (sorted) => sorted.filter((one, i) => sorted.slice(0, i).every((before) => before.top1[0] < one.top1[0]));
 
-// A line for each network of a notebook, pretrained or not, that learned from different numbers of images.
+// A line for each network and first weights of a notebook, that learned from different numbers of images.
 function drawLabels(section, configurations) {
-  const title = (one) => `${one.kind}, ${one.settings.weights ? "pretrained" : "random weights"}`;
+  const began = ({ weights }) => (weights ? `weights of ${weights.split(", file ")[0].split("/").pop()}` : "random weights");
+  const title = (one) => `${one.kind}, ${began(one.settings)}`;
   const learner = (one) => `${title(one)}, ${one.settings.notebook}`;
   new Set(configurations.map((one) => one.dataset)).forEach((dataset) => {
     const here = configurations.filter((one) => one.dataset === dataset);
@@ -268,7 +269,7 @@ function drawLabels(section, configurations) {
         { name: "labelled training images", log: true, low: Math.min(...images) / 2, high: Math.max(...images) * 2, ticks })));
     reveal(section);
   });
-  section.append(make("p", { class: "note" }, "A line connects the runs of one network in one notebook that began with pretrained or with random weights. A run is left out if another one with as many or fewer images is at least as accurate. Their epochs and settings differ. Bars are 95% intervals: of one run's limited number of test images, or of the mean of several seeds."));
+  section.append(make("p", { class: "note" }, "A line connects the runs of one network in one notebook that began with the same file of weights, or with random ones. A run is left out if another one with as many or fewer images is at least as accurate. Their epochs and settings differ. Bars are 95% intervals: of one run's limited number of test images, or of the mean of several seeds."));
 }
 
 // Round steps that include low and high: two or more.
