@@ -3,6 +3,7 @@
 import difflib
 import operator
 import re
+from numbers import Real
 from typing import Any
 
 COMPARISONS = {
@@ -47,7 +48,10 @@ def check_bounds(name: str, value: float, bounds: str) -> float:
 
     Bounds are words: ``"above 0, at most 1"``.
     """
-    if not all(COMPARISONS[words](value, float(end)) for words, end in BOUND.findall(bounds)):
+    found = BOUND.findall(bounds)
+    if found and not isinstance(value, Real):
+        raise InputError(f"{name} is {short(value)}; it takes a number")
+    if not all(COMPARISONS[words](value, float(end)) for words, end in found):
         raise InputError(f"{name} is {short(value)}; it must be {bounds}")
     return value.item() if hasattr(value, "item") else value
 

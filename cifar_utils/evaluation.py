@@ -174,7 +174,7 @@ class Scores:
     def loss(self) -> float:
         """Mean cross-entropy in nats; a probability of 0 counts as float32's smallest, 1e-38."""
         of_truth = self.probabilities[np.arange(self.n), self.labels].astype(np.float64)
-        return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
+        return float(np.log(1 / np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
 
     @cached_property
     def _ranking(self) -> np.ndarray:

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from html import escape
@@ -58,12 +60,13 @@ def display_line(text: str) -> Callable[..., None]:
     """Show a line under the notebook's cell; return the function that replaces its text.
 
     That function also takes a drawing, as HTML. It stands below the line until the next call.
-    Outside of a notebook nothing is shown.
+    Outside of a notebook the line is the last one of the terminal, if there is one.
     """
     from IPython.display import display
 
     if not in_notebook():
-        return lambda text, drawing="": None
+        _write_over(text)
+        return _write_over
     handle = display({"text/plain": text}, raw=True, display_id=True)
 
     def replace(text: str, drawing: str = "") -> None:
@@ -73,9 +76,19 @@ def display_line(text: str) -> Callable[..., None]:
     return replace
 
 
+def _write_over(text: str, drawing: str = "") -> None:
+    """Replace the terminal's last line, if a terminal shows the standard error."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
+
+
 def show_note(output: Path | str | None, text: str) -> None:
     """Tell a fact once: below the notebook's cell, and to other programs by an event."""
-    display_line(text)
+    if in_notebook():
+        display_line(text)
+    else:
+        print(text, file=sys.stderr)
     write_event(output, "note", text=text)
 
 

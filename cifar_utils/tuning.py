@@ -262,7 +262,9 @@ def tune(
     tuner
         How the next values are chosen. ``"random"`` draws them. ``"hyperband"`` (Li et al.,
         arXiv:1603.06560) trains many for few epochs, then the best third of them for three times as
-        many, up to ``epochs``. ``"bayesian"`` fits a Gaussian process to the trials so far.
+        many, up to ``epochs``. If ``trials`` or the values of ``space`` are too few for its first
+        round (nine at nine epochs), it continues none. ``"bayesian"`` fits a Gaussian process to
+        the trials so far.
     trials
         The most trials; a small space is exhausted sooner. With Hyperband, a continued training
         counts as another trial.

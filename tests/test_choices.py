@@ -198,11 +198,6 @@ def test_what_goes_by_validation_images_is_refused_without_them(name, value):
         ({"architectures": "resnet56;"}, "architectures has nothing between two semicolons"),
         ({"architectures": "resnet56; resnet56()"}, "architectures has resnet56 twice"),
         ({"augmentations": "none; none"}, "augmentations has none twice; leave one out"),
-        ({"architectures": "resnet56; resnet20"}, "architectures has resnet20, which is arch"),
-        (
-            {"architecture": "resnet20(0.1)", "architectures": "resnet20(dropout=0.1)"},
-            "architectures has resnet20(0.1), which is architecture",
-        ),
         (
             {"schedule": "step(2)", "schedules": "cosine; step(every=2)"},
             "schedules has step(2), which is schedule; leave it out, or change schedule",

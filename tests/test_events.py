@@ -87,9 +87,12 @@ def test_a_phase_is_announced_as_it_begins_and_timed_to_its_end(tmp_path, monkey
     assert [e["phase"] for e in events(tmp_path)] == ["load", "train", "load"]
 
 
-def test_outside_of_a_notebook_no_line_is_shown(capfd):
+def test_outside_of_a_notebook_a_line_is_shown_on_a_terminal_only(capsys, monkeypatch):
     display_line("epoch 1")("epoch 2")
-    assert capfd.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    display_line("epoch 1")("epoch 2")
+    assert capsys.readouterr() == ("", "\r\x1b[Kepoch 1\r\x1b[Kepoch 2")
 
 
 def test_a_drawing_stands_below_its_line_whose_letters_are_no_markup(monkeypatch):

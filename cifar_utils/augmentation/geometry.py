@@ -55,8 +55,7 @@ class RandomCrop(Augmentation):
         self.padding, self.mode = padding, mode
 
     def build(self, input_shape):
-        if self.mode == "reflect":
-            check_smaller("crop padding", self.padding, input_shape, "with mode 'reflect' ")
+        check_smaller("crop padding", self.padding, input_shape)
 
     def draw(self, count):
         places = 2 * self.padding + 1

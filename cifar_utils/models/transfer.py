@@ -241,6 +241,8 @@ def _done(path: Path) -> int:
 def _compute_features(base, path, images, variants, output) -> np.ndarray:
     shape = (len(images), len(variants), *base.output.shape[1:])
     done = _done(path)
+    if not done:  # else the number of an earlier file would count for the new, empty one
+        path.with_suffix(".json").unlink(missing_ok=True)
     kept = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, shape)
     tell, started, first = display_line(""), time.monotonic(), done
     while done < len(images):

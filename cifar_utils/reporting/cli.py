@@ -174,7 +174,7 @@ def export(source: Path) -> None:
 
 @commands.command()
 @click.argument("file", required=False, type=PATH)
-@click.option("--profile", default="quick", show_default=True, help="The list of runs in the file.")
+@click.option("--profile", help="The list of runs in the file. Default: its only one, or quick.")
 @click.option("--only", multiple=True, metavar="GLOB", help="Runs whose name fits; repeatable.")
 @click.option(
     "--jobs",
@@ -188,7 +188,7 @@ def export(source: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Show the status of each run, and run nothing.")
 def series(
     file: Path | None,
-    profile: str,
+    profile: str | None,
     only: tuple[str, ...],
     jobs: int | None,
     scheduler: str | None,
@@ -216,8 +216,8 @@ def series(
 
     if jobs and scheduler:
         raise InputError("--jobs is for this machine's own workers; leave it or --scheduler out")
-    folder = output or project_folder() / "reports" / profile
-    runs = read_series(file or project_folder() / "notebooks" / "series.yaml", profile, folder)
+    runs = read_series(file or project_folder() / "notebooks" / "series.yaml", profile, output)
+    folder = runs[0].folder.parent
     runs = select(runs, only)
     if dry_run:
         rows = []

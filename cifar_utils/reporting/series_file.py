@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 
 from cifar_utils.choices import Parameter, check_together
 from cifar_utils.errors import InputError, known_name, short
-from cifar_utils.reporting.notebooks import find_notebook, read_parameters
+from cifar_utils.reporting.notebooks import find_notebook, project_folder, read_parameters
 from cifar_utils.runs.folder import Run
 from cifar_utils.text import slug
 
@@ -34,7 +34,7 @@ TIMEOUT = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(SECONDS)})")
 MOST_BYTES = 200  # of a run's name; file systems allow 255 for a folder's name
 
 
-def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
+def read_series(file: Path, profile: str | None = None, folder: Path | None = None) -> list[Run]:
     """Read a series file, check all of it, and return the runs of one profile.
 
     Parameters
@@ -47,9 +47,9 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
         get ``-label`` for each parameter of the matrix, and ``-s<seed>`` for ``seeds``. ``shared``
         may hold anchors, for values that several runs share.
     profile
-        The name of the list.
+        The name of the list; None for the file's only one, or ``quick``.
     folder
-        The folder for the runs' folders.
+        The folder for the runs' folders; None for ``reports/<profile>`` in the project.
 
     Raises
     ------
@@ -74,7 +74,9 @@ def read_series(file: Path, profile: str, folder: Path) -> list[Run]:
     if mistakes:
         lines = sorted(set(mistakes))
         raise InputError("\n".join(f"{file}:{line}: {what}" for line, what in lines))
+    profile = profile or ("quick" if len(series.profiles) > 1 else next(iter(series.profiles)))
     known_name("profile", profile, series.profiles)
+    folder = folder or project_folder() / "reports" / profile
     return [
         Run(folder / name, row.notebook[0], parameters, row.timeout)
         for row in series.profiles[profile]

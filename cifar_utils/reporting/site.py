@@ -45,7 +45,8 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     with its ablations folded below it. For each dataset, the best accuracy comes first. Failed and
     unfinished runs come last, with the reason. A page is exported again if its notebook, its record
     or the template has changed; nothing is executed. Test images are drawn if their data are on
-    this machine.
+    this machine. Runs below a folder with an index of its own are listed; their pages stay as they
+    are.
 
     Parameters
     ----------
@@ -61,9 +62,10 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
 
     """
     runs = find_runs(folder)
-    _renew_pages(runs, say)
+    own = [run for run in runs if not _of_another_site(run, folder)]
+    _renew_pages(own, say)
     links = {run.folder: relative_link(run.page, folder) for run in runs if run.page.exists()}
-    _link_pages([run for run in runs if run.folder in links], folder)
+    _link_pages([run for run in own if run.folder in links], folder)
     done = [run for run in runs if run.record]
     groups = configurations(done)
     together = families(groups)
@@ -227,6 +229,12 @@ def _pictures(run: Run, numbers: Iterable[int]) -> dict[int, str]:
 
 
 # The runs' pages.
+
+
+def _of_another_site(run: Run, folder: Path) -> bool:
+    """Whether a folder between a run's and this one has an index, to which its page belongs."""
+    between = run.folder.relative_to(folder).parents
+    return any((folder / path / "index.html").exists() for path in between if path.name)
 
 
 def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:

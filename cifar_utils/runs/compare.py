@@ -182,6 +182,7 @@ def compare_runs(runs: Sequence[Run | Path | str]) -> Comparison:
         Where there are fewer than two, one is given twice, or a folder holds no run.
 
     """
+    runs = [runs] if isinstance(runs, str | Path | Run) else runs
     if len(runs) < 2:
         raise InputError(f"a comparison takes two runs or more, not {len(runs)}")
     runs = tuple(run if isinstance(run, Run) else load_run(run) for run in runs)

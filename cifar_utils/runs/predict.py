@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from cifar_utils.data.folder import list_pictures
 from cifar_utils.data.pictures import read_pictures
+from cifar_utils.errors import InputError, check_bounds
 
 if TYPE_CHECKING:
     from cifar_utils.runs.folder import Run
@@ -30,9 +31,13 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
     Raises
     ------
     InputError
-        Where a picture is missing or can't be read, a folder holds none, or the run has no model.
+        Where no picture is given, one is missing or can't be read, a folder holds none, or the run
+        has no model.
 
     """
+    check_bounds("top", top, "at least 1")
+    if not pictures:
+        raise InputError("no picture is given; give the paths of pictures, or of folders of them")
     size = run.model.input_shape[1]
     names = run.scores.class_names
     paths = []

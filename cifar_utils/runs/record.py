@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from cifar_utils.errors import InputError, short
 from cifar_utils.events import show_note
-from cifar_utils.files import FACTS, MODEL, RECORD, write_atomically, written_atomically
+from cifar_utils.files import (
+    FACTS,
+    MODEL,
+    RECORD,
+    made_folder,
+    write_atomically,
+    written_atomically,
+)
 from cifar_utils.provenance import changes, describe_environment, join_stretches
 from cifar_utils.text import duration, percent
 
@@ -327,6 +334,7 @@ def record_run(
         trials=[trial.to_dict() for trial in trials],
     )
     if phases.output:
+        made_folder(Path(phases.output))
         scores.write(phases.output)
         write_model(model, phases.output)
         record.write(phases.output)

@@ -4,7 +4,20 @@ import keras
 import numpy as np
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import check_bounds
+from cifar_utils.errors import InputError, check_bounds
+
+
+def check_labels(split: Split, classes: int) -> None:
+    """Raise an InputError unless a split has a class number for each image."""
+    labels, images = np.asarray(split.labels), len(split.images)
+    if labels.shape != (images,) or labels.dtype.kind not in "iu":
+        found = f"of shape {labels.shape} and type {labels.dtype}"
+        raise InputError(f"labels are {found}; {images:,} images take as many whole numbers")
+    if images and not 0 <= labels.min() <= labels.max() < classes:
+        found = f"from {labels.min()} to {labels.max()}"
+        raise InputError(
+            f"labels are {found}; a model of {classes} classes takes 0 to {classes - 1}"
+        )
 
 
 class InOrder(keras.utils.PyDataset):

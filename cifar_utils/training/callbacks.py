@@ -56,6 +56,10 @@ class SeedEpoch(keras.callbacks.Callback):
         seeds = np.random.SeedSequence([self.seed, epoch]).generate_state(len(states)) >> 1
         for state, seed in zip(states, seeds, strict=True):
             state.assign([int(seed), 0])
+        if keras.backend.backend() == "torch":  # there, dropout draws from PyTorch's own generator
+            import torch
+
+            torch.manual_seed(int(seeds[-1]))
         # Some layers change in the course of training. The step is then traced again.
         layers = [layer for layer in layers_of(self.model) if hasattr(layer, "begin_epoch")]
         changed = [layer.begin_epoch(epoch) for layer in layers]

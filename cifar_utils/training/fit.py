@@ -20,7 +20,7 @@ from cifar_utils.files import made_folder
 from cifar_utils.models.summary import NO_CONFIG, at_once, layers_of, need_graph
 from cifar_utils.provenance import bare_code, code_in_use, describe_environment
 from cifar_utils.text import slug
-from cifar_utils.training.batches import Batches, InOrder
+from cifar_utils.training.batches import Batches, InOrder, check_labels
 from cifar_utils.training.callbacks import Checkpoint, Progress, SeedEpoch
 from cifar_utils.training.history import History, StoppingRule, best_epoch
 from cifar_utils.training.optimizers import make_optimizer
@@ -111,6 +111,8 @@ def fit(
     if rule:
         name = "patience" if target_accuracy is None else "target_accuracy"
         need_validation(name, len(validation.labels))
+    for split in (train, validation):
+        check_labels(split, model.output_shape[-1])
     batches = Batches(model, train, batch_size, seed)
     settings = {
         "epochs": epochs, "batch_size": batches.batch_size, "seed": batches.seed,

@@ -1,7 +1,7 @@
-"""Learning rate schedules by name. Each returns a number, a schedule over steps or a callback.
+"""Learning rate schedules by name.
 
 Each function takes the peak learning rate, the steps of an epoch and the number of epochs, then its
-options.
+options. It returns a number, a schedule over steps or a :class:`Plateau`.
 """
 
 import math

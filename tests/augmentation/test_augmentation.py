@@ -273,6 +273,7 @@ def test_a_hole_is_a_square_of_its_size_cut_off_by_the_edge_alone(size):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("crop(6)", "crop padding is 6 pixels; it must be less than the 6 that"),
         ("crop(6, 'reflect')", "it must be less than the 6 that the images have"),
         ("cutout(6)", "cutout size is 6 pixels; it must be less than the 6 that"),
         ("shrink(6)", "shrink size is 6 pixels; it must be less than the 6 that"),

@@ -143,6 +143,12 @@ def test_unknown_names_and_options_are_one_line(digits, refused, architecture, o
         build_model(architecture, digits, **options)
 
 
+def test_images_that_are_no_bytes_are_one_line(digits, refused):
+    share = Split(digits.train.images / 255, digits.train.labels)
+    with refused("images are of type float64; a model takes uint8, from 0 to 255"):
+        build_model("cifarnet", dataclasses.replace(digits, train=share))
+
+
 def test_images_too_small_for_an_architecture_are_one_line(digits, refused, with_images):
     with refused(
         "cifarnet can't be built for 16×16", "too small for its layers; give a larger image_size"

@@ -183,6 +183,18 @@ def test_features_are_computed_once_and_an_interrupted_computation_goes_on(
     np.testing.assert_array_equal(train.images, alone.images)
 
 
+def test_features_whose_file_was_deleted_are_computed_anew(few, transfer, passes, tmp_path):
+    train, _ = extract_features(transfer, few, output=tmp_path)
+    for path in (tmp_path / "features").glob("*.npy"):
+        path.unlink()
+    passes.stop = len(passes)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(transfer, few, output=tmp_path)
+    passes.stop = None
+    again, _ = extract_features(transfer, few, output=tmp_path)
+    np.testing.assert_array_equal(train.images, again.images)
+
+
 def test_features_of_other_images_another_size_or_damaged_are_computed_anew(
     few, transfer, passes, tmp_path
 ):

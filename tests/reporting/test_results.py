@@ -45,7 +45,10 @@ def rows(text, head):
 def test_a_row_of_figures_says_what_the_records_say(add, published, tmp_path):
     for seed, top1 in ((0, 0.6), (1, 0.62)):
         add(f"r-s{seed}", seed=seed, top1=top1, train=60.0 + seed, commit="abcdef0123+changes")
-    searched = {"architecture": "tiny", "unsure": 0.25}  # what was tested has a value that the search found
+    searched = {
+        "architecture": "tiny",
+        "unsure": 0.25,
+    }  # what was tested has a value that the search found
     add("alone", top1=0.5, commit=None, architecture="tiny(width=2)", given=searched)
     seeds, alone = rows(render_results(published, tmp_path), "top-5")
     assert seeds["run"] == (

@@ -206,6 +206,18 @@ def test_a_user_s_own_file_names_notebooks_beside_it(project, write_notebook, tm
     assert two.notebook.stem == "01_tiny"
 
 
+def test_the_only_profile_of_a_file_needs_no_name(project, write_notebook):
+    write_notebook()
+    rows = "    - {name: a, notebook: '01'}\n"
+    file = project / "mine.yaml"
+    file.write_text(f"profiles:\n  night:\n{rows}")
+    (run,) = read_series(file)
+    assert run.folder == project / "reports/night/a"
+    file.write_text(f"profiles:\n  night:\n{rows}  quick:\n{rows}")
+    (run,) = read_series(file)
+    assert run.folder == project / "reports/quick/a"
+
+
 def test_runs_are_selected_by_name(read, write_notebook, refused):
     write_notebook()
     names = "ab", "ac", "b", '"b [x]"'

@@ -226,6 +226,17 @@ def test_pages_lead_to_the_index_and_to_their_neighbours(add_run, report_cells, 
     assert [a.get("rel") for a in first.find_all("a")] == [None, ["next"]]
 
 
+def test_pages_of_a_site_below_stay_as_they_are(add_run, report_cells, tmp_path):
+    for name in ("mine", "published/one", "published/two"):
+        add_run(name, *report_cells())
+    build_index(tmp_path / "published")
+    pages = [tmp_path / f"published/{name}/report.html" for name in ("one", "two")]
+    before = [page.read_bytes() for page in pages]
+    page, _ = read(tmp_path)
+    assert [page.read_bytes() for page in pages] == before
+    assert "published/one/report.html" in [a["href"] for a in page.select("tbody a")]
+
+
 def test_pages_are_exported_again_only_where_something_changed(add_run, report_cells, tmp_path):
     folder = add_run("one", *report_cells())
     add_run("two", *report_cells())

@@ -300,6 +300,7 @@ def test_too_few_runs_or_one_twice_are_one_line(make, refused, tmp_path):
     for runs, words in [
         ([], "two runs or more, not 0"),
         ([one], "two runs or more, not 1"),
+        (str(one), "two runs or more, not 1"),
         ([one, one / ".." / "one"], "one is given twice"),
         ([one, tmp_path / "none"], "none is not there"),
     ]:

@@ -124,6 +124,13 @@ def trained(tmp_path_factory, make_record):
     return load_run(folder), model, data.test
 
 
+def test_a_prediction_takes_pictures_and_shows_one_class_or_more(trained, refused):
+    with refused("no picture is given"):
+        trained[0].predict()
+    with refused("top is 0; it must be at least 1"):
+        trained[0].predict("a.png", top=0)
+
+
 def test_what_was_trained_in_bfloat16_predicts_the_same_in_float32(trained):
     run, model, test = trained
     assert {layer.compute_dtype for layer in run.model.layers[1:]} == {"float32"}
@@ -314,6 +321,7 @@ def test_a_broken_model_is_one_line(folder, refused):
 
 def test_a_folder_that_is_no_done_run_is_one_line(folder, refused, tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "killed/checkpoint").mkdir(parents=True)
     for name in "abcde":
         (tmp_path / "many" / name).mkdir(parents=True)
         (tmp_path / "many" / name / "record.json").write_text("{}")
@@ -323,6 +331,7 @@ def test_a_folder_that_is_no_done_run_is_one_line(folder, refused, tmp_path):
         (tmp_path, "holds no run; give one of those in it: made"),
         (tmp_path / "many", "those in it: a, b, c and 2 more"),
         (tmp_path / "empty", "holds no run; give a run's folder"),
+        (tmp_path / "killed", "is not finished; run its notebook or script again"),
     ]:
         with refused(path, words):
             load_run(path)

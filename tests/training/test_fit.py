@@ -219,6 +219,8 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_word(build, digits, tmp_pat
         ({"patience": 0}, "patience is 0"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0; it must be at least 0"),
+        ({"epochs": "3"}, "epochs is '3'; it takes a number"),
+        ({"weight_decay": None}, "weight_decay is None; it takes a number"),
     ],
 )
 def test_bad_arguments_are_one_line_and_leave_nothing(
@@ -227,6 +229,20 @@ def test_bad_arguments_are_one_line_and_leave_nothing(
     with refused(words):
         fit(model, digits.train, digits.validation, **SETTINGS | change, output=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (lambda labels: labels[:9], "labels are of shape (9,) and type int64; 270 images take"),
+        (lambda labels: np.eye(10)[labels], "labels are of shape (270, 10) and type float64"),
+        (lambda labels: labels + 1, "labels are from 1 to 10; a model of 10 classes takes 0 to 9"),
+    ],
+)
+def test_labels_that_are_no_class_of_each_image_are_one_line(model, digits, refused, labels, words):
+    images, known = digits.train
+    with refused(words):
+        fit(model, Split(images, labels(known)), digits.validation, **SETTINGS)
 
 
 def test_numbers_may_be_those_of_numpy(build, digits, tmp_path):

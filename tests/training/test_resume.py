@@ -394,6 +394,22 @@ def test_a_layer_that_draws_without_a_seed_goes_on_too(build, digits, tmp_path):
     assert without_seconds(train(tmp_path / "cut", 2).epochs) == without_seconds(whole.epochs)
 
 
+@pytest.mark.slow
+def test_dropout_goes_on_as_it_was_in_pytorch(tiny_source, tmp_path):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+
+    def train(name, until):
+        settings = SETTINGS | {"epochs": 2, "until": until}
+        arguments = json.dumps(["none", settings, str(tmp_path / name)])
+        command = [sys.executable, "-c", tiny_source + SCRIPT, arguments]
+        subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "torch"}, check=True)
+        return without_seconds(state(tmp_path / name)["epochs"])
+
+    train("cut", 1)
+    assert train("cut", 2) == train("whole", 2)
+
+
 def test_a_full_disk_asks_for_room_and_costs_no_epoch_before_it(monkeypatch, tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     checkpoint = callbacks.Checkpoint(tmp_path, {}, {})
