@@ -110,8 +110,8 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _seconds(text: str) -> float:
-    match = TIMEOUT.fullmatch(text)
+def _seconds(text: Any) -> float:
+    match = TIMEOUT.fullmatch(str(text))
     if not match or not float(match[1]):
         raise InputError(f"timeout is {short(text)}; write it as '90 min' or '2 h'")
     return float(match[1]) * SECONDS[match[2]]
@@ -145,7 +145,7 @@ class _Row(BaseModel, extra="forbid", strict=True):
         Field(min_length=1),
         AfterValidator(lambda seeds: {"seed": [(f"s{seed}", seed) for seed in seeds]}),
     ] = {}
-    timeout: Annotated[str, AfterValidator(_seconds)] = None
+    timeout: Annotated[Any, AfterValidator(_seconds)] = None
 
     @field_validator("parameters", "matrix", "seeds")
     @classmethod
