@@ -273,7 +273,8 @@ def site(folder: Path) -> None:
     """Make the site of all runs below FOLDER.
 
     It is index.html and the runs' pages. A page is exported again if its notebook, its record or
-    the template has changed. Pages are linked with one another. Nothing is executed.
+    the template has changed. Pages are linked with one another. Those below a folder with an index
+    of its own stay as they are. Nothing is executed.
     """
     from cifar_utils.reporting.site import build_index
 
