@@ -88,6 +88,7 @@ def show_note(output: Path | str | None, text: str) -> None:
     if in_notebook():
         display_line(text)
     else:
+        _write_over("")  # a line of progress may stand there
         print(text, file=sys.stderr)
     write_event(output, "note", text=text)
 

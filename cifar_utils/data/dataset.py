@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cifar_utils.errors import InputError
+
 PREFIX = "folder:"  # begins the name of a dataset that is a folder of pictures
 
 
@@ -54,6 +56,12 @@ class Dataset:
     fingerprint: str
     note: str = ""
     test_pictures: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise an InputError where images are no bytes: a model would see others than meant."""
+        for split in (self.train, self.validation, self.test):
+            if (kind := split.images.dtype) != "uint8":
+                raise InputError(f"images are of type {kind}; a model takes uint8, from 0 to 255")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -67,8 +67,6 @@ def build_model(
         other exceptions pass.
 
     """
-    if (kind := dataset.train.images.dtype) != "uint8":
-        raise InputError(f"images are of type {kind}; a model takes uint8, from 0 to 255")
     network = _network(architecture)
     augment = augmentation_layers(augmentation)
     known_name("normalization", normalization, NORMALIZATIONS)
