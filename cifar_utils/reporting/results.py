@@ -41,19 +41,20 @@ unless a note says so.
   Of several seeds Student's, of their mean.
 - **views**: “6 views of 25%” means that the least certain quarter of the test images was seen six
   times, shifted and mirrored. Compare accuracies of equal views.
-- **reported**: the best that others report on the same images of a network of this name and, where
-  they give it, this size. Its options and settings may differ.
+- **reported**: the best accuracy that others report on these images for a network of this name. If
+  they give its size, it is about the same. Options and settings may differ.
 - **training**: the time of the tested network's epochs alone, without a run's other trainings, and
   without the features that a frozen base computes before (`features` in the record's `seconds`).
-- **processor, precision, commit**: of training.
+- **processor, precision, commit**: of training. Processors of one name may
+  differ in speed.
 """
 COMPARISONS = """\
 ## Comparisons
 
-Each table has networks of one kind and one notebook, trained on the same images for the same number
-of epochs. Accuracy is top-1 on their validation images after the epoch that was kept. A difference
-is the mean over pairs of runs with the same seed, commit, precision and machine. Its 95% interval
-is Student's, from the residuals of the whole table: what the effects of rows and of seeds leave
+Each table has runs of one notebook, with networks of one name, on as many images and for as many
+epochs. Accuracy is top-1 on their validation images after the epoch that was kept. A difference is
+the mean over pairs of runs with the same seed, and so with the same images. Commit, precision and
+the name of the processor are equal, too. Its 95% interval is Student's, from the residuals of the whole table: what the effects of rows and of seeds leave
 unexplained. It is not corrected for the number of rows. All rows share the runs of the reference,
 so an error in it moves all differences alike. A row with fewer than two pairs has no difference.
 """
