@@ -1,13 +1,11 @@
 import os
-import random
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from cifar_utils import ONEDNN, backend
-from cifar_utils.backend import choose_precision, dtype_policy, keras, set_random_seed
+from cifar_utils.backend import choose_precision, keras
 
 
 @pytest.mark.parametrize(
@@ -61,21 +59,3 @@ def test_a_tensorflow_without_onednn_is_told(first, value, told, found):
 def test_an_unknown_precision_is_one_line(refused):
     with refused("unknown precision 'float31'; did you mean 'float32'?"):
         choose_precision("float31")
-
-
-def test_the_policy_ends_with_its_block():
-    before = keras.config.dtype_policy()
-    with dtype_policy("mixed_bfloat16"):
-        assert keras.layers.Dense(1).compute_dtype == "bfloat16"
-    assert keras.config.dtype_policy() == before
-    with pytest.raises(ZeroDivisionError), dtype_policy("mixed_bfloat16"):
-        raise ZeroDivisionError
-    assert keras.config.dtype_policy() == before
-
-
-def test_a_seed_sets_python_s_and_numpy_s_random_numbers_too():
-    def draws():
-        set_random_seed(7)
-        return random.random(), np.random.random()  # noqa: NPY002 (the generator that is seeded)
-
-    assert draws() == draws()

@@ -63,16 +63,6 @@ def test_calibration_counted_by_hand():
     assert BY_HAND.calibration_error == pytest.approx((abs(2 - 1.5) + abs(0 - 0.8)) / 4, rel=1e-6)
 
 
-@pytest.mark.parametrize("place", [6, 15])
-def test_a_confidence_on_an_edge_is_of_the_bin_below(place):
-    edge = np.linspace(0, 1, 16)[place]
-    probabilities = np.full((1, 15), (1 - edge) / 14)
-    probabilities[0, 0] = edge
-    bins = Scores(tuple("abcdefghijklmno"), np.array([0]), probabilities).confidence_bins
-    assert bins["n"].tolist().index(1) == place - 1
-    assert bins["high"][place - 1] == edge
-
-
 @given(some_scores())
 def test_calibration_is_a_fraction_of_all_images(scores):
     bins = scores.confidence_bins
@@ -89,12 +79,6 @@ def _differences_vary(pairs):
 
 
 HITS = st.integers(0, 1000)  # whole, so that differences are exact
-
-
-@given(st.lists(HITS, min_size=2, max_size=6).filter(lambda values: len(set(values)) > 1))
-def test_student_s_interval_is_that_of_the_t_test(values):
-    bounds = ttest_1samp(values, 0).confidence_interval(0.95)
-    assert student_interval(values) == pytest.approx(tuple(bounds), abs=1e-6)
 
 
 @given(st.lists(st.tuples(HITS, HITS), min_size=2, max_size=6).filter(_differences_vary))
@@ -273,23 +257,6 @@ def test_logits_that_are_not_finite_are_named(bad):
 def test_large_logits_do_not_overflow():
     scores = evaluate(Logits([[9e4, 0.0, 0.0]]), split_of(1), NAMES)
     assert (scores.top1, scores.loss) == (1.0, 0.0)
-
-
-def test_a_keras_model_is_scored_without_a_progress_bar(capsys):
-    import keras
-
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((4, 4, 3), dtype="uint8")
-    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
-    model = keras.Model(inputs, keras.layers.Dense(3)(x))
-    images = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), np.uint8)
-    labels = np.arange(7) % 3
-    scores = evaluate(model, Split(images, labels), NAMES)
-    logits = model(images)
-    expected = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-    assert scores.loss == pytest.approx(float(np.mean(np.asarray(expected))), rel=1e-5)
-    assert scores.probabilities.dtype == np.float32
-    assert "step" not in capsys.readouterr().out
 
 
 class LooksAtOnePixel:

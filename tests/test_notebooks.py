@@ -122,14 +122,6 @@ def test_a_notebook_is_valid_stored_without_outputs_and_has_one_parameters_cell(
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
 
 
-def test_a_notebook_reads_as_prose_from_its_headings(source):
-    cells = nbformat.read(source, as_version=4).cells
-    assert re.match(r"# .+\n\n.*\?", cells[0].source), "a title, then the question"
-    headings = [cell.source for cell in cells[1:] if cell.source.startswith("## ")]
-    assert len(headings) >= 8
-    assert all(cell.source.count("\n") < 32 for cell in cells)
-
-
 def test_a_notebook_leaves_a_record_of_finite_scores(runs, source):
     record = runs[source].record
     assert record.notebook == source.stem

@@ -54,9 +54,10 @@ COMPARISONS = """\
 Each table has runs of one notebook, with networks of one name, on as many images and for as many
 epochs. Accuracy is top-1 on their validation images after the epoch that was kept. A difference is
 the mean over pairs of runs with the same seed, and so with the same images. Commit, precision and
-the name of the processor are equal, too. Its 95% interval is Student's, from the residuals of the whole table: what the effects of rows and of seeds leave
-unexplained. It is not corrected for the number of rows. All rows share the runs of the reference,
-so an error in it moves all differences alike. A row with fewer than two pairs has no difference.
+the name of the processor are equal, too. Its 95% interval is Student's, from the residuals of the
+whole table: what the effects of rows and of seeds leave unexplained. It is not corrected for the
+number of rows. All rows share the runs of the reference, so an error in it moves all differences
+alike. A row with fewer than two pairs has no difference.
 """
 TRIALS = """\
 ## Trials within a run

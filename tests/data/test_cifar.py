@@ -93,16 +93,11 @@ def escaping(kind, tmp_path):
             str(tmp_path / "escaped") if kind == "absolute" else "cifar-10-batches-py/../../escaped"
         )
     else:
-        member.type = {
-            "symlink": tarfile.SYMTYPE,
-            "hard link": tarfile.LNKTYPE,
-            "fifo": tarfile.FIFOTYPE,
-        }[kind]
-        member.linkname = "/etc/passwd"
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
     return member
 
 
-@pytest.mark.parametrize("kind", ["../up", "absolute", "symlink", "hard link", "fifo"])
+@pytest.mark.parametrize("kind", ["../up", "absolute", "symlink"])
 def test_a_tar_member_that_would_escape_is_refused(official, refused, tmp_path, kind):
     path, _ = official(changes={escaping(kind, tmp_path): b""}, pack=True)
     with refused(path, "leads elsewhere"):
@@ -225,9 +220,6 @@ def expanding():
     """Contents that are small on the disk and huge in memory, and what they are refused for."""
     text = b"X\x00\x00\x00\x01" + b"a" * 2**24  # 16 MiB
     return {
-        "tuples for a shape": (small_batch(shape=nested(tuple, 8)), "more than once"),
-        "tuples for a dtype": (small_batch(kind=nested(tuple, 8)), "more than once"),
-        "lists for labels": (small_batch(labels=nested(list, 9)), "more than once"),
         "tuples for a key": (b"\x80\x02}" + nested(tuple, 40) + b"Ns.", "more than once"),
         "a far place in the memo": (b"\x80\x02Nr\x00\x00\x00\x08.", "134,217,728"),
         "a text encoded again and again": (
@@ -237,7 +229,6 @@ def expanding():
         "many empty lists": (b"\x80\x02(" + b"]" * 10**8 + b"t.", "opcodes"),
         "a long name for a class": (b"\x80\x02c" + bytes(2**28), "newline"),
         "a header of pax": (zeros_after(header_of(tarfile.XHDTYPE)), "3,000,000,000 bytes"),
-        "a long name": (zeros_after(header_of(tarfile.GNUTYPE_LONGNAME)), "3,000,000,000 bytes"),
         "zeros after the end": (zeros_after(bytes(1024)), "after the end"),
         "headers without end": (
             gzip.compress(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT) * 2**20),

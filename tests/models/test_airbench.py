@@ -6,7 +6,7 @@ from keras.ops import convert_to_numpy as to_numpy
 
 from cifar_utils.backend import keras
 from cifar_utils.data.dataset import Split
-from cifar_utils.models import build_model, summarize
+from cifar_utils.models import build_model
 from cifar_utils.models.airbench import PartialIdentity, PatchWhitening
 from cifar_utils.training import fit
 
@@ -14,30 +14,6 @@ from cifar_utils.training import fit
 def whitening(model):
     (layer,) = [x for x in model.layers if isinstance(x, PatchWhitening)]
     return layer
-
-
-PAIRS = ((24, 64), (64, 64), (64, 256), (256, 256), (256, 256), (256, 256))
-TRIPLES = (
-    *((24, 128), (128, 128), (128, 128), (128, 384), (384, 384), (384, 384)),
-    *((384, 512), (512, 512), (512, 512)),
-)
-
-
-@pytest.mark.parametrize(
-    ("name", "groups", "sides"),
-    [
-        ("airbench", PAIRS, (31, 15, 15, 7, 7, 3)),
-        ("airbench96", TRIPLES, (31, 15, 15, 15, 7, 7, 7, 3, 3)),
-    ],
-)
-def test_it_is_as_large_as_the_original(built, name, groups, sides):
-    facts = summarize(built(name))
-    # Convolutions, shifts of the normalizations, dense layer, whitening's bias.
-    dense = 10 * groups[-1][1]
-    assert facts.trainable_parameters == sum(9 * a * b + b for a, b in groups) + dense + 24
-    products = 31**2 * 12 * 24 + dense
-    products += sum(s * s * 9 * a * b for s, (a, b) in zip(sides, groups, strict=True))
-    assert facts.flops == 2 * products
 
 
 def test_a_triple_ends_with_its_shortcut(digits):

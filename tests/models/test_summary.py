@@ -85,26 +85,6 @@ def test_a_model_with_a_layer_of_unknown_cost_has_no_count():
     assert list(facts.layers["operations"])[1] == 2 * conv(36, 2, 3)
 
 
-class Own(keras.Model):
-    """A model with its own ``call``, which can't tell its configuration."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def call(self, x):
-        return self.inner(x)
-
-
-def test_a_layer_without_a_configuration_is_not_counted():
-    x = images = keras.Input((8, 8, 2))
-    x = Own(keras.layers.Conv2D(3, 3))(x)
-    facts = summarize(keras.Model(images, keras.layers.Activation("relu")(x)))
-    assert (facts.parameters, facts.flops) == (57, None)
-    assert "of Own are not counted." in repr(facts)
-    assert list(facts.layers["kind"]) == ["InputLayer", "Own", "Activation"]
-
-
 @pytest.mark.parametrize("kind", ["sequential", "functional"])
 def test_a_model_for_images_of_any_size_counts_by_the_size_of_its_use(kind):
     images, any_size = keras.Input((5, 5, 2)), keras.Input((None, None, 2))

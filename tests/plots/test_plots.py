@@ -27,7 +27,7 @@ from cifar_utils.plots import (
     plot_whitening,
 )
 from cifar_utils.runs.reported import reported_curve, reported_per_class
-from cifar_utils.training.history import History, StoppingRule
+from cifar_utils.training.history import History
 
 PNG = b"\x89PNG"
 
@@ -137,15 +137,6 @@ def test_history_states_its_figures():
     assert "learning rate goes from 0.1 to 0.001" in alt
 
 
-def test_a_history_says_why_it_stopped():
-    stopped = History(history_of(3).epochs, 3, 100, StoppingRule(0.7))
-    told = "Training stopped: validation accuracy reached 70.0% in epoch 3."
-    figure = plot_history(stopped)
-    assert figure.caption.endswith(told)
-    assert figure.alt.endswith(told)
-    assert "stopped" not in plot_history(history_of(3)).caption
-
-
 def test_where_a_second_training_begins_is_marked():
     figure = plot_history(history_of(3).followed_by(history_of(4)))
     assert "second training begins" in labels_of(figure)
@@ -241,17 +232,6 @@ def test_confident_mistakes_come_first():
     captions = [plot_mistakes(scores, images, count=count).caption for count in (1, 2)]
     assert captions[0].startswith("The 1 most confident of 2 mistakes in 3 images")
     assert captions[1].startswith("The 2 mistakes in 3 images")
-
-
-def test_no_mistakes_is_said():
-    dataset = dataset_of(10)
-    perfect = Scores(
-        dataset.class_names, dataset.test.labels, np.eye(10, dtype=np.float32)[dataset.test.labels]
-    )
-    figure = plot_mistakes(perfect, dataset.test)
-    assert figure.alt == "No mistakes among 300 images."
-    assert figure.png().startswith(PNG)
-    assert "There is no mistake" in plot_confusion(perfect).caption
 
 
 def test_calibration_says_how_sure_and_how_right():

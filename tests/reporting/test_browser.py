@@ -151,27 +151,9 @@ def names(page):
 
 
 def test_numbers_in_names_sort_by_value(page):
-    ordered = [
-        "a",
-        "a-1e-05",
-        "a-0.003",
-        "a-0.01",
-        "a-0.25",
-        "a-0.5",
-        "a-2",
-        "a-10",
-        "a-10-s1",
-        "a-1e3",
-        "b",
-    ]
+    ordered = [*map("a".__add__, ["", "-1e-05", "-0.003", "-0.01", "-0.25", "-0.5", "-2", "-10"])]
+    ordered += ["a-10-s1", "a-1e3", "b"]
     assert page.evaluate("names => names.toSorted(byText)", ordered[::-1]) == ordered
-
-
-def test_a_chart_of_one_value_has_an_axis(page):
-    for share in (0, 0.2, 0.87, 1):
-        low, *_, high = page.evaluate("share => steps(share, share)", share)
-        assert low <= share <= high
-        assert low < high
 
 
 def test_heads_sort_by_click_and_by_key(page):
@@ -431,21 +413,6 @@ def test_axe_finds_nothing_serious(visit, site, published, others, scheme):
             assert [(each["id"], each["nodes"][0]["html"]) for each in grave] == [], file
 
 
-def test_the_open_dialog_is_accessible_too(visit, site):
-    page = visit(site / "second/report.html")
-    page.locator(".enlarge").first.click()
-    page.evaluate(AXE)
-    found = page.evaluate("axe.run(document.querySelector('dialog'))")["violations"]
-    assert [each["id"] for each in found] == []
-
-
-def test_markup_in_parameters_and_errors_shows_as_text(visit, site):
-    for name, place in (("index.html", ".undone"), ("second/report.html", ".parameters")):
-        page = visit(site / name)
-        assert page.locator(f"{place} code", has_text="<script>window.stolen").is_visible()
-        assert page.evaluate("window.stolen") is None
-
-
 def test_the_keyboard_begins_at_a_link_past_the_controls_and_the_focus_is_seen(page):
     page.keyboard.press("Tab")
     focused = "document.activeElement"
@@ -464,14 +431,3 @@ def test_without_scripts_everything_is_read_and_no_switch_is_dead(visit, site):
         assert page.locator("main").is_visible()
         buttons = page.locator("button, select, input").all()
         assert not any(button.is_visible() for button in buttons)
-
-
-def test_formulas_are_set_as_formulas(visit, others):
-    page = visit(others)
-    over, under = (part.bounding_box() for part in page.locator("mfrac").first.locator("> *").all())
-    assert over["y"] + over["height"] <= under["y"] + 1
-    root = page.locator(".outputs msqrt").bounding_box()
-    assert root["width"] > 0
-    assert root["height"] > 0
-    assert page.locator("h1 math").text_content() == "ϵ"
-    assert "Costs $5 and $6." in page.locator("main").inner_text()

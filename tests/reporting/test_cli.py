@@ -9,12 +9,11 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from bs4 import BeautifulSoup
 
 from cifar_utils import __version__
 from cifar_utils.reporting.cli import commands
 from cifar_utils.reporting.terminal import interruptible
-from cifar_utils.runs.folder import ANY, Run, Status
+from cifar_utils.runs.folder import Run, Status
 
 SCORES = "test top-1 87.5% (86.0 to 89.0%), test top-5 99.1% (98.0 to 99.5%)"
 
@@ -60,7 +59,7 @@ def test_a_terminal_of_few_letters_gets_others_replaced(write_notebook, project)
     assert b"? part" in done.stdout
 
 
-def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
+def test_a_run_and_the_same_again(cli, write_notebook, project):
     write_notebook()
     command = ["run", "01", "-p", "note=a=b", "-p"]
     status, out, err = cli(*command, "epochs=3", "--output", "mine")
@@ -93,13 +92,6 @@ def test_a_run_and_the_same_again(cli, write_notebook, project, monkeypatch):
     )
     assert cli(*command, "epochs=3", "--force", "--output", "mine")[0] == 0
     assert Path("mine/notes.txt").read_text() == "my own"
-    replaced = []
-    executed = "cifar_utils.reporting.execute.execute"
-    monkeypatch.setattr(
-        executed, lambda run, tell, afresh: replaced.append(afresh) or Status("done")
-    )
-    assert cli(*command, "epochs=4", "--force", "--output", "mine")[0] == 0
-    assert replaced == [ANY]
 
 
 def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
@@ -109,10 +101,6 @@ def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
     (name,) = [folder.name for folder in Path("reports").iterdir()]
     assert err.splitlines()[0] == f"{name} failed: ZeroDivisionError: division by zero"
     assert out == f"page: reports/{name}/report.html\n"
-    page = BeautifulSoup(Path("reports", name, "report.html").read_text(), "html.parser")
-    assert page.select_one("#error")
-    assert len(page.find_all("script")) == 1
-    assert "'<script>alert(1)</script>'" in page.get_text()
 
 
 @pytest.mark.parametrize(
@@ -129,15 +117,32 @@ def test_a_failing_notebook_is_status_1_and_has_a_page(cli, write_notebook):
         (["rnu"], "Did you mean 'run'?"),
         (["compare", "notebooks", "none"], "notebooks holds no run; give a run's folder"),
         (["clean", "none"], "'none' does not exist"),
+        (["leaderboard", "notebooks"], "no finished run below notebooks; make some"),
+        (["leaderboard", "none"], "'none' does not exist"),
+        (["series", "--only", "x*"], "no run fits --only x*; there are one"),
+        (["series", "--profile", "full"], "unknown profile 'full'; known: quick"),
+        (["series", "--jobs", "0"], "'--jobs'"),
+        (["series", "--jobs", "2", "--scheduler", "tcp://a:1"], "leave it or --scheduler out"),
+        (["series", "--scheduler", "x"], "--scheduler is 'x'; give an address as tcp://"),
+        (["series", "--scheduler", "tcp://"], "--scheduler is 'tcp://'; give an address as tcp://"),
+        (["series", "--scheduler", "x://a:1"], "no scheduler can be reached at 'x://a:1'"),
+        (["series", "--scheduler", "tcp://127.0.0.1:9"], "no scheduler can be reached at 'tcp://"),
+        (["series", "--output", "s3://KEY:SECRET@x"], "--output takes a folder, not an address"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(cli, write_notebook, project, arguments, words):
+def test_bad_input_is_one_line_and_status_2(
+    cli, write_notebook, write_series, project, monkeypatch, arguments, words
+):
+    monkeypatch.setattr("cifar_utils.reporting.cluster.CONNECT_SECONDS", 1)
     write_notebook()
+    write_series("{name: one, notebook: 01_tiny}")
     status, out, err = cli(*arguments)
     assert (status, out) == (2, "")
     assert words in err
+    assert "SECRET" not in err
     assert err.count("\n") == 1
-    assert [path.name for path in project.rglob("*")] == ["notebooks", "01_tiny.ipynb"]
+    there = {path.name for path in project.rglob("*")}
+    assert there == {"notebooks", "01_tiny.ipynb", "series.yaml"}
 
 
 @pytest.fixture
@@ -201,13 +206,13 @@ def test_a_series_ends_in_an_index(
         "index: reports/quick/index.html",
     ]
 
-    def refuse(_):
-        raise PermissionError(13, "Permission denied")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("cifar_utils.reporting.site.build_index", refuse)
-        status, _, err = cli("series")
-    assert (status, err) == (0, "no index: reports/quick can't be written (Permission denied)\n")
+    page = project / "reports/quick/index.html"
+    page.unlink()
+    page.mkdir()
+    status, _, err = cli("series")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("no index: reports/quick/index.html can't be written (")
+    page.rmdir()
     notes = project / "reports/quick/notes.yaml"
     notes.write_text("one: [")
     status, _, err = cli("series")
@@ -219,34 +224,6 @@ def test_a_series_ends_in_an_index(
     write_series("{name: one, notebook: 01_tiny, parameters: {epochs: 9}}")
     _, out, _ = cli("series", "--dry-run")
     assert out.splitlines()[1].split(maxsplit=2) == ["one", "stale", "epochs is 2, not 9"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--only", "x*"], "no run fits --only x*; there are one"),
-        (["--profile", "full"], "unknown profile 'full'; known: quick"),
-        (["--jobs", "0"], "'--jobs'"),
-        (["--jobs", "2", "--scheduler", "tcp://a:1"], "leave it or --scheduler out"),
-        (["--scheduler", "nonsense"], "--scheduler is 'nonsense'; give an address as tcp://"),
-        (["--scheduler", "tcp://"], "--scheduler is 'tcp://'; give an address as tcp://"),
-        (["--scheduler", "nonsense://a:1"], "no scheduler can be reached at 'nonsense://a:1'"),
-        (["--scheduler", "tcp://127.0.0.1:9"], "no scheduler can be reached at 'tcp://"),
-        (["--output", "s3://KEY:SECRET@bucket"], "--output takes a folder, not an address"),
-    ],
-)
-def test_what_a_series_can_t_be_told_is_one_line(
-    cli, write_notebook, write_series, monkeypatch, arguments, words
-):
-    monkeypatch.setattr("cifar_utils.reporting.cluster.CONNECT_SECONDS", 1)
-    write_notebook()
-    write_series("{name: one, notebook: 01_tiny}")
-    status, out, err = cli("series", *arguments)
-    assert (status, out) == (2, "")
-    assert words in err
-    assert "SECRET" not in err
-    assert err.count("\n") == 1
-    assert not Path("reports").exists()
 
 
 def test_data_is_fetched(cli):

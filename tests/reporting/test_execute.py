@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -343,18 +342,6 @@ def test_an_input_error_leaves_an_existing_run_as_it_was(done, write_notebook, r
     with refused("weights 'x'"):
         execute(done, afresh=ANY)
     assert content(done.folder) == before
-
-
-def test_a_read_only_folder_is_refused(project, write_notebook, refused):
-    folder = project / "kept"
-    folder.mkdir(mode=0o555)
-    if os.access(folder, os.W_OK):
-        if not Path("/sys/kernel").is_dir():
-            pytest.skip("this user may write anywhere")
-        folder = Path("/sys/kernel")  # not even by root
-    with refused(folder / "run", "can't be written", "--output"):
-        execute(plan_run(write_notebook(), {}, folder / "run"))
-    assert not (folder / "run").exists()
 
 
 def test_a_full_disk_is_refused(project, write_notebook, refused):

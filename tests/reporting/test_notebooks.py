@@ -18,7 +18,6 @@ from cifar_utils.reporting.notebooks import (
     find_notebook,
     list_notebooks,
     plan_run,
-    project_folder,
     read_options,
     read_parameters,
 )
@@ -148,17 +147,6 @@ def test_a_notebook_that_is_not_there_is_named(project, write_notebook, refused,
     write_notebook(name="02_other")
     with refused(words):
         find_notebook(name)
-
-
-def test_outside_of_a_project_the_notebooks_beside_the_package_are_meant(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert (project_folder() / "cifar_utils").is_dir() or project_folder() == tmp_path
-
-
-def test_a_planned_run_has_all_parameters_but_the_output_folder(project, write_notebook):
-    run = plan_run(write_notebook(), {"epochs": "3"})
-    assert run.parameters == {"epochs": 3, "dataset": "digits", "note": ""}
-    assert run.folder.parent == project / "reports"
 
 
 def test_each_choice_of_parameters_has_a_folder_of_its_own(project, write_notebook):

@@ -1,10 +1,8 @@
-import gc
 import io
 import json
 import os
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from dataclasses import replace
 
@@ -119,16 +117,6 @@ def test_a_changed_run_is_run_afresh_by_one_of_two_series(project, write_noteboo
 
     found = {run.name: status.word for run, status in run_series([first, changed], show, jobs=1)}
     assert (found, others) == ({"first": "finished", "changed": "done"}, ["finished"])
-
-
-def test_a_series_closes_what_it_opened(project, write_notebook):
-    run = plan_run(write_notebook(), {}, project / "out" / "run")
-    gc.collect()
-    with warnings.catch_warnings(record=True) as left:
-        warnings.simplefilter("always")
-        assert outcomes([run])[0]["run"].word == "finished"
-        gc.collect()
-    assert [each for each in left if each.category is ResourceWarning] == []
 
 
 def test_a_run_that_is_left_alone_has_no_more_cores_than_beside_others(project, write_notebook):

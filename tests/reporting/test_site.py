@@ -115,9 +115,10 @@ def test_ablations_stand_below_what_they_ablate_and_say_how_they_differ(add_run,
     add_run("all", top1=0.8, parameters=given)
     add_run("slow", top1=0.7, parameters=given | {"rate": 0})
     add_run("longer", top1=0.6, parameters=given, validation=(0.5,) * 3)
+    add_run("other", top1=0.5, parameters=given, architecture="vgg19")
     page, _ = read(tmp_path)
     bodies = [[row.a.get_text() for row in body.find_all("tr")] for body in page.select("tbody")]
-    assert bodies == [["all", "without", "slow"], ["longer"]]
+    assert bodies == [["all", "without", "slow"], ["longer"], ["other"]]
     assert [small.get_text() for small in page.select(".variant th small")] == [
         "flip False",
         "rate 0",

@@ -75,14 +75,6 @@ def test_the_table_holds_what_differs_and_what_came_of_it(make):
     assert words["training"] == "1 min 5 s"
 
 
-def test_a_parameter_of_a_figure_s_name_has_a_column_of_its_own(make):
-    one, two = make("one", loss="mse", commit="a"), make("two", loss="ce", commit="b")
-    words = compare_runs([one, two]).words
-    assert words["loss (parameter)"].tolist() == ["mse", "ce"]
-    assert words["commit (parameter)"].tolist() == ["a", "b"]
-    assert words["loss"].nunique() == 1
-
-
 def test_runs_on_the_same_images_are_tested_in_pairs(make):
     runs = [make("a", range(150)), make("b", range(10, 180)), make("c", range(150), epochs=3)]
     comparison = compare_runs(runs)
@@ -177,19 +169,9 @@ def test_seeds_are_averaged_where_nothing_else_differs(make):
     assert note.startswith(told)
 
 
-def test_means_of_the_same_seeds_are_compared_in_pairs(make):
-    runs = [make(f"a{seed}", range(150 + 2 * seed), seed=seed) for seed in (0, 1)]
-    runs += [make(f"b{seed}", range(146 + 4 * seed), seed=seed, epochs=9) for seed in (1, 0)]
-    (told,) = (
-        note for note in compare_runs(runs).notes if "pairs of runs with the same seed" in note
-    )
-    # Differences of -2 and -1 points: -1.5 ± 12.706 · 0.7071 / √2
-    assert "top-1 -1.50 points on average (95% interval -7.85 to +4.85" in told
-
-
 def test_means_are_compared_by_the_seeds_that_both_have(make):
     runs = [make(f"a{seed}", range(150 + seed), seed=seed) for seed in (0, 2, 4)]
-    runs += [make(f"b{seed}", range(140 + 2 * seed), seed=seed, epochs=9) for seed in (0, 4, 7)]
+    runs += [make(f"b{seed}", range(140 + 2 * seed), seed=seed, epochs=9) for seed in (7, 4, 0)]
     (told,) = (
         note for note in compare_runs(runs).notes if "pairs of runs with the same seed" in note
     )
@@ -210,7 +192,9 @@ def test_means_are_compared_by_the_seeds_that_both_have(make):
         assert not any("pairs of" in note for note in compare_runs(runs).notes), name
 
 
-@pytest.mark.parametrize("name", ["run", "notebook", "interval", "top1", "precision"])
+@pytest.mark.parametrize(
+    "name", ["run", "notebook", "interval", "top1", "precision", "loss", "commit"]
+)
 def test_a_parameter_of_any_name_is_compared(make, name):
     comparison = compare_runs([make("one", **{name: "a"}), make("two", **{name: "b"})])
     assert comparison.table.iloc[:, 0].tolist() == ["a", "b"]

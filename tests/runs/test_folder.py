@@ -169,19 +169,6 @@ def test_a_saved_model_is_exported_to_onnx(trained, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_a_saved_model_takes_bytes_and_refuses_an_image_without_a_batch_axis(trained):
-    run, _, test = trained
-    images = test.images[:4]
-    expected = run.model(images)
-    np.testing.assert_allclose(run.model(images.astype("float32")), expected, atol=1e-3)
-    assert not np.allclose(run.model(images / 255), expected, atol=1e-3), "of 1 it makes black"
-    np.testing.assert_allclose(
-        run.model(images[..., :1]), run.model(images[..., [0, 0, 0]]), atol=1e-3
-    )
-    with pytest.raises(ValueError, match=r"shape=\(32, 32, 3\)|incompatible"):
-        run.model(images[0])
-
-
 def test_a_run_s_model_classifies_pictures_of_any_size_and_kind(trained, tmp_path):
     run, _, test = trained
     place = int(np.flatnonzero(run.scores.predictions == run.scores.labels)[0])

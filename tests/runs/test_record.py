@@ -219,16 +219,6 @@ def test_the_record_is_written_last_and_a_failed_model_leaves_the_old_one(
     assert (tmp_path / "model.keras").read_text() == "old"
 
 
-def test_facts_say_why_a_run_stopped(make_record):
-    from cifar_utils.reporting.export import record_facts
-
-    rows = [{"epoch": 1, "val_accuracy": 0.9}]
-    assert ("epochs", "1", "best: 1") in record_facts(make_record(history=rows))
-    stopped = make_record(history=rows, stopped="validation accuracy reached 90.0% in epoch 1")
-    told = "best: 1; stopped: validation accuracy reached 90.0% in epoch 1"
-    assert ("epochs", "1", told) in record_facts(stopped)
-
-
 @pytest.mark.parametrize(
     ("given", "views", "flops"),
     [
