@@ -249,24 +249,12 @@ def check_together(values: Mapping[str, Any]) -> None:
     if values.get("fine_tune_layers") and str(values.get("optimizer")).startswith("muon"):
         reason = "it sets the norms of trained filters anew; use adam or sgd"
         raise InputError(f"optimizer muon does not fit fine_tune_layers: {reason}")
-    one, others = str(values.get("schedule")), str(values.get("schedules") or "").split(";")
-    if _written_out(one) in map(_written_out, others):
-        raise InputError(
-            f"schedules has {one}, which is schedule; leave it out, or change schedule"
-        )
     architecture, registry = str(values.get("architecture")), REGISTRIES["architecture"]
     name = architecture.partition("(")[0].strip()
     if values.get("space") and name in registry:
         for call in parse_calls("space", values["space"]):
             if call.name not in values:  # what is no parameter is the network's own
                 known_name("", call.name, registry.options(name), label=f"space for {name}")
-
-
-def _written_out(schedule: str) -> str:
-    """A schedule with its options by name: ``"cosine(0.1)"`` is ``"cosine(warmup=0.1)"``."""
-    with contextlib.suppress(InputError):  # a reader's notebook may have its own
-        return repr(parse_call("schedule", schedule))
-    return schedule
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -199,10 +199,6 @@ def test_what_goes_by_validation_images_is_refused_without_them(name, value):
         ({"architectures": "resnet56; resnet56()"}, "architectures has resnet56 twice"),
         ({"augmentations": "none; none"}, "augmentations has none twice; leave one out"),
         (
-            {"schedule": "step(2)", "schedules": "cosine; step(every=2)"},
-            "schedules has step(2), which is schedule; leave it out, or change schedule",
-        ),
-        (
             {"optimizer": "muon(0.9)", "fine_tune_layers": 2},
             "optimizer muon does not fit fine_tune",
         ),

@@ -28,11 +28,10 @@ class Augmentation(layers.Layer):
         return keras.random.uniform(shape, low, high, seed=self.seed_generator)
 
 
-def check_smaller(what: str, pixels: int, shape: tuple, where: str = "") -> None:
+def check_smaller(what: str, pixels: int, shape: tuple) -> None:
     """Raise an InputError unless ``pixels`` fit into images of ``shape`` ``(N, H, W, C)``."""
     side = min(shape[1:3])
     if pixels >= side:
         raise InputError(
-            f"{what} is {pixels} pixels; {where}it must be less than the {side} that the images "
-            "have"
+            f"{what} is {pixels} pixels; it must be less than the {side} that the images have"
         )

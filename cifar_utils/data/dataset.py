@@ -17,14 +17,6 @@ class Split(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
 
-    def __repr__(self) -> str:
-        """In words: count, shape, type and classes."""
-        shape = "x".join(map(str, self.images.shape[1:]))
-        return (
-            f"{len(self.labels):,} images of {shape} ({self.images.dtype}), labels of "
-            f"{len(np.unique(self.labels))} classes"
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

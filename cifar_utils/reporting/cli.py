@@ -16,7 +16,7 @@ import click
 from cifar_utils import __version__
 from cifar_utils.choices import REGISTRIES
 from cifar_utils.errors import InputError, known_name, short
-from cifar_utils.files import CHECKPOINTS, NOTEBOOK, PAGE, RECORD
+from cifar_utils.files import CHECKPOINTS, NOTEBOOK, PAGE
 from cifar_utils.reporting.notebooks import (
     find_notebook,
     list_notebooks,
@@ -376,7 +376,8 @@ def clean(folder: Path | None, yes: bool) -> int:
     """Delete the checkpoints of the finished runs below FOLDER.
 
     Without FOLDER it is reports/ in the project. Finished runs keep their record, page, model and
-    predictions. Runs that can go on keep their checkpoints.
+    predictions. Runs that can go on keep their checkpoints, and so do those of papermill and
+    JupyterLab, of which no file tells whether they have ended.
 
     Exit status: 0 done, 1 some could not be deleted.
     """
@@ -389,7 +390,7 @@ def clean(folder: Path | None, yes: bool) -> int:
         try:
             # A list of them needs no lock, which takes a folder that can be written.
             with contextlib.suppress(RunningError), run.locked() if yes else nullcontext():
-                for path in paths if _is_over(run, paths) else []:
+                for path in paths if run.facts.get("outcome") == "finished" else []:
                     files = [each for each in path.rglob("*") if each.is_file()]
                     size = sum(each.lstat().st_size for each in files)
                     if yes:
@@ -402,15 +403,6 @@ def clean(folder: Path | None, yes: bool) -> int:
             click.echo(f"{short_path(run.folder)}: {told}", err=True)
     click.echo(f"{compact(total)}B {'deleted' if yes else 'to delete; --yes deletes it'}")
     return int(left > 0)
-
-
-def _is_over(run: Run, checkpoints: list[Path]) -> bool:
-    """Whether a run with a record has ended. Papermill and JupyterLab tell it by no file."""
-    if run.facts:
-        return run.facts.get("outcome") == "finished"
-    written = (run.folder / RECORD).stat().st_mtime
-    files = [file for path in checkpoints for file in (path, *path.rglob("*"))]
-    return all(file.stat().st_mtime <= written for file in files)
 
 
 @commands.command("publish")
@@ -463,7 +455,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal may not have all letters
         stream.reconfigure(errors="replace")
     try:
-        arguments = [_as_utf8(each) for each in (sys.argv[1:] if arguments is None else arguments)]
+        arguments = sys.argv[1:] if arguments is None else arguments
         return commands.main(arguments or ["--help"], "cifar-reports", standalone_mode=False) or 0
     except InputError as error:
         click.echo(str(error), err=True)
@@ -480,13 +472,6 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     return 2
-
-
-def _as_utf8(argument: str) -> str:
-    try:
-        return os.fsencode(argument).decode()
-    except UnicodeError as error:
-        raise InputError(f"argument {argument!a} is not UTF-8; write it in UTF-8") from error
 
 
 def _interrupted(force: bool) -> int:

@@ -33,6 +33,7 @@ from cifar_utils.text import duration
 KERNEL_START_SECONDS = 120
 POLL_SECONDS = 0.2
 DETAIL_LINES = 6
+SOCKETS = None if os.name == "nt" else "/tmp"
 DIED, TIMED_OUT = "DeadKernelError", "TimeoutError"
 UNWANTED = "the command that wanted it has ended"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -186,7 +187,8 @@ class WholeFilesEngine(Engine):
         nb.metadata.papermill.update(input_path=run.notebook.name, output_path=NOTEBOOK)
         book.notebook_start()
         with (
-            kernel_lock.short_folder() as folder,
+            # A socket's path may have 107 bytes, and TMPDIR may be long.
+            tempfile.TemporaryDirectory(dir=SOCKETS, ignore_cleanup_errors=True) as folder,
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
             Path(folder, "stdio").open("w+b") as stdio,
         ):

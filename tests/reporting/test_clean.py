@@ -1,4 +1,3 @@
-import os
 import shutil
 
 import pytest
@@ -18,10 +17,7 @@ def reports(project, write_run):
     }.items():
         folder = write_run(project / "reports" / name, **facts)
         (folder / "checkpoint").mkdir()
-        weights = folder / "checkpoint" / "weights.h5"
-        weights.write_bytes(b"x" * 2000)
-        for path in (weights, weights.parent):
-            os.utime(path, (0, 0))  # a record is written after them
+        (folder / "checkpoint" / "weights.h5").write_bytes(b"x" * 2000)
     (project / "reports" / "done" / "model.keras").write_text("")
     (project / "reports" / "by-papermill" / "run.json").unlink()
     (project / "reports" / "mine" / "checkpoint").mkdir(parents=True)
@@ -40,26 +36,9 @@ def test_only_the_checkpoints_of_finished_runs_are_deleted_and_only_when_told(re
     assert "--yes" in out
     assert files(reports) == before
     assert cli("clean", "reports", "--yes")[0] == 0
-    assert before - files(reports) == {
-        f"{name}/{path}"
-        for name in ("done", "by-papermill")
-        for path in ("checkpoint", "checkpoint/weights.h5")
-    }
+    assert before - files(reports) == {"done/checkpoint", "done/checkpoint/weights.h5"}
     assert files(reports) <= before
     assert cli("clean", "--yes") == (0, "0B deleted\n", "")
-
-
-def test_a_new_training_beside_an_older_record_is_left_alone(reports, cli):
-    # JupyterLab and papermill hold no lock.
-    checkpoint = reports / "by-papermill" / "checkpoint" / "weights.h5"
-    later = (reports / "by-papermill" / RECORD).stat().st_mtime + 60
-    os.utime(checkpoint, (later, later))
-    assert cli("clean", "--yes")[0] == 0
-    assert checkpoint.exists()
-    checkpoint.unlink()  # as in the first epoch
-    os.utime(checkpoint.parent, (later, later))
-    assert cli("clean", "--yes")[0] == 0
-    assert checkpoint.parent.exists()
 
 
 def test_a_run_that_is_being_run_is_left_alone(reports, cli):
@@ -77,7 +56,6 @@ def test_a_run_that_cannot_be_locked_is_told_and_left_alone(reports, cli):
     assert status == 1
     assert told.startswith("reports/done: its checkpoints can't be deleted (")
     assert (reports / "done" / "checkpoint").exists()
-    assert not (reports / "by-papermill" / "checkpoint").exists()
 
 
 def test_a_folder_that_is_a_link_is_not_followed(reports, cli, tmp_path_factory):
