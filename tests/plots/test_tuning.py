@@ -50,12 +50,6 @@ def test_figures_of_any_number_of_trials(space, count):
         assert re.search(r'alt="[^"]{40,}', figure._repr_html_())
 
 
-def test_the_best_of_a_single_trial_is_visible():
-    *lines, _ = plot_best_so_far(trials_of(1), 0.6).figure.axes[0].lines
-    colour = lines[1].get_color()  # that of "best so far"
-    assert any(line.get_color() == colour and line.get_marker() == "_" for line in lines)
-
-
 def test_each_axis_shows_its_name_and_bounds(space):
     shown = texts(plot_parallel_coordinates(trials_of(4), space))
     assert {"learning\nrate", "weight\ndecay", "dropout", "width"} <= set(shown)

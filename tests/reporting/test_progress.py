@@ -97,3 +97,15 @@ def test_rows_fit_into_80_columns_and_the_window(monkeypatch):
     assert max(map(len, lines)) <= 80
     for seed in (28, 29):
         assert any(f"-s{seed} " in line and "validation 80.2%" in line for line in lines)
+
+
+def test_a_run_goes_on_where_nobody_reads_its_progress(tmp_path, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    # Where a pipe is closed, rich sends all later output of the process to nowhere.
+    monkeypatch.setattr("sys.stdout", (tmp_path / "out.txt").open("w"))
+    with shown_progress(Console(file=Closed()), ["run"]) as show:
+        for event in ({"event": "start"}, EPOCH, {"event": "end", "status": "finished"}):
+            show("run", event)

@@ -1,18 +1,13 @@
-import io
 import json
 import os
-import sys
 import tempfile
 from collections import Counter
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from cifar_utils.provenance import usable_cores
 from cifar_utils.reporting.notebooks import plan_run
-from cifar_utils.reporting.progress import shown_progress
 from cifar_utils.reporting.series import run_series, shares
 
 
@@ -135,28 +130,6 @@ def test_runs_that_share_a_gpu_are_told_which_and_grow(project, write_notebook, 
     runs = [plan_run(notebook, {}, project / "out" / f"r{number}") for number in range(2)]
     assert {status.word for status in outcomes(runs)[0].values()} == {"finished"}
     assert {(run.folder / "gpu").read_text() for run in runs} == {"GPU-1 true"}
-
-
-def test_a_timeout_holds_when_nobody_reads_the_progress(project, write_notebook, monkeypatch):
-    notebook = write_notebook(
-        "import time\nfrom cifar_utils.events import write_event\n"
-        "write_event(output, 'epoch', epoch=1)\ntime.sleep(120)"
-    )
-    run = replace(plan_run(notebook, {}, project / "out" / "slow"), timeout=8)
-
-    lost = []
-
-    class Closed(io.StringIO):
-        def write(self, text):
-            lost.append(text)
-            raise BrokenPipeError
-
-    # Where a pipe is closed, rich sends all later output of the process to nowhere.
-    monkeypatch.setattr(sys, "stdout", (project / "out.txt").open("w"))
-    with shown_progress(Console(file=Closed()), [run.name]) as show:
-        ((_, status),) = run_series([run], show, jobs=1)
-    assert "not done within its timeout" in status.why
-    assert lost
 
 
 def test_a_run_without_room_for_its_notebook_fails_apart(project, write_notebook, monkeypatch):

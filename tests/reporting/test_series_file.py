@@ -61,6 +61,7 @@ def test_a_profile_names_runs(read, write_notebook, project):
             "3 in matrix; it takes a list of values",
         ),
         ("{name: a, notebook: '01', matrix: {epochs: [1, 0]}}", "epochs is 0"),
+        ("{name: a, notebook: '01', parameters: {patience: 3}}", "patience 3 goes by validation"),
         ("{name: a, notebook: '01', matrix: {note: {'!': x}}}", "makes no name; write each as"),
         (
             "{name: a, notebook: '01', parameters: {epochs: 1}, matrix: {epochs: [1]}}",
@@ -79,7 +80,8 @@ def test_a_profile_names_runs(read, write_notebook, project):
     ],
 )
 def test_each_mistake_is_told_with_its_line(read, write_notebook, row, words):
-    write_notebook()
+    more = "patience: int = None  # epochs\nvalidation_fraction: float = 0.0  # share held out"
+    write_notebook(parameters=more)
     told = mistakes(read, runs_yaml("{name: fine, notebook: '01'}", row, "{name: b}"))
     assert any(line.startswith("4: ") and words in line for line in told)
     assert told[-1].startswith("5: it has no notebook")
@@ -140,24 +142,6 @@ def test_a_file_of_another_kind_is_refused(read, write_notebook, refused, conten
     write_notebook()
     with refused(words):
         read(content)
-
-
-def test_calls_and_what_goes_by_validation_are_checked_before_anything_starts(read, write_notebook):
-    cell = (
-        "optimizer: str = 'sgd'  # what trains it\npatience: int = None  # epochs\n"
-        "validation_fraction: float = 0.1  # share held out"
-    )
-    write_notebook(parameters=cell)
-    told = mistakes(
-        read,
-        runs_yaml(
-            "{name: a, notebook: '01', parameters: {optimizer: sgd(momentun=0.9)}}",
-            "{name: b, notebook: '01', parameters: {patience: 3, validation_fraction: 0}}",
-        ),
-    )
-    assert [line.partition(":")[0] for line in told] == ["3", "4"]
-    assert "did you mean 'momentum'?" in told[0]
-    assert "patience 3 goes by validation images" in told[1]
 
 
 def test_a_matrix_stands_for_a_run_of_each_combination(read, write_notebook):

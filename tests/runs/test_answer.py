@@ -55,12 +55,6 @@ def test_views_of_an_image_are_told(record, given, told):
     assert f"correctly{told} after" in answer(seen)
 
 
-def test_an_epoch_that_was_kept_before_the_last_is_told(record):
-    early = record()
-    early.history[:] = [{"epoch": epoch} for epoch in (1, 2, 3)]
-    assert "after 1 of 3 epochs of 45,000 images" in answer(early)
-
-
 @pytest.mark.parametrize(
     ("size", "limit", "told"),
     [(1_973_945, None, True), (90_957, None, False), (1_973_945, 900, False)],
@@ -206,11 +200,6 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     assert "on average" not in answer(several), "one that diverged once is not compared"
     several.trials[0]["diverged"] = True
     assert "on average" not in answer(several), "one seed each, but not the same one"
-
-
-def test_a_comparison_ends_with_the_test_of_its_network(record):
-    told = answer(record(0.9, trials=[("plain", 0.6, 2), ("residual", 0.8, 2)]))
-    assert told.rpartition("Tested: ")[2].startswith("resnet20 classifies 90.0% of 10,000 test")
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])

@@ -236,6 +236,16 @@ def test_a_run_that_stops_for_now_goes_on_and_a_finished_one_is_left_alone(
     assert same(again.get_weights(), weights)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd(0.9,True)", "muon"])
+def test_every_optimizer_goes_on_as_if_it_had_not_been_stopped(train, tmp_path, optimizer):
+    change = {"optimizer": optimizer, "epochs": 3, "schedule": "linear"}
+    model, alone = train(**change)
+    train(tmp_path, **change, until=2)
+    again, history = train(tmp_path, **change)
+    assert without_seconds(history.epochs) == without_seconds(alone.epochs)
+    assert same(again.get_weights(), model.get_weights())
+
+
 def test_a_sum_in_place_of_a_difference_is_another_network(digits, refused, tmp_path):
     def network(combine):
         images = keras.Input(digits.image_shape, dtype="uint8")
