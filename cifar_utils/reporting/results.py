@@ -25,7 +25,7 @@ from cifar_utils.runs.leaderboard import (
     trained_by,
 )
 from cifar_utils.runs.record import UNKNOWN, RunRecord
-from cifar_utils.text import ABSENT, as_given, interval, listed, percent, spread
+from cifar_utils.text import ABSENT, as_given, compact, interval, listed, percent, spread
 
 MARKS = "<!-- results -->", "<!-- /results -->"  # README's text between them is generated
 INTRODUCTION = """\
@@ -45,8 +45,7 @@ unless a note says so.
   they give its size, it is about the same. Options and settings may differ.
 - **training**: the time of the tested network's epochs alone, without a run's other trainings, and
   without the features that a frozen base computes before (`features` in the record's `seconds`).
-- **processor, precision, commit**: of training. Processors of one name may
-  differ in speed.
+- **processor, precision, commit**: of training. Processors of one name may differ in speed.
 """
 COMPARISONS = """\
 ## Comparisons
@@ -175,6 +174,7 @@ def _figures(group: Configuration, root: Path) -> dict[str, str]:
     return {
         "run": _links(group, root),
         "network": f"`{group.network}`",
+        "parameters": compact(group.record.model["parameters"]),
         "top-1": spread(board["top1"].tolist()),
         "95% interval": interval(group.interval),
         "views": group.record.views_in_words or "1 view",

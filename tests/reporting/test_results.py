@@ -60,7 +60,7 @@ def test_a_row_of_figures_says_what_the_records_say(add, published, tmp_path):
     assert seeds["training"] == "1 min 0 s to 1 min 1 s"
     assert seeds["commit"] == "abcdef01 + changes"
     assert alone["run"] == "[alone](reports/published/alone/record.json)"
-    assert alone["network"] == "`tiny(width=2)`"
+    assert (alone["network"], alone["parameters"]) == ("`tiny(width=2)`", "15.6 k")
     assert (alone["top-1"], alone["95% interval"]) == ("50.00%", "49.0 to 51.0%")
     assert (alone["top-5"], alone["training"]) == ("99.10%", "1 min 0 s")
     assert (alone["epochs"], alone["reported"]) == ("2 of 900 images", "–")
