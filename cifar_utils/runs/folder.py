@@ -383,9 +383,9 @@ def load_run(path: Path | str) -> Run:
         what = "a file" if folder.exists() else "not there"
         raise InputError(f"run {folder} is {what}; give a run's folder")
     if not any((folder / name).exists() for name in (RECORD, FACTS)):
-        below = sorted(file.parent.name for file in folder.glob(f"*/{RECORD}"))
         if any((folder / name).is_dir() for name in CHECKPOINTS):
             raise InputError(f"run {folder} is not finished; run its notebook or script again")
+        below = sorted(file.parent.name for file in folder.glob(f"*/{RECORD}"))
         near = f"one of those in it: {listed(first_three(below))}" if below else "a run's folder"
         raise InputError(f"folder {folder} holds no run; give {near}")
     if not run.record:
