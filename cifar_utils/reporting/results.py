@@ -38,7 +38,9 @@ unless a note says so.
 - **top-1, top-5**: accuracy on the test images. Runs that differ in no parameter but the seed
   share a row: mean ± standard deviation in points, and their number n.
 - **95% interval**: of one run Wilson's, over its test images: another seed may fall outside of it.
-  Of several seeds Student's, of their mean.
+  Of several seeds Student's, of their mean; Wilson's if all are equal.
+- **differences**, in notes: of two trained networks on the same test images. Other seeds may change
+  them. P-values and intervals are not corrected for the number of tests.
 - **views**: “6 views of 25%” means that the least certain quarter of the test images was seen six
   times, shifted and mirrored. Compare accuracies of equal views.
 - **reported**: the best accuracy that others report on these images for a network of this name. If
@@ -127,14 +129,15 @@ def answers(groups: Iterable[Configuration]) -> dict[str, list[Configuration]]:
 
     It is one that is not near chance, and a comparison of several trainings, if there is any. Among
     several, it is the one of the most seeds, then of the most training images, then of the best
-    validation accuracy.
+    validation accuracy, then the first by name. Test images choose nothing.
     """
     alike: dict[tuple[str, str], list[Configuration]] = {}
     for group in groups:
         alike.setdefault((group.record.notebook, group.board["dataset"][0]), []).append(group)
     found: dict[str, list[Configuration]] = {}
     for notebook, dataset in sorted(alike):
-        found.setdefault(notebook, []).append(max(alike[notebook, dataset], key=_rank))
+        here = sorted(alike[notebook, dataset], key=lambda group: group.name)
+        found.setdefault(notebook, []).append(max(here, key=_rank))
     return found
 
 

@@ -168,6 +168,23 @@ def test_a_comparison_answers_first_then_the_most_images_then_the_best_by_valida
     assert chosen() == ["compared"]
 
 
+def test_without_validation_images_the_first_by_name_answers_not_the_best_on_test_images(
+    add_run, tmp_path
+):
+    # Without validation images no epoch has a validation accuracy.
+    for name, top1, rate in (("worse", 0.8, 1), ("better", 0.7, 2), ("best", 0.9, 3)):
+        folder = add_run(name, top1=top1, parameters={"rate": rate}, data={"validation": 0})
+        record = json.loads((folder / "record.json").read_text())
+        for epoch in record["history"]:
+            del epoch["val_accuracy"]
+        (folder / "record.json").write_text(json.dumps(record))
+    page, _ = read(tmp_path)
+    assert [link.get_text() for link in page.select(".answers dd a")] == ["best"]
+    (tmp_path / "best").rename(tmp_path / "west")
+    page, _ = read(tmp_path)
+    assert [link.get_text() for link in page.select(".answers dd a")] == ["better"]
+
+
 def test_notes_stand_below_the_runs_that_they_are_of(add_run, tmp_path):
     add_run("one-s0")
     (tmp_path / "notes.yaml").write_text("one-s*: It was <b>chosen</b> late.\n")
