@@ -169,14 +169,14 @@ def _fine_tuned(record: RunRecord) -> list[str]:
         return []
     stages = record.history[:-more], record.history[-more:]
     alone, together = (max(row["val_accuracy"] for row in rows) for rows in stages)
-    gain, _, told = _gain(together, alone, images)
+    gain, low, high = _gain(together, alone, images)
     given = record.parameters.get("fine_tune_augmentation", "none")
     changed = "" if given == "none" else f", and from their augmentation, “{given}”"
     return [
         f"The head alone came to {percent(alone)} of {images:,} validation images. "
         f"With the base's last layers trained too, for {more} more epoch{'s' * (more != 1)}, "
-        f"it was {percent(together)}, {gain:+.1f} points (95% interval {told}). A part of this may "
-        f"come from the additional epochs{changed}."
+        f"it was {percent(together)}, {gain:+.1f} points ({_between(low, high)}). A part of this "
+        f"may come from the additional epochs{changed}."
     ]
 
 
@@ -185,14 +185,17 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     best, *others = sorted(groups, key=_place)
     worst = others[-1]
     others.sort(key=lambda group: group is not groups[0])  # what the others are set against
-    gains = _gains([best, *others], images, _chance(record.scores["test"]))
     searched = best[0]["name"].isdigit()
     trials = [trial for group in groups for trial in group]
+    # A search also chose by the trials that it ended before the others.
+    tried = {str(trial["values"]) for trial in _raced(record) if trial["name"].isdigit()}
+    cases = max(len(groups), len(tried) + sum(not group[0]["name"].isdigit() for group in groups))
+    gains = _gains([best, *others], images, _chance(record.scores["test"]), cases)
     epochs = from_to([trial["epochs"] for trial in trials])
     shown = [
         group
         for group in others
-        if len(others) < 4 or group in (others[0], worst) or gains[group[0]["name"]][1] <= 0
+        if len(others) < 4 or group in (others[0], worst) or not gains[group[0]["name"]][1] > 0
     ]
     shown = others[:1] if searched else shown
     name = called(best[0])
@@ -215,7 +218,8 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         target = as_given(record.parameters["target_accuracy"])
         average = " on average" * (seeds > 1)
         sentences.append(
-            f"{target} is first reached by {first}, after {fewest:,.0f} steps{average}."
+            f"{target} is first reached by {first}, after {fewest:,.0f} steps{average}. Steps are "
+            "counted at the ends of epochs, and other seeds may change the order."
         )
     trained = [
         f"{called(group[0])} {percent(mean(one['history'][-1]['accuracy'] for one in group))}"
@@ -234,11 +238,13 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         more.append("There are no intervals: each difference is the same with all seeds.")
     elif seeds > 1:
         more.append("The intervals are Tukey's over seeds, on the same validation images.")
-    elif len(groups) > 2:
+    elif cases > 2:
         more.append(
-            "The intervals are Tukey's over images: they allow for the choice of the best of these "
-            f"{len(groups)}, not for other seeds."
+            "The intervals are Tukey's over images: they allow for the choice of the best of "
+            f"{cases}, not for other seeds."
         )
+    else:
+        more.append("The interval is over images, not over other seeds.")
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
     tested = classified([record], network, percent(test["top1"]), told)
@@ -296,16 +302,17 @@ def by_name(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _gains(
-    groups: list[list[dict[str, Any]]], images: int, chance: float
-) -> dict[str, tuple[float, float, str]]:
+    groups: list[list[dict[str, Any]]], images: int, chance: float, cases: int
+) -> dict[str, tuple[float, float, float]]:
     """The best trial's gain over each other one, by the others' names, as :func:`_gain` gives it.
 
-    The best is the first. The intervals are Tukey's: they allow for the choice of the best. Trials
-    that never learned hardly differ between seeds, so they do not count in the others' deviation.
+    The best is the first. The intervals are Tukey's: they allow for the choice of the best of all
+    ``cases``. Trials that never learned hardly differ between seeds, so they do not count in the
+    others' deviation.
     """
     best, *others = groups
     if len(best) == 1:
-        best, level = best[0]["val_accuracy"], tukey_level(len(groups))
+        best, level = best[0]["val_accuracy"], tukey_level(cases)
         return {
             trial["name"]: _gain(best, trial["val_accuracy"], images, level) for (trial,) in others
         }
@@ -313,28 +320,29 @@ def _gains(
     learned = [
         row for row in shares if not all(_near_guessing(one, chance) for one in row.values())
     ]
-    half = 100 * tukey_half_width(learned if len(learned) > 1 else shares, len(shares))
+    half = 100 * tukey_half_width(learned if len(learned) > 1 else shares, cases)
     gains = {group[0]["name"]: 100 * (_mean(best) - _mean(group)) for group in others}
-    if math.isnan(half):
-        return {name: (gain, half, f"{gain:+.1f}") for name, gain in gains.items()}
-    return {
-        name: (gain, gain - half, f"{gain - half:+.1f} to {gain + half:+.1f}")
-        for name, gain in gains.items()
-    }
+    return {name: (gain, gain - half, gain + half) for name, gain in gains.items()}
 
 
-def _better(subject: str, others: list, gains: dict[str, tuple[float, float, str]]) -> list[str]:
+def _better(subject: str, others: list, gains: dict[str, tuple[float, ...]]) -> list[str]:
     """From which trials the validation images can tell the best one, and from which they can't."""
-    better, alike = [], []
+    better, alike, equal = [], [], []
     for trial, *_ in others:
-        gain, low, told = gains[trial["name"]]
+        gain, low, high = gains[trial["name"]]
         if low > 0:
-            better.append(f"{called(trial)} by {gain:.1f} points (95% interval {told})")
+            better.append(f"{called(trial)} by {gain:.1f} points ({_between(low, high)})")
+        elif gain < 1e-7:
+            equal.append(called(trial))
         else:
-            alike.append(f"{called(trial)} ({told} points)")
+            told = "" if math.isnan(low) else f", {_between(low, high)}"
+            alike.append(f"{called(trial)} ({gain:.1f} points{told})")
     sentences = [f"{subject} is better than {listed(first_three(better))}."] if better else []
     if alike:
-        sentences.append(f"Its difference from {listed(first_three(alike))} may be chance.")
+        sentences.append(f"Its lead over {listed(first_three(alike))} may be chance.")
+    if equal:
+        are = "is" if len(equal) == 1 else "are"
+        sentences.append(f"On these images {listed(first_three(equal))} {are} as good.")
     return sentences
 
 
@@ -368,8 +376,14 @@ def called(trial: dict[str, Any], marks: str = "“”") -> str:
     return f"trial {trial['name']} ({', '.join(values)})"
 
 
-def _gain(best: float, other: float, images: int, level: float = 0.95) -> tuple[float, float, str]:
-    """The best trial's gain in points, the low end of its interval, and the interval in words.
+def _between(low: float, high: float) -> str:
+    return f"95% interval {low:+.1f} to {high:+.1f}"
+
+
+def _gain(
+    best: float, other: float, images: int, level: float = 0.95
+) -> tuple[float, float, float]:
+    """The best trial's gain and the ends of its interval, in points.
 
     The interval is of Newcombe's method for two shares (Statistics in Medicine 17, 873-890, 1998).
     It does not use that the images are the same ones, so it is too wide rather than too narrow.
@@ -380,4 +394,4 @@ def _gain(best: float, other: float, images: int, level: float = 0.95) -> tuple[
     gain = best - other
     low = gain - math.hypot(best - best_low, other_high - other)
     high = gain + math.hypot(best_high - best, other - other_low)
-    return 100 * gain, 100 * low, f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return 100 * gain, 100 * low, 100 * high

@@ -115,7 +115,7 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     assert "It is better than “first” by 39.0 points (95% interval +" in lead
     assert "and “worst” by 49.0 points" in lead
     assert ("The best is better than “second” by 9.0 points" in more) == tells
-    assert ("Its difference from “second” (-" in lead) != tells
+    assert ("Its lead over “second” (" in lead) != tells
 
 
 def test_trainings_that_diverged_are_not_compared(record):
@@ -175,7 +175,8 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     assert "“flip” is the best of 2 ways, each trained for 2 epochs with 2 seeds: on" in told
     assert "average it classifies 51.0% of 5,000 validation images" in told
     # Differences of 10 and 12 points; of two rows, Tukey's interval is Student's: 11 ± 12.706
-    assert "Its difference from “none” (-1.7 to +23.7 points) may be chance." in told
+    told_of_none = "Its lead over “none” (11.0 points, 95% interval -1.7 to +23.7) may be chance."
+    assert told_of_none in told
     assert "The intervals are Tukey's over seeds" in told
     assert "Tested, the first seed: resnet20" in told
     assert "“flip” 51.0% and “none” 40.0%." in told
@@ -185,14 +186,14 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     told = answer(several)
     # One that never learned has no part in the deviation, but is one of three to choose from: the
     # studentized range of one degree of freedom is 26.98, and that of two rows 17.97.
-    assert "Its difference from “none” (-8.1 to +30.1 points)" in told
+    assert "Its lead over “none” (11.0 points, 95% interval -8.1 to +30.1)" in told
     assert "better than “lost” by 31.0 points (95% interval +11.9 to +50.1)" in told
     del several.trials[4:]
     several.trials[3]["val_accuracy"] = 0.4001
     assert "better than “none” by 10.0 points (95% interval +9.9 to +10.1)" in answer(several)
     several.trials[3]["val_accuracy"] = 0.4
     told = answer(several)
-    assert "Its difference from “none” (+10.0 points) may be chance." in told
+    assert "Its lead over “none” (10.0 points) may be chance." in told
     assert "There are no intervals: each difference is the same with all seeds." in told
     several.trials.append(several.trials[0] | {"name": "another", "val_accuracy": 0.9})
     assert "the best of 2 ways" in answer(several), "one seed is not compared with several"
@@ -219,7 +220,7 @@ def test_the_best_of_many_is_set_first_against_the_first_and_the_worst(record):
     lead, more = answer(record(trials=trials, validation=5000)).split("\n\n")
     # Two trainings would have +28.2 to +31.8.
     assert "It is better than “a” by 30.0 points (95% interval +27.6 to +32.3), “c” by" in lead
-    assert "they allow for the choice of the best of these 4, not for other seeds." in more
+    assert "they allow for the choice of the best of 4, not for other seeds." in more
     trials.append(("e", 0.45, 2))
     lead = answer(record(trials=trials, validation=5000)).split("\n\n")[0]
     assert ") and “d” by 40.0 points" in lead
@@ -240,6 +241,21 @@ def test_the_best_of_a_search_is_set_first_against_the_defaults(record):
     assert "and 4 more." in more
 
 
+def test_the_intervals_of_a_search_allow_for_the_trials_that_it_ended_early(record):
+    trials = [("the first guess", 0.5, 2), ("1", 0.8, 2), *((str(k), 0.4, 1) for k in (2, 3, 4))]
+    searched = record(trials=trials, validation=5000)
+    for trial in searched.trials:
+        trial["values"] = {"rate": float(trial["name"].replace("the first guess", "9"))}
+    told = answer(searched)
+    assert told.startswith("Trial 1 (rate 1) is the best of 2 trainings")
+    assert "the choice of the best of 5, not for other seeds." in told
+    del searched.trials[2:]
+    alone = answer(searched)
+    assert "The interval is over images, not over other seeds." in alone
+    assert "by 30.0 points (95% interval +28.2 to +31.8)" in alone
+    assert "by 30.0 points (95% interval +27.5 to +32.4)" in told
+
+
 def test_a_search_that_found_nothing_better_says_so(record):
     trials = [("the first guess", 0.9, 2), ("1", 0.5, 2), ("2", 0.6, 2)]
     told = answer(record(trials=trials))
@@ -251,7 +267,10 @@ def test_of_equal_trainings_the_best_is_the_one_that_a_search_takes(record):
     equal = record(trials=[("the first guess", 0.9, 2), ("1", 0.9, 2), ("2", 0.9, 2)])
     for trial, loss in zip(equal.trials[1:], (0.4, 0.3), strict=True):
         trial["val_loss"] = loss
-    assert answer(equal).startswith("Trial 2 (width 8) is the best of 3 trainings")
+    told = answer(equal)
+    assert told.startswith("Trial 2 (width 8) is the best of 3 trainings")
+    assert "On these images" in told
+    assert "as good." in told
 
 
 def test_trials_shorter_than_the_first_guess_are_not_compared_with_it(record):
