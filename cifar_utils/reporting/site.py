@@ -21,7 +21,14 @@ from cifar_utils.reporting.export import TEMPLATES, export_page, is_current, pag
 from cifar_utils.reporting.fragments import REPORT
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.reporting.results import answers
-from cifar_utils.runs.compare import LIMITS, compare_means, missed_by_all, paired_test, same_images
+from cifar_utils.runs.compare import (
+    OF_SEEDS,
+    OF_TESTS,
+    compare_means,
+    missed_by_all,
+    paired_test,
+    same_images,
+)
 from cifar_utils.runs.folder import Run, find_runs, local_data
 from cifar_utils.runs.leaderboard import (
     COMPUTED,
@@ -105,7 +112,8 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
             "tests": _paired_tests(tested, places),
             "means": _means(listed),
             "computed": [*COMPUTED.values()],
-            "limits": LIMITS,
+            "of_seeds": OF_SEEDS,
+            "of_tests": OF_TESTS,
         },
     )
     write_atomically(folder / "index.html", index)
@@ -135,7 +143,9 @@ def _embedded(place: int, group: Configuration, places: dict[Run, int]) -> dict[
     images = group.record.dataset["train"]
     settings = {"notebook": group.record.notebook}
     settings |= {name: str(value) for name, value in group.settings.items()}
-    settings |= {name: group.each(column) for column, name in COMPUTED.items()}
+    for column, name in COMPUTED.items():
+        each = group.board[column]  # of which runs it differs matters, too
+        settings[name] = each[0] if each.nunique() == 1 else "; ".join(each)
     settings["commit"] = short_commits(settings["commit"])
     return {
         "place": place,
@@ -182,7 +192,7 @@ def _paired_tests(tested: list[list[Run]], places: dict[Run, int]) -> dict[int, 
             if run.record.parameters.get("seed") == other.record.parameters.get("seed"):
                 test = paired_test(run.name, run, other.name, other)
                 counts = test.both_right, test.only_run, test.only_against, test.both_wrong
-                interval = (round(share, 6) for share in test.interval)
+                interval = (round(share, 8) for share in test.interval)
                 found[places[run]][places[other]] = [*counts, *interval, test.p_in_words]
     return found
 
@@ -193,7 +203,7 @@ def _means(groups: Sequence[Configuration]) -> dict[int, dict[int, list]]:
     several = [(place, group) for place, group in enumerate(groups) if len(group.runs) > 1]
     for (earlier, other), (later, group) in itertools.combinations(several, 2):
         if told := compare_means(group, other):
-            found[later][earlier] = [round(number, 6) for number in told]
+            found[later][earlier] = [round(number, 8) for number in told]
     return found
 
 

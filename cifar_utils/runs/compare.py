@@ -36,15 +36,13 @@ FIGURES = [
     *("train_seconds", "total_seconds"),
 ]
 TAKEN = {"run", "notebook", *FIGURES, *FORMS, *COMPUTED.values()}  # a table's own columns
-LIMITS = (
-    "McNemar's tests are of two trained networks, one seed each. Another seed may change them; "
-    "p-values and intervals are not corrected for the number of tests."
-)
+OF_SEEDS = "McNemar's tests are of two trained networks. Other seeds may change them."
+OF_TESTS = "P-values and intervals are not corrected for the number of tests."
 
 
 def points(share: float) -> str:
     """A difference of accuracies in points, with its sign: ``"+1.05"`` for 0.0105."""
-    return f"{100 * share:+.2f}"
+    return f"{100 * share + math.copysign(1e-9, share):+.2f}"  # halves round away from 0
 
 
 @dataclass(frozen=True)
@@ -155,9 +153,13 @@ class Comparison:
 
     @property
     def findings(self) -> list[str]:
-        """The tests and notes, a sentence each."""
-        limits = [LIMITS] if self.tests else []
-        return [*map(str, self.tests), *limits, *self.notes]
+        """The tests and notes, and what they do not cover, a sentence each."""
+        told = [*map(str, self.tests), *self.notes]
+        if self.tests:
+            told.append(OF_SEEDS)
+        if any("95% interval" in finding for finding in told):
+            told.append(OF_TESTS)
+        return told
 
     def __repr__(self) -> str:
         with pd.option_context("display.width", None, "display.max_columns", None):

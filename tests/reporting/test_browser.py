@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from cifar_utils.reporting.export import export_page
 from cifar_utils.reporting.site import build_index
-from cifar_utils.runs.compare import LIMITS, compare_runs
+from cifar_utils.runs.compare import OF_SEEDS, OF_TESTS, compare_runs
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="no Playwright; pip install -e '.[test]' brings it"
@@ -218,7 +218,7 @@ def test_chosen_runs_are_drawn_and_compared(page, site):
     assert chosen.get_by_text(f"they differ in nothing but note, {known}.").is_visible()
     (test,) = compare_runs([site / "deep/first", site / LONG]).tests
     assert chosen.locator("li", has_text="McNemar").all_inner_texts() == [str(test)]
-    assert chosen.get_by_text(LIMITS).is_visible()
+    assert chosen.get_by_text(f"{OF_SEEDS} {OF_TESTS}").is_visible()
     page.get_by_role("checkbox", name="Choose third").check()
     assert "third 50.0%" in drawn.get_attribute("aria-label")
     assert chosen.get_by_text("things, so no single one explains the result").is_visible()

@@ -12,7 +12,7 @@ from rich.console import Console
 from cifar_utils import compare_runs, load_run
 from cifar_utils.evaluation import Scores
 from cifar_utils.reporting.terminal import as_table
-from cifar_utils.runs.compare import LIMITS, PairedTest, missed_by_all, same_images
+from cifar_utils.runs.compare import OF_SEEDS, OF_TESTS, PairedTest, missed_by_all, same_images
 
 LABELS = np.arange(200) % 4
 
@@ -90,7 +90,7 @@ def test_runs_on_the_same_images_are_tested_in_pairs(make):
         "b against a on 200 test images: top-1 +10.00 points (95% interval +3.86 to +16.19), "
         "McNemar's exact p = 0.0022; both right 140, only b 30, only a 10, both wrong 20"
     )
-    assert LIMITS in comparison.findings
+    assert comparison.findings[-2:] == [OF_SEEDS, OF_TESTS]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_comparison_is_shown_as_text_and_as_html(make):
     text = repr(comparison)
     assert "one" in text.splitlines()[2]
     assert "85.0%  79.4 to 89.3%" in text
-    assert "McNemar's exact p" in text.splitlines()[-2]
+    assert "McNemar's exact p" in text.splitlines()[-3]
     html = comparison._repr_html_()
     assert "<script>" not in html
     assert html.count("<table") == html.count("<ul>") == 1

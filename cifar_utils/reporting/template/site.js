@@ -159,7 +159,7 @@ function curves(some) {
   return make("div", { class: "charts" }, ...panels.filter(Boolean));
 }
 
-const points = (share) => `${share < 0 ? "-" : "+"}${Math.abs(100 * share).toFixed(2)}`;
+const points = (share) => `${share < 0 ? "-" : "+"}${(Math.abs(100 * share) + 1e-9).toFixed(2)}`; // halves round away from 0
 
 // The difference of two mean accuracies, in words. The means have each pair once.
 function ofMeans(one, other, means) {
@@ -184,25 +184,25 @@ function paired(run, other, tests) {
 }
 
 // The differences of configurations, their scores, and a paired test of each against the first.
-function comparison(some, { tests, means, computed, limits }) {
-  const names = [...new Set(some.flatMap((one) => Object.keys(one.settings)))];
-  const differing = names.filter((name) => some.some((one) => one.settings[name] !== some[0].settings[name]));
-  const lines = [["top-1", ...some.map((one) => one.accuracy)], ...differing.map((name) => [name, ...some.map((one) => one.settings[name] ?? "–")])];
+function comparison(some, { tests, means, computed, of_seeds, of_tests }) {
+  const seeds = (one) => one.runs.map((run) => run.seed).sort((a, b) => a - b).join(", ");
+  const settings = some.map((one) => ({ ...one.settings, seed: seeds(one) }));
+  const names = [...new Set(settings.flatMap(Object.keys))];
+  const differing = names.filter((name) => settings.some((one) => one[name] !== settings[0][name]));
+  const lines = [["top-1", ...some.map((one) => one.accuracy)], ...differing.map((name) => [name, ...settings.map((one) => one[name] ?? "–")])];
   const table = make("table", { class: "compared" },
     make("thead", {}, make("tr", {}, make("td"), ...some.map((one) => make("th", { scope: "col" }, one.name)))),
     make("tbody", {}, ...lines.map(([name, ...values]) =>
       make("tr", {}, make("th", { scope: "row" }, name), ...values.map((value) => make("td", {}, value))))));
-  const seeds = (one) => one.runs.map((run) => run.seed).sort().join();
-  const things = some.every((one) => seeds(one) === seeds(some[0])) ? differing : [...differing, "seed"];
   const unsure = computed.filter((name) =>
     !differing.includes(name) && /unknown|changes/.test(some[0].settings[name]));
-  const apart = things.length > 1
-    ? `They differ in ${things.length} things, so no single one explains the result.`
-    : `Of their parameters, backend, precision, processor and commit, they differ in nothing but ${things[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
+  const apart = differing.length > 1
+    ? `They differ in ${differing.length} things, so no single one explains the result.`
+    : `Of their parameters, backend, precision, processor and commit, they differ in nothing but ${differing[0] ?? "their names"}${unsure.length ? `, as far as their records tell: ${unsure.join(", ")} not known` : ""}.`;
   const told = some.slice(1).flatMap((one) => [ofMeans(one, some[0], means), ...one.runs.flatMap((run) =>
     some[0].runs.map((other) => paired(run, other, tests)))]).filter(Boolean);
   const note = told.length
-    ? limits
+    ? [told.some((test) => test.includes("McNemar")) ? of_seeds : "", of_tests].join(" ").trim()
     : `No test against ${some[0].name}: it needs predicted classes of both for the same seed and test images, or the same test images and at least two seeds that both have, with differences that are not all the same.`;
   return [
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparison" }, table), make("p", {}, apart),
@@ -269,7 +269,7 @@ function drawLabels(section, configurations) {
         { name: "labelled training images", log: true, low: Math.min(...images) / 2, high: Math.max(...images) * 2, ticks })));
     reveal(section);
   });
-  section.append(make("p", { class: "note" }, "A line connects the runs of one network in one notebook that began with the same file of weights, or with random ones. A run is left out if another one with as many or fewer images is at least as accurate. Their epochs and settings differ. Bars are 95% intervals: of one run's limited number of test images, or of the mean of several seeds."));
+  section.append(make("p", { class: "note" }, "A line connects the runs of one network in one notebook that began with the same file of weights, or with random ones. A run is left out if another one with as many or fewer images classifies at least as many test images correctly. So a line can't fall, and a point may be the best of several runs. Their epochs and settings differ. Bars are 95% intervals: of one run's limited number of test images, or of the mean of several seeds."));
 }
 
 // Round steps that include low and high: two or more.
