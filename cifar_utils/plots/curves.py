@@ -159,7 +159,7 @@ def plot_history(
     caption = (
         "Training figures are means over an epoch, with augmentation and dropout on; validation "
         "figures, where images were held out, are taken after it. The dotted line marks the epoch "
-        "whose weights are kept."
+        "whose weights are kept. The learning rate is that of each epoch's last step."
     )
     if history.stopped:
         caption += f" Training stopped: {history.stopped}."

@@ -47,15 +47,15 @@ def plot_gradient_norms(
         first, last = (f"{norms[end]:.2g}" if finite[end] else "not finite" for end in (0, -1))
         ends = f"{first} at the first of {len(norms)}, {last} at the last"
         told.append(f"{name}: {ends}")
-    axes.set(yscale="log", xlabel="kernel, from the input on", ylabel="norm of its gradient")
+    axes.set(yscale="log", xlabel="layer (1 is next to the input)", ylabel="gradient's norm")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter(LogFormatter())  # plain text: 60, and no formula
+    axes.yaxis.set_major_formatter("{x:g}")  # plain text: 0.1, and no formula
     axes.yaxis.set_minor_formatter(LogFormatter())
     add_legend(figure, axes)
     caption = (
-        f"The L2 norm of the loss's gradient by each kernel of a convolution or dense layer, in a "
-        f"step {when}; on a logarithmic scale. Where a line falls off towards the input, little of "
-        f"the gradient gets there."
+        "A point is a convolution or a dense layer. It is the L2 norm, or length, of the loss's "
+        f"gradient with respect to the layer's kernel, in a step {when}; on a logarithmic scale. "
+        "Where a line is far lower at the left, little of the gradient reaches the first layers."
     )
     if zeros:
         caption += f" {zeros} of the gradients are zero and have no point."

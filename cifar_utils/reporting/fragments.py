@@ -128,6 +128,12 @@ def _formula(tex: str, display: str) -> str:
     return f'<span class="formula" tabindex="0">{html}</span>' if display == "block" else html
 
 
+def breakable(text: str) -> str:
+    """Text as HTML. A narrow column breaks it after a mark, not within a word or in "± 0.1"."""
+    kept = re.sub(" ([±=]) ", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
+    return re.sub(r"((?<=\S)[_(=/]|,(?!\d))(?=\S)", r"\1<wbr>", escape(kept))
+
+
 def clean(html: str, outline: Outline) -> str:
     """Clean HTML: nothing for a browser to fetch or run, and pictures are embedded.
 
@@ -174,6 +180,8 @@ def clean(html: str, outline: Outline) -> str:
         if not table.find("table") and not table.select("[colspan], [rowspan]"):
             _align_numbers(table)
             _name_columns(table)
+            for text in table.find_all(string=re.compile("[_(,=/±]")):
+                text.replace_with(_parsed(breakable(text)))
         for head in table.select("thead th:empty"):  # the corner is not a header
             head.name = "td"
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))

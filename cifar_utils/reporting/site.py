@@ -3,7 +3,6 @@
 import base64
 import io
 import itertools
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from PIL import Image
 
 from cifar_utils.errors import InputError
 from cifar_utils.files import FULL, NOTEBOOK, write_atomically
 from cifar_utils.reporting.export import TEMPLATES, export_page, is_current, page_look, write_links
-from cifar_utils.reporting.fragments import REPORT
+from cifar_utils.reporting.fragments import REPORT, breakable
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.reporting.results import answers
 from cifar_utils.runs.compare import (
@@ -94,7 +93,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         questions={name: read_question(f) for name, f in list_notebooks().items() if name in told},
         aside=_aside,
         better=_better,
-        breakable=_breakable,
+        breakable=lambda name: Markup(breakable(name)),
         share=partial(percent, digits=2),
         reported=as_given,
         compact=compact,
@@ -118,11 +117,6 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
     )
     write_atomically(folder / "index.html", index)
     return folder / "index.html"
-
-
-def _breakable(name: str) -> Markup:
-    """A name that a narrow column breaks after a mark rather than within a word."""
-    return Markup(re.sub(r"([_(,=])", r"\1<wbr>", str(escape(name))))
 
 
 def _better(family: Sequence[Configuration]) -> str:

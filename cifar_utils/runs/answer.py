@@ -159,7 +159,7 @@ def classified(records: Sequence[RunRecord], network: str, share: str, told: str
 def reported_sentence(network: str, reported: str) -> str:
     """A sentence with the figure that others report of a network of this name, if any."""
     name = network.partition("(")[0]
-    return reported and f"Reported of {name}: {reported}; options and settings may differ."
+    return reported and f"Others report {reported} for {name}; options and settings may differ."
 
 
 def _fine_tuned(record: RunRecord) -> list[str]:

@@ -230,6 +230,15 @@ def test_columns_of_numbers_are_flush_right(render):
     assert page.select("th")[1].get_text() == "top 1", "a heading may be broken"
 
 
+def test_a_narrow_column_breaks_names_after_a_mark_and_numbers_nowhere(render):
+    markdown = "| run |\n|-|\n| vgg19(batch_norm=False,width=0.25) 274,042 (a) 10.0% ± 0.1, n = 3 |"
+    (cell,) = render(new_markdown_cell(markdown)).select("td")
+    assert cell.decode_contents().split("<wbr/>") == [
+        *("vgg19(", "batch_", "norm=", "False,", "width="),
+        "0.25) 274,042 (a) 10.0%\xa0±\xa00.1, n\xa0=\xa03",
+    ]
+
+
 def is_number(cell):
     return "number" in cell.get("class", [])
 

@@ -25,16 +25,16 @@ def record(make_record):
 def test_one_training_is_set_beside_the_best_figure_reported_of_its_network(record):
     told = answer(record(0.90))
     assert "90.0% of 10,000 test images of cifar10 correctly, after 1 epoch of 45,000" in told
-    assert "Reported of resnet20: 92.60% (chenyaofo, pytorch-cifar-models, 200 epochs)" in told
+    assert "Others report 92.60% (chenyaofo, pytorch-cifar-models, 200 epochs) for resnet20" in told
     hundred = record(0.69, architecture="preact")
     hundred.model["parameters"] = 1_585_828
     hundred.dataset["name"], hundred.scores["test"]["top5"] = "cifar100", 0.916
     told = answer(hundred)
     assert (
-        "Its top-5 accuracy is 91.6%. Reported of preact: top-5 88.40% (report D, 100 epochs)"
+        "Its top-5 accuracy is 91.6%. Others report top-5 88.40% (report D, 100 epochs) for preact"
         in told
     )
-    assert "Reported" not in answer(record(architecture="no such network"))
+    assert "report" not in answer(record(architecture="no such network"))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_views_of_an_image_are_told(record, given, told):
 def test_what_is_reported_of_another_size_or_of_more_images_is_not_told(record, size, limit, told):
     one = record(0.90, architecture="airbench(width=0.21)")
     one.model["parameters"], one.parameters["train_limit"] = size, limit
-    assert ("Reported of airbench: 94.01%" in answer(one)) == told
+    assert ("Others report 94.01%" in answer(one)) == told
 
 
 def test_near_chance_nothing_is_claimed(record):
