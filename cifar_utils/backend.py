@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from cifar_utils.errors import InputError, check_bounds, known_name
+from cifar_utils.errors import InputError, check_count, known_name
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def set_random_seed(seed: int) -> None:
         Where the seed is not of 32 bits.
 
     """
-    seed = check_bounds("seed", seed, "at least 0, at most 4294967295")
+    seed = check_count("seed", seed, "at least 0, at most 4294967295")
     with _stderr_silenced():
         keras.utils.set_random_seed(seed)
 
@@ -69,7 +69,7 @@ def choose_precision(precision: str = "auto") -> str:
         Where ``precision`` is neither ``"auto"`` nor ``"float32"`` nor ``"mixed_bfloat16"``.
 
     """
-    if known_name("precision", precision, PRECISIONS) != "auto":
+    if known_name("unknown precision", precision, PRECISIONS) != "auto":
         return precision
     capabilities = gpu_capabilities()
     if capabilities:

@@ -162,9 +162,9 @@ class Parameter:
             raise InputError(f"{self.name} is {short(value)}; it takes {wanted}")
         check_bounds(self.name, value, self.bounds)
         kind = self.name.removesuffix("s")
-        name = re.split(r"[(,;]", str(value))[0].strip() if kind in REGISTRIES else value
+        name = first_name(value) if kind in REGISTRIES else value
         if self.choices and not any(_is_choice(name, choice) for choice in self.choices):
-            known_name("", name, self.choices, label=self.name)
+            known_name(f"{self.name} is", name, self.choices)
         # A user's notebook may offer choices that are in no registry.
         if kind in REGISTRIES and (not self.choices or name in REGISTRIES[kind]):
             self._check_calls(kind, value.split(";") if self.name != kind else [value])
@@ -231,10 +231,15 @@ def _annotation(node: ast.expr) -> tuple[str, tuple[str, ...], bool]:
     return node.id, (), False
 
 
+def first_name(text: Any) -> str:
+    """The name that a call, or a list of calls, begins with: ``"muon"`` of ``" muon(0.9)"``."""
+    return re.split(r"[(,;]", str(text))[0].strip()
+
+
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """All of a notebook's parameters: the ``given`` values, checked, and the other defaults."""
     for name in given:
-        known_name("parameter", name, known)
+        known_name("unknown parameter", name, known)
     values = {name: row.read(given.get(name, row.default)) for name, row in known.items()}
     check_together(values)
     return values
@@ -242,19 +247,20 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any]) -
 
 def check_together(values: Mapping[str, Any]) -> None:
     """Raise an InputError where two parameters of a notebook do not fit each other."""
-    for name in ("architectures", "target_accuracy", "patience", "schedule"):
-        value = values.get(name)
-        if value is not None and (name != "schedule" or re.match(r"\s*plateau\b", str(value))):
-            need_validation(f"{name} {short(value)}", values.get("validation_fraction", 1))
-    if values.get("fine_tune_layers") and str(values.get("optimizer")).startswith("muon"):
+    needing = ["architectures", "target_accuracy", "patience"]
+    if first_name(values.get("schedule")) == "plateau":
+        needing.append("schedule")
+    for name in needing:
+        if values.get(name) is not None:
+            need_validation(f"{name} {short(values[name])}", values.get("validation_fraction", 1))
+    if values.get("fine_tune_layers") and first_name(values.get("optimizer")) == "muon":
         reason = "it sets the norms of trained filters anew; use adam or sgd"
         raise InputError(f"optimizer muon does not fit fine_tune_layers: {reason}")
-    architecture, registry = str(values.get("architecture")), REGISTRIES["architecture"]
-    name = architecture.partition("(")[0].strip()
+    name, registry = first_name(values.get("architecture")), REGISTRIES["architecture"]
     if values.get("space") and name in registry:
         for call in parse_calls("space", values["space"]):
             if call.name not in values:  # what is no parameter is the network's own
-                known_name("", call.name, registry.options(name), label=f"space for {name}")
+                known_name(f"space for {name} is", call.name, registry.options(name))
 
 
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -349,45 +355,49 @@ def parse_calls(kind: str, text: str) -> list[Call]:
         function = node.func if isinstance(node, ast.Call) else node
         if not isinstance(function, ast.Name):
             raise InputError(f"{kind} {short(source)} {form}")
-        if known_name(kind, function.id, offered) == "none":
+        if known_name(f"unknown {kind}", function.id, offered) == "none":
             raise InputError(f"{kind} {short(text)} has none beside others; leave it out")
-        try:
-            args = tuple(ast.literal_eval(a) for a in getattr(node, "args", []))
-            kwargs = {str(k.arg): ast.literal_eval(k.value) for k in getattr(node, "keywords", [])}
-        except LITERAL_ERRORS as error:
-            raise InputError(
-                f"{kind} {source!r} has an option that is no plain value; write a number, True, "
-                "False, None or text in quotes"
-            ) from error
-        signature = inspect.signature(registry.read(function.id))
-        options = registry.options(function.id)
-        for name in kwargs:
-            known_name("", name, options, label=f"option of {kind} {function.id}")
-        try:
-            if len(kwargs) < len(getattr(node, "keywords", [])):
-                raise TypeError("an option is given twice")
-            bound = signature.bind(*[None] * registry.given, *args, **kwargs)
-        except TypeError as error:
-            takes = ", ".join(options) or "none"
-            raise InputError(f"{kind} {source!r}: {error}; its options: {takes}") from error
-        named = list(bound.arguments)
-        bound.apply_defaults()
-        values = {}
-        for name, option in options.items():
-            row = describe_option(option, f"{function.id} {name}", bound.arguments)
-            values[name] = value = bound.arguments[name]
-            if row.choices:  # without options of their own
-                known_name("", value, row.choices, label=row.name)
-            elif row.type in TYPES:
-                values[name] = row.check(value)
-        values = {name: value for name, value in values.items() if name in named}
-        calls.append(Call(function.id, registry, values))
+        calls.append(Call(function.id, registry, _read_options(kind, function.id, node)))
     once = ", each once" if registry.once else ""
     twice = registry.once and len({call.name for call in calls}) < len(calls)
     if registry.several and (not calls or twice):
         known = ", ".join(offered)
         raise InputError(f"{kind} is {short(text)}; it takes one or more of {known}{once}")
     return calls
+
+
+def _read_options(kind: str, name: str, node: ast.expr) -> dict[str, Any]:
+    """The options that a call, or a name alone, gives to a registered function, checked."""
+    source, keywords = ast.unparse(node), getattr(node, "keywords", [])
+    try:
+        args = [ast.literal_eval(value) for value in getattr(node, "args", [])]
+        kwargs = {str(each.arg): ast.literal_eval(each.value) for each in keywords}
+    except LITERAL_ERRORS as error:
+        raise InputError(
+            f"{kind} {source!r} has an option that is no plain value; write a number, True, "
+            "False, None or text in quotes"
+        ) from error
+    options = REGISTRIES[kind].options(name)
+    for option in kwargs:
+        known_name(f"option of {kind} {name} is", option, options)
+    try:
+        if len(kwargs) < len(keywords):
+            raise TypeError("an option is given twice")
+        bound = inspect.Signature([*options.values()]).bind(*args, **kwargs)
+    except TypeError as error:
+        takes = ", ".join(options) or "none"
+        raise InputError(f"{kind} {source!r}: {error}; its options: {takes}") from error
+    given = [*bound.arguments]
+    bound.apply_defaults()
+    checked = {}
+    for option, value in bound.arguments.items():
+        row = describe_option(options[option], f"{name} {option}", bound.arguments)
+        checked[option] = value
+        if row.choices:  # without options of their own
+            known_name(f"{row.name} is", value, row.choices)
+        elif row.type in TYPES:
+            checked[option] = row.check(value)
+    return {option: checked[option] for option in given}
 
 
 def describe_option(option: inspect.Parameter, name: str, values: Mapping[str, Any]) -> Parameter:

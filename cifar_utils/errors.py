@@ -3,7 +3,7 @@
 import difflib
 import operator
 import re
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 COMPARISONS = {
@@ -33,14 +33,16 @@ class TrainingDiverged(FloatingPointError):
     _render_traceback_ = InputError._render_traceback_
 
 
-def known_name(kind: str, name: str, known: Any, label: str = "") -> str:
-    """Return ``name`` if it is ``known``; else raise an InputError that offers the nearest one."""
+def known_name(subject: str, name: str, known: Any) -> str:
+    """Return ``name`` if it is ``known``; else raise an InputError that offers the nearest one.
+
+    The message begins with the subject and the name: ``"unknown dataset 'cifar'"``.
+    """
     if name in known:
         return name
     near = difflib.get_close_matches(str(name), list(known), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    subject = f"{label} is {short(name)}" if label else f"unknown {kind} {short(name)}"
-    raise InputError(f"{subject}; {hint}known: {', '.join(known)}")
+    raise InputError(f"{subject} {short(name)}; {hint}known: {', '.join(known) or 'none'}")
 
 
 def check_bounds(name: str, value: float, bounds: str) -> float:
@@ -54,6 +56,13 @@ def check_bounds(name: str, value: float, bounds: str) -> float:
     if not all(COMPARISONS[words](value, float(end)) for words, end in found):
         raise InputError(f"{name} is {short(value)}; it must be {bounds}")
     return value.item() if hasattr(value, "item") else value
+
+
+def check_count(name: str, value: int, bounds: str = "at least 1") -> int:
+    """As :func:`check_bounds`, for what is counted: 2.5 and True are wrong, too."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise InputError(f"{name} is {short(value)}; it takes a whole number")
+    return check_bounds(name, value, bounds)
 
 
 def need_validation(what: str, held_out: float) -> None:

@@ -29,7 +29,7 @@ from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import (
     InputError,
     TrainingDiverged,
-    check_bounds,
+    check_count,
     known_name,
     need_validation,
 )
@@ -287,10 +287,10 @@ def tune(
 
     """
     ranges = parse_space(space)
-    known_name("", tuner, TUNERS, label="tuner")
-    trials = check_bounds("trials", trials, "at least 1")
-    epochs = check_bounds("epochs", epochs, "at least 1")
-    seed = check_bounds("seed", seed, "at least 0")
+    known_name("tuner is", tuner, TUNERS)
+    trials = check_count("trials", trials)
+    epochs = check_count("epochs", epochs)
+    seed = check_count("seed", seed, "at least 0")
     check_settings(settings, "augmentation", "precision")
     need_validation("a search", len(data.validation.labels))
     for name in ("target_accuracy", "patience"):

@@ -199,7 +199,7 @@ def test_what_goes_by_validation_images_is_refused_without_them(name, value):
         ({"architectures": "resnet56; resnet56()"}, "architectures has resnet56 twice"),
         ({"augmentations": "none; none"}, "augmentations has none twice; leave one out"),
         (
-            {"optimizer": "muon(0.9)", "fine_tune_layers": 2},
+            {"optimizer": " muon(0.9)", "fine_tune_layers": 2},
             "optimizer muon does not fit fine_tune",
         ),
         ({"space": "learning_rate(0.1, 1), width(8, 16)"}, "space for resnet20 is 'width'; known"),
@@ -226,7 +226,8 @@ def test_parameters_that_do_not_fit_each_other_are_refused(given, words):
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     words = "unknown parameter 'epoch'; did you mean 'epochs'?"
     assert refused(check_parameters, KNOWN, {"epoch": 3}).startswith(words)
-    assert refused(known_name, "thing", 3, ["ab", "cd"]) == "unknown thing 3; known: ab, cd"
+    assert refused(known_name, "thing is", 3, ["ab", "cd"]) == "thing is 3; known: ab, cd"
+    assert refused(known_name, "thing is", 3, []) == "thing is 3; known: none"
 
 
 @pytest.mark.parametrize(

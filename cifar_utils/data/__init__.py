@@ -23,7 +23,7 @@ from cifar_utils.data.folder import SIZE, folder_of, read_folder
 from cifar_utils.data.pictures import read_pictures, resize
 from cifar_utils.data.splits import check_classes, held_out, limited
 from cifar_utils.data.tiny_imagenet import read_tiny_imagenet
-from cifar_utils.errors import InputError, check_bounds, known_name
+from cifar_utils.errors import InputError, check_bounds, check_count, known_name
 from cifar_utils.files import file_digest
 
 # The archive of each dataset; None for data that come with a package.
@@ -83,9 +83,9 @@ def load_dataset(
         missing, incomplete or wrong, or can't be downloaded.
     """
     check_bounds("validation_fraction", validation_fraction, "at least 0, below 1")
-    check_bounds("seed", seed, "at least 0")
+    check_count("seed", seed, "at least 0")
     if image_size is not None:
-        check_bounds("image_size", image_size, "at least 1")
+        check_count("image_size", image_size)
     archive, path = _found(name)
     if path is None and offline:
         raise InputError(f"{name} is not on this machine; run 'cifar-reports data fetch {name}'")
@@ -124,7 +124,7 @@ def _found(name: str) -> tuple[Archive | None, Path | None]:
     """A dataset's archive, if it has one, and the path of its data, if they are here."""
     if name.startswith(PREFIX):
         return None, folder_of(name)
-    archive = DATASETS[known_name("dataset", name, [*DATASETS, f"{PREFIX}/path"])]
+    archive = DATASETS[known_name("unknown dataset", name, [*DATASETS, f"{PREFIX}/path"])]
     return archive, find(archive) if archive else digits.location()
 
 

@@ -52,7 +52,11 @@ def decoded(
 
 def read_pictures(label: str, paths: Sequence[Path], size: int) -> np.ndarray:
     """Files as uint8 ``(N, size, size, 3)``, each as :func:`read_picture` gives it."""
-    return decoded(label, paths, partial(read_picture, size=size), (size, size, 3))
+    from PIL.Image import DecompressionBombWarning
+
+    # Twice as many pixels are an error; what is below is only large.
+    with warnings.catch_warnings(action="ignore", category=DecompressionBombWarning):
+        return decoded(label, paths, partial(read_picture, size=size), (size, size, 3))
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
@@ -84,8 +88,6 @@ def read_picture(path: Path, size: int) -> np.ndarray:
 def _read_picture(path: Path, size: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    # Twice as many pixels are an error; what is below is only large.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with Image.open(path, formats=FORMATS) as file:
         # A large JPEG picture is decoded at a half, a quarter or an eighth of its size, but at
         # least four times as large as needed. For photographs that is four times as fast.

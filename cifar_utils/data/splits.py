@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cifar_utils.errors import InputError, check_bounds
+from cifar_utils.errors import InputError, check_count
 
 
 def shares(sizes: np.ndarray, count: int) -> np.ndarray:
@@ -45,7 +45,7 @@ def limited(labels: np.ndarray, limit: int | None, seed: int, name: str) -> np.n
     """
     if limit is None:
         return np.ones(len(labels), bool)
-    check_bounds(name, limit, f"at least 1, at most {len(labels)}")
+    check_count(name, limit, f"at least 1, at most {len(labels)}")
     return stratified(labels, limit, seed)
 
 

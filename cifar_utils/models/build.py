@@ -69,7 +69,7 @@ def build_model(
     """
     network = _network(architecture)
     augment = augmentation_layers(augmentation)
-    known_name("normalization", normalization, NORMALIZATIONS)
+    known_name("unknown normalization", normalization, NORMALIZATIONS)
     set_random_seed(seed)
     with dtype_policy(precision):
         images = keras.Input(dataset.image_shape, dtype="uint8", name="images")

@@ -94,7 +94,7 @@ def build_transfer_model(
         more than the base has, or the weights can't be downloaded or read or don't fit.
 
     """
-    name = known_name("base", base.replace("_", "").lower(), BASES)
+    name = known_name("unknown base", base.replace("_", "").lower(), BASES)
     augment = augmentation_layers(augmentation)
     set_random_seed(seed)
     with dtype_policy(precision):
@@ -198,7 +198,7 @@ def extract_features(
         large for float16.
 
     """
-    variants = FLIPS[known_name("flips", flips, FLIPS)]
+    variants = FLIPS[known_name("unknown flips", flips, FLIPS)]
     base = model.get_layer("features")
     # Images of several sizes give features of one shape.
     size = [layer.height for layer in base.layers if isinstance(layer, layers.Resizing)]

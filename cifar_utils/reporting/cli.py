@@ -28,7 +28,7 @@ from cifar_utils.reporting.notebooks import (
 )
 from cifar_utils.reporting.terminal import interruptible, new_console, print_table, short_path
 from cifar_utils.runs.folder import ANY, Run, RunningError, Status, find_runs, load_run
-from cifar_utils.text import compact
+from cifar_utils.text import compact, percent
 
 INTERRUPTED = 130  # as in a shell
 PATH = click.Path(path_type=Path)
@@ -309,9 +309,8 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: bool) -> None:
         )
     board = tabulate(runs)
     if dataset is not None:
-        board = board[
-            board["dataset"] == known_name("dataset", dataset, sorted(set(board["dataset"])))
-        ]
+        known_name("unknown dataset", dataset, sorted(set(board["dataset"])))
+        board = board[board["dataset"] == dataset]
     if csv:
         click.echo(board.to_csv(index=False), nl=False)
         return
@@ -365,7 +364,7 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: bool) -> None:
     if csv:
         click.echo(found.to_csv(index=False), nl=False)
         return
-    words = found.assign(probability=found["probability"].map("{:.1%}".format))
+    words = found.assign(probability=found["probability"].map(percent))
     print_table(words, words.to_numpy().tolist())
 
 

@@ -239,11 +239,14 @@ def _restored(folder: Path, afresh: bool) -> Iterator[None]:
         # Hours of training are not thrown away: the same command goes on, once it can.
         trained = any(path.is_file() for name in CHECKPOINTS for path in (folder / name).rglob("*"))
         new = cleared and not [*aside.glob("*")]
-        stopped = not isinstance(error, InputError | OSError)
-        can_go_on = trained and (new or not isinstance(error, InputError))
-        can_go_on = can_go_on or (stopped and not afresh)
-        if isinstance(error, _FailedError) and not _is_finished(aside):
+        if isinstance(error, InputError):
+            can_go_on = trained and new
+        elif isinstance(error, OSError):
+            can_go_on = trained
+        elif isinstance(error, _FailedError) and not _is_finished(aside):
             can_go_on = True  # its page shows the error, which is of more use than an older one
+        else:
+            can_go_on = trained or not afresh
         if aside.is_dir() and not can_go_on:
             for path in own() if cleared else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -81,7 +81,7 @@ def find_notebook(name: str) -> Path:
     found = next(filter(None, (list(filter(way, known)) for way in ways)), [])
     if len(found) > 1:
         raise InputError(f"notebook {name!r} may be {' or '.join(found)}; write more of its name")
-    return known[found[0] if found else known_name("notebook", stem, known)]
+    return known[found[0] if found else known_name("unknown notebook", stem, known)]
 
 
 def read_parameters(notebook: Path | str) -> dict[str, Parameter]:
@@ -128,7 +128,7 @@ def read_options(kind: str, name: str) -> tuple[str, list[tuple[str, str, str, s
 
     """
     known = REGISTRIES[kind]
-    function = known.read(known_name(kind, name, known))
+    function = known.read(known_name(f"unknown {kind}", name, known))
     own, meanings = inspect.getdoc(function), {}
     source = source_file(function.__module__).read_text("utf-8")
     for text in [own, *map(inspect.cleandoc, re.findall(r'"""(.*?)"""', source, re.S))]:

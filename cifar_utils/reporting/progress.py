@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+from cifar_utils.text import percent
+
 Show = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -34,10 +36,10 @@ def describe(seen: Mapping[str, Any]) -> str:
         "trial": lambda trial: f"trial {trial}/{seen.get('trials', '?')}",
         "epoch": lambda epoch: f"epoch {epoch}/{seen.get('epochs', '?')}",
         "seconds_left": lambda seconds: f"{timedelta(seconds=round(seconds))} left",
-        "val_accuracy": "validation {:.1%}".format,
-        "best": "best {:.1%}".format,
+        "val_accuracy": lambda share: f"validation {percent(share)}",
+        "best": lambda share: f"best {percent(share)}",
         "loss": "loss {:.3f}".format,
-        "accuracy": "accuracy {:.1%}".format,
+        "accuracy": lambda share: f"accuracy {percent(share)}",
         "step": lambda step: f"step {step}/{seen.get('steps', '?')}",
     }
     told = [words[key](seen[key]) for key in words if isinstance(seen.get(key), int | float)]

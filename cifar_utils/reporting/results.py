@@ -12,7 +12,7 @@ from cifar_utils.errors import InputError
 from cifar_utils.evaluation import paired_intervals, wilson_interval
 from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
-from cifar_utils.runs.answer import by_name, called, diverged, near_chance, steps_to_target
+from cifar_utils.runs.answer import by_name, called, diverged, near_chance, seed_of, steps_to_target
 from cifar_utils.runs.compare import points
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
@@ -281,9 +281,7 @@ def _trials(run: Run, root: Path) -> str:
             steps = steps_to_target(record, group)
             row[f"steps to {as_given(target)}"] = f"{steps:,.0f}" if steps else ABSENT
         rows.append(row)
-    seeds = dict.fromkeys(
-        str(trial.get("seed", record.parameters.get("seed"))) for trial in record.trials
-    )
+    seeds = dict.fromkeys(str(seed_of(trial, record)) for trial in record.trials)
     return (
         f"### [{run.name}]({_page(run, root)}): {record.notebook}, {record.dataset['name']}\n\n"
         f"Seed{'s' * (len(seeds) > 1)} {listed([*seeds])}, "

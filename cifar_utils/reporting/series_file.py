@@ -75,7 +75,7 @@ def read_series(file: Path, profile: str | None = None, folder: Path | None = No
         lines = sorted(set(mistakes))
         raise InputError("\n".join(f"{file}:{line}: {what}" for line, what in lines))
     profile = profile or ("quick" if len(series.profiles) > 1 else next(iter(series.profiles)))
-    known_name("profile", profile, series.profiles)
+    known_name("unknown profile", profile, series.profiles)
     folder = folder or project_folder() / "reports" / profile
     return [
         Run(folder / name, row.notebook[0], parameters, row.timeout)
@@ -156,7 +156,7 @@ class _Row(BaseModel, extra="forbid", strict=True):
         read, mistakes = {name: [] for name in axes}, []
         for name, label, value in [(name, *each) for name, axis in axes.items() for each in axis]:
             try:
-                checked = known[known_name("parameter", name, known)].read(value)
+                checked = known[known_name("unknown parameter", name, known)].read(value)
                 read[name].append((label, checked))
             except InputError as error:
                 place = {"loc": (name,), "input": value}
@@ -286,7 +286,7 @@ def _what(mistake: ErrorDetails) -> str:
             return f"{value} is not a mapping; it takes {', '.join(fields)}"
         case "extra_forbidden":
             try:
-                return known_name("key", name, fields)
+                return known_name("unknown key", name, fields)
             except InputError as error:
                 return str(error)
         case "list_type":

@@ -160,7 +160,7 @@ def _embedded(place: int, group: Configuration, places: dict[Run, int]) -> dict[
         "runs": [
             {
                 "name": run.name,
-                "seed": run.record.parameters.get("seed"),
+                "seed": run.record.seed,
                 "training": _by_epoch(run, "accuracy"),
                 "validation": _by_epoch(run, "val_accuracy"),
                 "place": places.get(run),
@@ -183,7 +183,7 @@ def _paired_tests(tested: list[list[Run]], places: dict[Run, int]) -> dict[int, 
     found = defaultdict(dict)
     for alike in tested:
         for other, run in itertools.combinations(alike, 2):
-            if run.record.parameters.get("seed") == other.record.parameters.get("seed"):
+            if run.record.seed == other.record.seed:
                 test = paired_test(run.name, run, other.name, other)
                 counts = test.both_right, test.only_run, test.only_against, test.both_wrong
                 interval = (round(share, 8) for share in test.interval)

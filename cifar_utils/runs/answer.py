@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from cifar_utils.choices import first_name
 from cifar_utils.evaluation import TARGET, tukey_half_width, tukey_level, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
@@ -47,8 +48,8 @@ def answer(record: RunRecord) -> Told:
     groups = by_name(
         [trial for trial in trials if trial.get("stopped") or trial["epochs"] == whole]
     )
-    seeds = {_seed(record, trial) for trial in _raced(record)}
-    alike = [group for group in groups if {_seed(record, trial) for trial in group} == seeds]
+    seeds = {seed_of(trial, record) for trial in _raced(record)}
+    alike = [group for group in groups if {seed_of(trial, record) for trial in group} == seeds]
     return Told(_compared(record, alike) if len(alike) > 1 else _trained(record))
 
 
@@ -57,9 +58,9 @@ def _raced(record: RunRecord) -> list[dict[str, Any]]:
     return [trial for trial in record.trials if trial["name"] != AGAIN]
 
 
-def _seed(record: RunRecord, trial: dict[str, Any]) -> int:
+def seed_of(trial: dict[str, Any], record: RunRecord) -> int | None:
     """A trial's seed; those of a search and of older records have the run's."""
-    return trial.get("seed", record.parameters.get("seed"))
+    return trial.get("seed", record.seed)
 
 
 def near_chance(record: RunRecord) -> bool:
@@ -158,7 +159,7 @@ def classified(records: Sequence[RunRecord], network: str, share: str, told: str
 
 def reported_sentence(network: str, reported: str) -> str:
     """A sentence with the figure that others report of a network of this name, if any."""
-    name = network.partition("(")[0]
+    name = first_name(network)
     return reported and f"Others report {reported} for {name}; options and settings may differ."
 
 

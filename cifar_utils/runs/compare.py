@@ -105,12 +105,12 @@ class PairedTest:
             excess = max(excess - self.n / 2, 0)
         correlation = excess / math.sqrt(product) if product else 0.0
 
-        def spread(one: float, other: float) -> float:
+        def distance(one: float, other: float) -> float:
             return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0))
 
         return (
-            self.difference - spread(shares[0] - low, other_high - shares[1]),
-            self.difference + spread(high - shares[0], shares[1] - other_low),
+            self.difference - distance(shares[0] - low, other_high - shares[1]),
+            self.difference + distance(high - shares[0], shares[1] - other_low),
         )
 
     def __str__(self) -> str:
@@ -297,7 +297,7 @@ def compare_means(
     """
     tested = [(dataset_of(each.record), each.record.dataset["test"]) for each in (group, other)]
     ours, theirs = (
-        {run.record.parameters.get("seed"): run.record.scores["test"]["top1"] for run in each.runs}
+        {run.record.seed: run.record.scores["test"]["top1"] for run in each.runs}
         for each in (group, other)
     )
     gains = [ours[seed] - theirs[seed] for seed in ours if seed is not None and seed in theirs]

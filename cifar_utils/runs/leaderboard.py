@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from cifar_utils.choices import first_name
 from cifar_utils.errors import InputError
 from cifar_utils.evaluation import student_interval
 from cifar_utils.runs.answer import answer, classified, reported_sentence
@@ -96,7 +97,7 @@ class Configuration:
     @property
     def kind(self) -> str:
         """The network without its options: ``"resnet18"`` of ``"resnet18(dropout=0.5)"``."""
-        return self.network.partition("(")[0]
+        return first_name(self.network)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -219,7 +220,7 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     seen: Counter[str] = Counter()
     for run in sorted(runs, key=lambda run: run.folder):
         key = json.dumps([run.record.notebook, settings(run.record)])
-        seed = run.record.parameters.get("seed")
+        seed = run.record.seed
         if len(run.record.trials) > 1:  # it compares networks, perhaps of several seeds already
             key += f" {seed}"
         # A second run of a seed is not another seed. By folder, so that one folder's runs stay
@@ -228,7 +229,7 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
         found.setdefault(f"{key} {seen[again]}", []).append(run)
         seen[again] += 1
     for alike in found.values():
-        alike.sort(key=lambda run: str(run.record.parameters.get("seed")).zfill(10))
+        alike.sort(key=lambda run: str(run.record.seed).zfill(10))
     groups = [Configuration(tuple(alike), tabulate(alike)) for alike in found.values()]
 
     def order(group: Configuration) -> tuple[Any, ...]:
@@ -281,7 +282,11 @@ def _notes_on(runs: Sequence[Run], notes: Mapping[str, str]) -> dict[str, str]:
     def fits(key: str) -> bool:
         return any(fnmatch.filter(names, pattern) for pattern in key.split(", "))
 
-    return {key: "" + note for key, note in notes.items() if fits(key)}  # text, or a TypeError
+    found = {key: note for key, note in notes.items() if fits(key)}
+    for key, note in found.items():
+        if not isinstance(note, str):
+            raise TypeError(f"the note of {key!r} is {note!r}, not text")
+    return found
 
 
 def lead_with_notes(notes: Mapping[str, str], group: Configuration) -> str:
@@ -350,7 +355,7 @@ def _row(run: Run) -> dict[str, Any]:
         "precision": _each(stretch.get("precision") for stretch in stretches),
         "commit": _each(stretch.get("git") for stretch in stretches),
         "date": run.date,
-        "seed": record.parameters.get("seed"),
+        "seed": record.seed,
     }
 
 

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from cifar_utils.data.folder import list_pictures
 from cifar_utils.data.pictures import read_pictures
-from cifar_utils.errors import InputError, check_bounds
+from cifar_utils.errors import InputError, check_count
 
 if TYPE_CHECKING:
     from cifar_utils.runs.folder import Run
@@ -35,7 +35,7 @@ def predict(run: Run, *pictures: Path | str, top: int = 3) -> pd.DataFrame:
         has no model.
 
     """
-    check_bounds("top", top, "at least 1")
+    check_count("top", top)
     if not pictures:
         raise InputError("no picture is given; give the paths of pictures, or of folders of them")
     size = run.model.input_shape[1]

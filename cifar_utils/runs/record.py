@@ -149,6 +149,11 @@ class RunRecord:
     code: dict[str, str] = field(default_factory=dict)
 
     @property
+    def seed(self) -> int | None:
+        """The run's seed; None where its notebook has no such parameter."""
+        return self.parameters.get("seed")
+
+    @property
     def top5(self) -> float | None:
         """The top-5 accuracy on the test images; None with five classes or fewer, where it is 1."""
         test = self.scores["test"]
@@ -210,15 +215,17 @@ class RunRecord:
             _check(trial, {"name": str, "epochs": int}, "trials.")
             if not isinstance(trial.get("val_accuracy", ""), Real | None):  # None: it diverged
                 raise TypeError(f"trial {trial['name']} has no val_accuracy")
+            if trial["name"].isdigit():  # of a search
+                _check(trial, {"values": dict}, f"trial {trial['name']}'s ")
             _check_epochs(trial.get("history", ()), "accuracy", "val_accuracy")
 
     def _facts(self) -> dict[str, str]:
         data, seconds = self.dataset, self.seconds
         parts = (f"{name} {duration(s)}" for name, s in seconds.items() if name != "total")
         facts = {
-            "data": f"{data['name']} ({data['source']}): {data['train']:,} training, "
+            "data": f"{data['name']} ({data.get('source', UNKNOWN)}): {data['train']:,} training, "
             f"{data['validation']:,} validation and {data['test']:,} test images",
-            "fingerprint": data["fingerprint"],
+            "fingerprint": data.get("fingerprint", ""),
             "note on the data": data.get("note", ""),
             "pretrained weights": " of SHA-256 ".join(
                 self.model[key] for key in ("weights", "weights_sha256") if key in self.model

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import InputError, check_bounds
+from cifar_utils.errors import InputError, check_count
 
 
 def check_labels(split: Split, classes: int) -> None:
@@ -26,7 +26,7 @@ class InOrder(keras.utils.PyDataset):
     def __init__(self, split: Split, batch_size: int):
         super().__init__()
         self.split = split
-        self.batch_size = check_bounds("batch_size", batch_size, "at least 1")
+        self.batch_size = check_count("batch_size", batch_size)
 
     def __len__(self) -> int:
         return -(-len(self.split.labels) // self.batch_size)
@@ -47,19 +47,14 @@ class Batches(InOrder):
 
     def __init__(self, model: keras.Model, split: Split, batch_size: int, seed: int):
         super().__init__(split, batch_size)
-        self.seed = check_bounds("seed", seed, "at least 0")
+        self.seed = check_count("seed", seed, "at least 0")
         self.variants = split.images.shape[1] if split.images.ndim > len(model.input_shape) else 0
         self.changes = [layer.change for layer in model.layers if hasattr(layer, "change")]
-        self.epoch = 0
+        self.begin_epoch(0)
 
-    @property
-    def epoch(self) -> int:
-        """The epoch, from 0. Setting it draws the order."""
-        return self._epoch
-
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self._epoch = epoch
+    def begin_epoch(self, epoch: int) -> None:
+        """Draw the order of an epoch, from 0."""
+        self.epoch = epoch
         random = np.random.default_rng([self.seed, epoch])
         self._order = random.permutation(len(self.split.labels))
         self._variant = random.integers(max(self.variants, 1), size=len(self._order))

@@ -50,7 +50,7 @@ class SeedEpoch(keras.callbacks.Callback):
         self.batches, self.seed = batches, seed
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.batches.epoch = epoch
+        self.batches.begin_epoch(epoch)
         states = [v for v in self.model.non_trainable_variables if v.name == "seed_generator_state"]
         states.append(global_seed_generator().state)  # of layers that draw without a seed
         seeds = np.random.SeedSequence([self.seed, epoch]).generate_state(len(states)) >> 1
@@ -180,7 +180,7 @@ class Progress(keras.callbacks.Callback):
         self.draw = draw
         self.batches, self.total, self.rows, self.output = batches, epochs, rows, output
         self.rule, self.trial = rule, {"training": trial} if trial else {}
-        self.told = 0.0
+        self.told_at = 0.0
         self.curves, self.next_drawing = "", 0.0
 
     def on_train_begin(self, logs=None):
@@ -203,11 +203,12 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         # Reading the loss waits for the device, so it is read about once a second.
-        if time.monotonic() - self.told >= 1:
+        if time.monotonic() - self.told_at >= 1:
             self._tell("batch", logs or {}, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        # The values are float32, in which 0.94 is less than 0.94. They have seven digits.
+        # The values are float32. Its 0.94 is 0.93999999, which misses a target of 0.94. Seven
+        # digits restore it.
         shown = {name: float(f"{float(value):.7g}") for name, value in logs.items()}
         logs.update(shown)  # a plateau sees the same values when a run is resumed
         row = {"epoch": epoch + 1, **shown}
@@ -223,7 +224,7 @@ class Progress(keras.callbacks.Callback):
 
     def _tell(self, event: str, logs: dict, step: int, epochs: int | None = None):
         total = epochs or self.total
-        self.told = time.monotonic()
+        self.told_at = time.monotonic()
         shown = {k: float(v) for k, v in logs.items() if k.endswith(("loss", "accuracy"))}
         for name, value in shown.items():
             if not math.isfinite(value):
@@ -236,7 +237,7 @@ class Progress(keras.callbacks.Callback):
         done = sum(self.work[self.first : self.epoch])
         done += self.work[self.epoch] * step / len(self.batches)
         to_do = sum(self.work[self.first : total]) - done
-        left = (self.told - self.started) * to_do / max(done, 1e-9)
+        left = (self.told_at - self.started) * to_do / max(done, 1e-9)
         record = {
             **self.trial, "epoch": self.epoch + 1, "epochs": self.total, "step": step, **shown
         }  # fmt: skip

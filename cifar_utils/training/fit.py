@@ -14,7 +14,7 @@ import numpy as np
 
 from cifar_utils.choices import parse_call
 from cifar_utils.data.dataset import Split
-from cifar_utils.errors import TrainingDiverged, check_bounds, need_validation
+from cifar_utils.errors import TrainingDiverged, check_bounds, check_count, need_validation
 from cifar_utils.events import show_note
 from cifar_utils.files import made_folder
 from cifar_utils.models.summary import NO_CONFIG, at_once, layers_of, need_graph
@@ -100,8 +100,8 @@ def fit(
 
     """
     need_graph(model)
-    epochs = check_bounds("epochs", epochs, "at least 1")
-    until = check_bounds(
+    epochs = check_count("epochs", epochs)
+    until = check_count(
         "until", epochs if until is None else until, f"at least 1, at most {epochs}"
     )
     learning_rate = check_bounds("learning_rate", learning_rate, "above 0")
@@ -123,13 +123,13 @@ def fit(
         "network": _network_digest(model), "images": _images_digest(train, validation),
     }  # fmt: skip
     rate = parse_call("schedule", schedule)(learning_rate, len(batches), epochs)
-    plateaus = [rate] if isinstance(rate, Plateau) else []
-    if plateaus:
+    plateau = rate if isinstance(rate, Plateau) else None
+    if plateau:
         need_validation(f"schedule {schedule!r}", len(validation.labels))
+        rate = plateau.peak
     metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     if model.output_shape[-1] > 5:
         metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, "top5"))
-    rate = rate.peak if plateaus else rate
     model.compile(
         make_optimizer(optimizer, rate, weight_decay, min(batch_size, len(train.labels)), model),
         loss=crossentropy(label_smoothing),
@@ -145,8 +145,6 @@ def fit(
         checkpoint.set_model(model)
         line = checkpoint.restore()
         done = len(checkpoint.epochs)
-        for plateau in plateaus:
-            plateau.rows = checkpoint.epochs
         code = code_in_use()  # now, because a file may change while the model trains
 
         def history(rows: list[dict]) -> History:
@@ -167,8 +165,10 @@ def fit(
                 SeedEpoch(batches, seed),
                 Progress(batches, until, checkpoint.epochs, output, rule, trial, plot and draw),
                 checkpoint,
-                *plateaus,  # last: an epoch's row holds the rate that it was trained at
             ]
+            if plateau:  # last: an epoch's row holds the rate that it was trained at
+                plateau.rows = checkpoint.epochs
+                callbacks.append(plateau)
             try:
                 with _gradients_forgotten():
                     model.fit(
@@ -183,9 +183,9 @@ def fit(
                 if diverged or not (output and (folder / "state.json").exists()):
                     model.set_weights(start)  # for a call that begins again
                 raise
-        done = history(checkpoint.epochs)
-        checkpoint.load(done.best_epoch)
-    return done
+        kept = history(checkpoint.epochs)
+        checkpoint.load(kept.best_epoch)
+    return kept
 
 
 def crossentropy(label_smoothing: float):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cifar_utils.errors import check_bounds
+from cifar_utils.errors import check_bounds, check_count
 from cifar_utils.provenance import join_stretches
 from cifar_utils.text import percent
 
@@ -29,10 +29,11 @@ class StoppingRule:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        bounds = {"target_accuracy": "above 0, at most 1", "patience": "at least 1"}
-        for name, words in bounds.items():
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, check_bounds(name, value, words))
+        if (target := self.target_accuracy) is not None:
+            target = check_bounds("target_accuracy", target, "above 0, at most 1")
+            object.__setattr__(self, "target_accuracy", target)
+        if (patience := self.patience) is not None:
+            object.__setattr__(self, "patience", check_count("patience", patience))
 
     def __bool__(self) -> bool:
         return self != StoppingRule()

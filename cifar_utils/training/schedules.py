@@ -102,8 +102,9 @@ def cosine(learning_rate: float, steps: int, epochs: int, warmup: Rate = 0.0):
     warmup
         Share of all steps in which the rate first rises from zero.
     """
-    rising = math.floor(warmup * steps * epochs)
-    falling = steps * epochs - rising
+    total = steps * epochs
+    rising = math.floor(warmup * total)
+    falling = total - rising
     if not rising:
         return schedules.CosineDecay(learning_rate, falling)
     return schedules.CosineDecay(0.0, falling, warmup_target=learning_rate, warmup_steps=rising)

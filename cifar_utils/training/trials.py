@@ -17,7 +17,7 @@ from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import (
     InputError,
     TrainingDiverged,
-    check_bounds,
+    check_count,
     known_name,
     need_validation,
 )
@@ -145,7 +145,7 @@ def run_trials(
 
     """
     need_validation("a comparison of trials", len(dataset.validation.labels))
-    check_bounds("seeds", seeds, "at least 1")
+    check_count("seeds", seeds)
     folders = [slug(name) for name in cases]
     for name, folder in zip(cases, folders, strict=True):
         if folders.count(folder) > 1:
@@ -188,7 +188,7 @@ def check_settings(values: Mapping[str, Any], *more: str) -> None:
     ``seed``, ``until``, ``output`` and ``trial`` are no settings: a comparison gives them itself.
     """
     for setting in values:
-        known_name("setting", setting, [*SETTINGS, *more])
+        known_name("unknown setting", setting, [*SETTINGS, *more])
     for kind in {"optimizer", "schedule"} & set(values):
         parse_call(kind, values[kind])
 

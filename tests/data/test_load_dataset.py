@@ -45,6 +45,8 @@ def test_limits_are_stratified_and_the_test_images_are_those_of_every_seed():
         ({"train_limit": 20}, ["train_limit is 20", "without validation images"]),
         ({"test_limit": 9}, ["test_limit is 9", "without test images"]),
         ({"test_limit": 10**6}, ["test_limit is 1000000; it must be at least 1, at most "]),
+        ({"train_limit": 100.5}, ["train_limit is 100.5; it takes a whole number"]),
+        ({"image_size": 8.5}, ["image_size is 8.5; it takes a whole number"]),
         ({"image_size": 0}, ["image_size is 0"]),
         ({"image_size": 10**6}, ["no memory for", "1000000×1000000 pixels"]),
         ({"image_size": 10**9}, ["no memory for", "1000000000×1000000000 pixels"]),

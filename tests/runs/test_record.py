@@ -78,6 +78,11 @@ def test_what_json_cannot_hold_is_refused(make_record):
         ('"top1": [0-9.]+', '"top1": "high"', "its scores.test.top1 is 'high', not of type"),
         ('"top5_interval": .*?]', '"top5_interval": [0.9]', "test.top5_interval.1 is None"),
         ('"trials": .*?]', '"trials": [{"name": "a"}]', "its trials.epochs is None"),
+        (
+            '"trials": .*?]',
+            '"trials": [{"name": "1", "epochs": 2, "val_accuracy": 0.5}]',
+            "its trial 1's values is None, not of type dict",
+        ),
         ('"trials": .*?]', '"trials": [{"name": "a", "epochs": 1}]', "trial a has no val_accuracy"),
         ('"notebook"', '"notbook"', "'notbook'"),
         ('"trials": .*?]', '"trials": {}', "its trials is {}, not of type list"),

@@ -31,13 +31,13 @@ SIZES = {"count": st.integers(1, 50), "size": st.integers(1, 60)}
 @given(**SIZES, seed=st.integers(0, 2**40), epoch=st.integers(0, 500))
 def test_an_epoch_is_all_images_once_in_an_order_of_seed_and_epoch(count, size, seed, epoch):
     batches, later = (Batches(MODEL, split(count), size, seed) for _ in range(2))
-    batches.epoch = epoch
+    batches.begin_epoch(epoch)
     order = drawn(batches)
     assert sorted(order) == list(range(count))
     assert len(batches) == -(-count // size)
     assert all(len(batches[i][1]) == size for i in range(len(batches) - 1))
-    later.epoch = epoch + 1
-    later.epoch = epoch
+    later.begin_epoch(epoch + 1)
+    later.begin_epoch(epoch)
     np.testing.assert_array_equal(drawn(later), order)
 
 
@@ -46,7 +46,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     for seed in (0, 1):
         batches = Batches(MODEL, split(30), 8, seed)
         for epoch in (0, 1):
-            batches.epoch = epoch
+            batches.begin_epoch(epoch)
             orders.add(tuple(drawn(batches)))
     assert len(orders) == 4
 
@@ -77,13 +77,14 @@ class Change(keras.layers.Layer):
 def test_layers_change_batches_in_turn():
     model = keras.Sequential([keras.Input((1, 1)), Change(2), Change(3)])
     batches = Batches(model, split(4), 3, 5)
-    batches.epoch = 3
+    batches.begin_epoch(3)
     for images, labels in (batches[0], batches[1]):
         np.testing.assert_array_equal(images.ravel(), 3 * (2 * (labels + labels) + labels))
 
 
 def test_all_variants_are_drawn_in_time():
     batches, seen = Batches(MODEL, split(5, 4), 2, 0), set()
-    for batches.epoch in range(40):
+    for epoch in range(40):
+        batches.begin_epoch(epoch)
         seen |= set(drawn(batches))
     assert len(seen) == 5 * 4

@@ -197,7 +197,11 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_word(build, digits, tmp_pat
         ({"patience": 0}, "patience is 0"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0; it must be at least 0"),
-        ({"epochs": "3"}, "epochs is '3'; it takes a number"),
+        ({"epochs": "3"}, "epochs is '3'; it takes a whole number"),
+        ({"epochs": 2.5}, "epochs is 2.5; it takes a whole number"),
+        ({"batch_size": 20.5}, "batch_size is 20.5; it takes a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; it takes a whole number"),
+        ({"patience": True}, "patience is True; it takes a whole number"),
         ({"weight_decay": None}, "weight_decay is None; it takes a number"),
     ],
 )

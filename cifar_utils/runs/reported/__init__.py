@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
+from cifar_utils.choices import first_name
 from cifar_utils.text import ABSENT, as_given, duration, interval, percent
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def introduction(report: str) -> str:
 
 def _experiments(architecture: str, dataset: str) -> list[dict[str, Any]]:
     """The table's entries of an architecture, whatever its options."""
-    name, rows = architecture.partition("(")[0], _table()["results"]
+    name, rows = first_name(architecture), _table()["results"]
     return [row for row in rows if (row["architecture"], row["dataset"]) == (name, dataset)]
 
 
@@ -111,10 +112,10 @@ def compare_with_reported(record: RunRecord) -> pd.DataFrame:
     architecture on the dataset, the first row says so, and figures of other networks on the
     dataset's test images follow.
     """
-    name, dataset = record.model["architecture"].partition("(")[0], record.dataset["name"]
+    name, dataset = first_name(record.model["architecture"]), record.dataset["name"]
     here = [row for row in _table()["results"] if row["dataset"] == dataset]
     trials = [str(trial["values"].get("architecture")) for trial in record.trials]
-    names = [name, *_table()["beside"].get(name, []), *(text.partition("(")[0] for text in trials)]
+    names = [name, *_table()["beside"].get(name, []), *map(first_name, trials)]
     found = [row for row in here if row["architecture"] in names]
     rows = {}
     if not found:
