@@ -93,16 +93,16 @@ def code_in_use() -> dict[str, str]:
     Networks, augmentations, optimizers and schedules are imported when they are used, so modules of
     other networks are left out.
     """
-    return {name: _fingerprint(name) for name in sorted(sys.modules) if name.startswith(COMPUTING)}
+    return {name: fingerprint(name) for name in sorted(sys.modules) if name.startswith(COMPUTING)}
 
 
 def changed_code(recorded: Mapping[str, str]) -> list[str]:
     """The names in a result of :func:`code_in_use` whose code has changed or is gone."""
-    return [name for name, digest in recorded.items() if _fingerprint(name) != digest]
+    return [name for name, digest in recorded.items() if fingerprint(name) != digest]
 
 
 @cache  # the process keeps the code that it read first
-def _fingerprint(module: str) -> str:
+def fingerprint(module: str) -> str:
     """A digest of a module's :func:`bare_code`."""
     file = source_file(module)
     code = bare_code(file.read_text("utf-8") if file else "")

@@ -20,22 +20,28 @@ from nbconvert.filters import Highlight2HTML, strip_ansi
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
-from cifar_utils import __version__, runs
+from cifar_utils import __version__
 from cifar_utils.choices import Parameter, parse_parameters
 from cifar_utils.errors import InputError
 from cifar_utils.files import RECORD, write_atomically
-from cifar_utils.provenance import bare_code, own_commit
+from cifar_utils.provenance import bare_code, fingerprint, own_commit
 from cifar_utils.reporting.fragments import Outline, clean, markdown_html, note
 from cifar_utils.reporting.notebooks import project_folder, read_notebook, relative_link
 from cifar_utils.runs.answer import answer, near_chance
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import configurations, read_notes
 from cifar_utils.runs.record import RunRecord, read_record
-from cifar_utils.runs.reported import compare_with_reported, introduction
+from cifar_utils.runs.reported import RESULTS, compare_with_reported, introduction
 from cifar_utils.text import compact, duration, interval, percent
 
 TEMPLATE = Path(__file__).parent / "template"
 TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
+# What makes a page, beside Keras and the notebook.
+CODE = [
+    f"cifar_utils.{name}"
+    for name in ("reporting.export", "reporting.fragments", "runs.answer", "runs.leaderboard",
+                 "runs.record", "runs.reported", "choices", "evaluation", "text")
+]  # fmt: skip
 LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
 NEEDS_SCRIPT = re.compile(r"application/(javascript|vnd\..*)")
 # A cell with one of these calls, at most after the one that makes the record, tells of it alone.
@@ -77,14 +83,10 @@ def page_digest(notebook: Path) -> str:
     """
     names = ("page.html.j2", "head.html.j2", "reports.html.j2", "style.css", "script.js")
     looks = [TEMPLATE / name for name in names]
-    code = map(Path(__file__).with_name, ("export.py", "fragments.py"))
-    told = ("answer", "leaderboard", "record", "reported/__init__", "../choices", "../evaluation")
-    words = [Path(runs.__file__).parent / f"{name}.py" for name in (*told, "../text")]
-    words.append(Path(runs.__file__).parent / "reported/results.yaml")
-    files = [*looks, *code, *words, notebook, notebook.with_name(RECORD)]
+    files = [*looks, RESULTS, notebook, notebook.with_name(RECORD)]
     content = b"".join(file.read_bytes() if file.exists() else b"" for file in files)
-    content += "".join(_notes(notebook)).encode()
-    content += relative_link(_published(), notebook.parent).encode()  # a page near chance has links
+    link = relative_link(_published(), notebook.parent)  # a page near chance has such links
+    content += "".join([*map(fingerprint, CODE), *_notes(notebook), link]).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 

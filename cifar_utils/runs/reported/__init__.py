@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from cifar_utils.runs.record import RunRecord
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.yaml"
 
 
 @cache
 def _table() -> dict[str, Any]:
-    return yaml.safe_load((FOLDER / "results.yaml").read_text("utf-8"))
+    return yaml.safe_load(RESULTS.read_text("utf-8"))
 
 
 def introduction(report: str) -> str:
