@@ -1,9 +1,11 @@
-"""The error for wrong input, and the checks of names and numbers that raise it."""
+"""The error for wrong input, and the checks of names, numbers and settings that raise it."""
 
 import difflib
 import operator
 import re
+from collections.abc import Mapping
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 COMPARISONS = {
@@ -13,6 +15,7 @@ COMPARISONS = {
     "below": operator.lt,
 }
 BOUND = re.compile(rf"({'|'.join(COMPARISONS)}) (-?[\d.]+(?:e[+-]?\d+)?)")
+WAY_OUT = "delete {} to start from the beginning, or choose another folder"
 
 
 class InputError(ValueError):
@@ -63,6 +66,20 @@ def check_count(name: str, value: int, bounds: str = "at least 1") -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise InputError(f"{name} is {short(value)}; it takes a whole number")
     return check_bounds(name, value, bounds)
+
+
+def check_same(folder: Path, what: str, kept: Mapping, asked: Mapping, *others: Path) -> None:
+    """Raise an InputError where a folder holds ``what`` with other settings than those asked for.
+
+    A setting that is missing counts as None. ``others`` are folders to delete with it.
+    """
+    for name in {**asked, **kept}:
+        there, wanted = kept.get(name), asked.get(name)
+        if there != wanted:
+            way_out = WAY_OUT.format(" and ".join(map(str, (folder, *others))))
+            raise InputError(
+                f"{folder} holds {what} with {name} {there!r}, not {wanted!r}; {way_out}"
+            )
 
 
 def need_validation(what: str, held_out: float) -> None:

@@ -19,7 +19,7 @@ CHECKPOINTS = ("checkpoint", "features", "tuning")  # to resume from; a finished
 # In the order in which they are cleared: a process that is stopped in between leaves neither a
 # finished run nor one that goes on.
 RUN_FILES = (*CHECKPOINTS, RECORD, NOTEBOOK, PAGE, PREDICTED, PREDICTIONS, MODEL, EVENTS, FACTS)
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # errors of a disk without room
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # errors of a disk without room
 PART = ".part"  # in the names of files that are being written; a killed process leaves them
 
 

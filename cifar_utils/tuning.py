@@ -27,9 +27,11 @@ from cifar_utils.choices import (
 )
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import (
+    WAY_OUT,
     InputError,
     TrainingDiverged,
     check_count,
+    check_same,
     known_name,
     need_validation,
 )
@@ -38,7 +40,6 @@ from cifar_utils.files import made_folder, write_atomically
 from cifar_utils.models import build_model
 from cifar_utils.text import duration, listed, percent, slug
 from cifar_utils.training import History, fit
-from cifar_utils.training.callbacks import WAY_OUT, check_same
 from cifar_utils.training.history import best_epoch
 from cifar_utils.training.trials import check_settings
 

@@ -16,7 +16,7 @@ from cifar_utils.choices import Call, parse_call
 from cifar_utils.data.dataset import Dataset
 from cifar_utils.errors import InputError, known_name, short
 from cifar_utils.models.fast import accelerate
-from cifar_utils.models.summary import has_graph, layers_of
+from cifar_utils.models.graph import has_graph, layers_of
 
 NORMALIZATIONS = ("channels", "pixels", "half")
 

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 from keras import layers
 
 from cifar_utils.backend import keras
-from cifar_utils.errors import InputError
+from cifar_utils.models.graph import NO_CONFIG, has_graph, layers_of, need_graph
 from cifar_utils.text import compact, listed
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 
 UNKNOWN = "not counted"
-# What Keras raises for a reader's layer that has no get_config that it can write down.
-NO_CONFIG = (NotImplementedError, TypeError)
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,39 +85,6 @@ def summarize(model: keras.Model) -> ModelSummary:
     name = getattr(model, "architecture", model.name)
     flops = None if UNKNOWN in known.values() else sum(known.values())
     return ModelSummary(name, model.count_params(), trained, flops, pd.DataFrame(rows))
-
-
-def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
-    """The layers of a model, including those of models within it that have a graph."""
-    for layer in model.layers:
-        if has_graph(layer):
-            yield from layers_of(layer)
-        else:
-            yield layer
-
-
-def at_once(model: keras.Model, images: np.ndarray) -> int:
-    """The number of images that a model gets at once outside of training: fewer of large ones.
-
-    Their size is the one to which the model resizes them, if that is larger.
-    """
-    resized = [layer for layer in layers_of(model) if isinstance(layer, layers.Resizing)]
-    sides = [images.shape[-3:-1], *((layer.height, layer.width) for layer in resized)]
-    return max(1, min(500, 500 * 64 * 64 // max(map(math.prod, sides))))
-
-
-def need_graph(model: keras.Model) -> None:
-    """Raise an InputError for a model of a class of its own, of which Keras has no graph."""
-    if not has_graph(model):
-        raise InputError(
-            f"{type(model).__name__} has no graph of layers; call it in a function (x, classes) -> "
-            "logits, and give that to build_model"
-        )
-
-
-def has_graph(layer: keras.Layer) -> bool:
-    """Whether a layer is a model of layers, and not a class with its own ``call``."""
-    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
 
 
 def _uses(model: keras.Model) -> Iterator[tuple[keras.Layer, tuple[int | None, ...] | None]]:

@@ -9,7 +9,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cifar_utils.evaluation import Scores, wilson_interval
+from cifar_utils.evaluation import Scores
+from cifar_utils.intervals import wilson_interval
 from cifar_utils.plots.figure import (
     BLUE,
     FEW,

@@ -27,7 +27,7 @@ from cifar_utils.reporting.notebooks import (
     read_question,
 )
 from cifar_utils.reporting.terminal import interruptible, new_console, print_table, short_path
-from cifar_utils.runs.folder import ANY, Run, RunningError, Status, find_runs, load_run
+from cifar_utils.runs.folder import REPLACEABLE, Run, RunningError, Status, find_runs, load_run
 from cifar_utils.text import compact, percent
 
 INTERRUPTED = 130  # as in a shell
@@ -94,7 +94,9 @@ def run(notebook: str, given: tuple[str, ...], output: Path | None, force: bool)
 
     try:
         with interruptible(), shown_progress(new_console(), [planned.name]) as show:
-            status = execute(planned, partial(show, planned.name), afresh=ANY if force else ())
+            status = execute(
+                planned, partial(show, planned.name), afresh=REPLACEABLE if force else ()
+            )
     except KeyboardInterrupt:
         if Run(planned.folder).record:
             click.echo(f"interrupted; the run in {short_path(planned.folder)} is kept", err=True)
@@ -223,7 +225,7 @@ def series(
         rows = []
         for run in runs:
             word, why, *_ = run.status()
-            if force and word in ANY:
+            if force and word in REPLACEABLE:
                 word, why = "stale", "--force runs it afresh"
             rows.append((run.name, word, why))
         print_table(("run", "status", "why"), rows)

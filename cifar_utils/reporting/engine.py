@@ -24,7 +24,7 @@ from papermill.exceptions import PapermillExecutionError
 from cifar_utils.data.folder import PREFIX
 from cifar_utils.errors import InputError
 from cifar_utils.events import read_events
-from cifar_utils.files import EVENTS, FULL, NOTEBOOK, write_atomically
+from cifar_utils.files import EVENTS, NO_ROOM, NOTEBOOK, write_atomically
 from cifar_utils.reporting import kernel as kernel_lock
 from cifar_utils.reporting.notebooks import read_notebook, read_parameters, written
 from cifar_utils.runs.folder import Run, Status
@@ -155,7 +155,7 @@ def execute_notebook(run: Run, watch: Watch, environment: Mapping[str, str]) -> 
         text = ANSI.sub("", "\n".join(error.traceback))
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
         why = f"{error.ename}: {message}" if message else error.ename
-        for number in {int(each) for each in ERRNO.findall(error.evalue)} & FULL:
+        for number in {int(each) for each in ERRNO.findall(error.evalue)} & NO_ROOM:
             why += f"; {os.strerror(number)} (errno {number}); make room; the same command goes on"
         # An error that shows itself in one line has no more details than this line.
         details = () if lines == [why] else tuple(lines[-DETAIL_LINES:])

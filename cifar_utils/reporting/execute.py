@@ -13,7 +13,7 @@ from typing import Any
 from jupyter_core.utils import ensure_event_loop
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import CHECKPOINTS, FACTS, FULL, NOTEBOOK, PAGE, PART, RECORD, RUN_FILES
+from cifar_utils.files import CHECKPOINTS, FACTS, NO_ROOM, NOTEBOOK, PAGE, PART, RECORD, RUN_FILES
 from cifar_utils.reporting.engine import UNWANTED, Watch, execute_notebook
 from cifar_utils.reporting.export import export_page
 from cifar_utils.runs.folder import BEFORE, Run, RunningError, Status
@@ -43,7 +43,7 @@ def execute(
         Receives the run's events, and the additional ones that
         :func:`~cifar_utils.reporting.progress.shown_progress` describes.
     afresh
-        The statuses at which the folder's run is replaced by a new one: ``ANY`` of them, or
+        The statuses at which the folder's run is replaced by a new one: ``REPLACEABLE`` of them, or
         ``"stale"`` alone, for example. A run of the same ``series`` in the folder is not replaced.
     series
         A name for the command to which the run belongs, kept in its ``run.json``.
@@ -99,7 +99,7 @@ def execute(
         return Status("failed", str(error))
     except OSError as error:
         way_out = "correct that, or give --output another folder"
-        if error.errno in FULL:
+        if error.errno in NO_ROOM:
             way_out = "make room; the same command goes on"
         reason = f"{error.filename or run.folder}: {error.strerror} (errno {error.errno})"
         raise InputError(

@@ -40,7 +40,7 @@ TEMPLATES = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True)
 CODE = [
     f"cifar_utils.{name}"
     for name in ("reporting.export", "reporting.fragments", "runs.answer", "runs.leaderboard",
-                 "runs.record", "runs.reported", "choices", "evaluation", "text")
+                 "runs.record", "runs.reported", "choices", "evaluation", "intervals", "text")
 ]  # fmt: skip
 LINKS = re.compile("<!--links-->.*?<!--/links-->", re.DOTALL)
 NEEDS_SCRIPT = re.compile(r"application/(javascript|vnd\..*)")

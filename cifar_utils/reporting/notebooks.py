@@ -21,7 +21,8 @@ from cifar_utils.choices import (
     source_file,
 )
 from cifar_utils.errors import InputError, known_name
-from cifar_utils.runs.folder import Run, no_notebook, read_cells
+from cifar_utils.runs.cells import no_notebook, read_cells
+from cifar_utils.runs.folder import Run
 from cifar_utils.text import slug
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from cifar_utils.files import FACTS, NOTEBOOK, PAGE, PREDICTED, RECORD, write_at
 from cifar_utils.provenance import committed_text
 from cifar_utils.reporting.export import export_page
 from cifar_utils.reporting.notebooks import project_folder, written
-from cifar_utils.runs.folder import Run, cells_of, code_digest, load_run
+from cifar_utils.runs.cells import cells_of, code_digest
+from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.record import UNKNOWN
 
 PUBLISHED = (RECORD, FACTS, NOTEBOOK, PREDICTED)  # and the page, which is exported from them

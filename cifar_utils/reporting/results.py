@@ -9,8 +9,8 @@ from statistics import mean
 from typing import Any
 
 from cifar_utils.errors import InputError
-from cifar_utils.evaluation import paired_intervals, wilson_interval
 from cifar_utils.files import RECORD, write_atomically
+from cifar_utils.intervals import paired_intervals, wilson_interval
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.runs.answer import by_name, called, diverged, near_chance, seed_of, steps_to_target
 from cifar_utils.runs.compare import points

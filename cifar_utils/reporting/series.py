@@ -11,7 +11,7 @@ from contextlib import closing
 
 from cifar_utils.provenance import gpu_names, usable_cores
 from cifar_utils.reporting.progress import Show
-from cifar_utils.runs.folder import ANY, Run, Status
+from cifar_utils.runs.folder import REPLACEABLE, Run, Status
 
 
 def run_series(
@@ -49,7 +49,7 @@ def run_series(
 
     """
     texts: dict[Run, str] = {}
-    afresh = ANY if force else {"stale"}
+    afresh = REPLACEABLE if force else {"stale"}
     for run in runs:
         status = run.status()
         if status.word == "refused":

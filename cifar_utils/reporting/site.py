@@ -15,7 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from cifar_utils.errors import InputError
-from cifar_utils.files import FULL, NOTEBOOK, write_atomically
+from cifar_utils.files import NO_ROOM, NOTEBOOK, write_atomically
 from cifar_utils.reporting.export import TEMPLATES, export_page, is_current, page_look, write_links
 from cifar_utils.reporting.fragments import REPORT, breakable
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
@@ -251,7 +251,7 @@ def _renew_pages(runs: Sequence[Run], say: Callable[[str], None]) -> None:
                 say(f"{run.name}: page exported")
         # A run that was killed early, or somebody else's; its page, if any, stays.
         except (InputError, OSError) as error:
-            if getattr(error, "errno", None) in FULL:
+            if getattr(error, "errno", None) in NO_ROOM:
                 raise
             say(f"{run.name}: {error}")
 

@@ -8,7 +8,8 @@ from statistics import mean
 from typing import Any
 
 from cifar_utils.choices import first_name
-from cifar_utils.evaluation import TARGET, tukey_half_width, tukey_level, wilson_interval
+from cifar_utils.evaluation import TARGET
+from cifar_utils.intervals import tukey_half_width, tukey_level, wilson_interval
 from cifar_utils.runs.record import RunRecord
 from cifar_utils.runs.reported import best_reported, reported_results
 from cifar_utils.text import (

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from cifar_utils.errors import InputError
-from cifar_utils.evaluation import student_interval, wilson_interval
+from cifar_utils.intervals import student_interval, wilson_interval
 from cifar_utils.runs.folder import Run, load_run
 from cifar_utils.runs.leaderboard import (
     COMPUTED,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -30,7 +29,8 @@ from cifar_utils.files import (
     weights_file,
     write_atomically,
 )
-from cifar_utils.provenance import bare_code, changed_code
+from cifar_utils.provenance import changed_code
+from cifar_utils.runs.cells import code_digest, read_cells
 from cifar_utils.runs.record import RunRecord, read_record
 from cifar_utils.text import first_three, listed
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
 BEFORE = ".before"  # holds the earlier run while a new one replaces it
-ANY = {"stale", "done", "unfinished"}  # statuses of a run that can be replaced
+REPLACEABLE = {"stale", "done", "unfinished"}  # statuses of a run that can be replaced
 DATA = ("dataset", "validation_fraction", "seed", "train_limit", "test_limit", "image_size")
 
 
@@ -413,42 +413,6 @@ def find_runs(folder: Path) -> list[Run]:
         return 0, run.record.dataset["name"], -run.record.scores["test"]["top1"], run.name
 
     return sorted(found, key=order)
-
-
-def read_cells(notebook: Path | str) -> list[tuple[str, str, list[str]]]:
-    """Kind (``"code"``, ``"markdown"``), source and tags of each of a notebook's cells.
-
-    Raises
-    ------
-    InputError
-        Where the file is not a notebook.
-
-    """
-    try:
-        return cells_of(Path(notebook).read_text("utf-8"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise no_notebook(notebook, error) from error
-
-
-def cells_of(text: str) -> list[tuple[str, str, list[str]]]:
-    """What :func:`read_cells` returns, from a file's text."""
-    return [
-        (cell["cell_type"], "".join(cell["source"]), cell.get("metadata", {}).get("tags") or [])
-        for cell in json.loads(text)["cells"]
-    ]
-
-
-def code_digest(cells: Iterable[tuple[str, str, list[str]]]) -> str:
-    """A digest of the bare code in a result of :func:`read_cells`."""
-    sources = json.dumps([bare_code(source) for kind, source, _ in cells if kind == "code"])
-    return hashlib.sha256(sources.encode()).hexdigest()
-
-
-def no_notebook(notebook: Path | str, error: Exception) -> InputError:
-    """The error for a file that can't be read as a notebook."""
-    reason = error.strerror if isinstance(error, OSError) else str(error).strip()
-    reason = reason.partition("\n")[0]
-    return InputError(f"{notebook} can't be read as a notebook ({reason})")
 
 
 def visible(folder: Path) -> list[Path]:

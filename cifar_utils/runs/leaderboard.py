@@ -18,7 +18,7 @@ import yaml
 
 from cifar_utils.choices import first_name
 from cifar_utils.errors import InputError
-from cifar_utils.evaluation import student_interval
+from cifar_utils.intervals import student_interval
 from cifar_utils.runs.answer import answer, classified, reported_sentence
 from cifar_utils.runs.folder import Run
 from cifar_utils.runs.record import UNKNOWN, RunRecord

@@ -399,8 +399,8 @@ def write_model(model: keras.Model, folder: Path | str) -> Path | None:
         Where the folder can't be written or the disk is full.
 
     """
-    from cifar_utils.models.fast import foreign_layers, to_plain
-    from cifar_utils.models.summary import NO_CONFIG
+    from cifar_utils.models.graph import NO_CONFIG
+    from cifar_utils.models.plain import foreign_layers, to_plain
 
     plain = to_plain(model)
     try:

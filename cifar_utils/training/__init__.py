@@ -1,4 +1,4 @@
-"""Training: optimizers, schedules, callbacks, :func:`fit`, which ties them together, and probes."""
+"""Training: :func:`fit`, with its optimizers, schedules and callbacks; trials; gradients."""
 
 from cifar_utils import later
 from cifar_utils.backend import keras  # the first import of Keras, a quiet one
@@ -10,7 +10,7 @@ from cifar_utils.training.optimizers import make_optimizer
 __getattr__ = later(
     __name__,
     {
-        "probes": "gradient_norms",
+        "gradients": "gradient_norms",
         "trials": "Trial best_trial compare_trials run_trials",
     },
 )

@@ -6,36 +6,20 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras.src.random.seed_generator import global_seed_generator  # not public
 
-from cifar_utils.errors import InputError, TrainingDiverged
+from cifar_utils.errors import WAY_OUT, InputError, TrainingDiverged, check_same
 from cifar_utils.events import display_line, is_watched, write_event
 from cifar_utils.files import write_atomically, written_atomically
-from cifar_utils.models.summary import layers_of
+from cifar_utils.models.graph import layers_of
 from cifar_utils.provenance import changes, join_stretches
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.history import NEVER, StoppingRule, best_epoch
-
-WAY_OUT = "delete {} to start from the beginning, or choose another folder"
-
-
-def check_same(folder: Path, what: str, kept: Mapping, asked: Mapping, *others: Path) -> None:
-    """Raise an InputError where a folder holds ``what`` with other settings than those asked for.
-
-    A setting that is missing counts as None. ``others`` are folders to delete with it.
-    """
-    for name in {**asked, **kept}:
-        there, wanted = kept.get(name), asked.get(name)
-        if there != wanted:
-            way_out = WAY_OUT.format(" and ".join(map(str, (folder, *others))))
-            raise InputError(
-                f"{folder} holds {what} with {name} {there!r}, not {wanted!r}; {way_out}"
-            )
 
 
 class SeedEpoch(keras.callbacks.Callback):

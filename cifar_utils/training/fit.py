@@ -17,7 +17,7 @@ from cifar_utils.data.dataset import Split
 from cifar_utils.errors import TrainingDiverged, check_bounds, check_count, need_validation
 from cifar_utils.events import show_note
 from cifar_utils.files import made_folder
-from cifar_utils.models.summary import NO_CONFIG, at_once, layers_of, need_graph
+from cifar_utils.models.graph import NO_CONFIG, at_once, layers_of, need_graph
 from cifar_utils.provenance import bare_code, code_in_use, describe_environment
 from cifar_utils.text import slug
 from cifar_utils.training.batches import Batches, InOrder, check_labels

@@ -6,7 +6,7 @@ import pytest
 from cifar_utils.backend import keras
 from cifar_utils.data import load_dataset
 from cifar_utils.models import build_model, summarize
-from cifar_utils.models.summary import at_once
+from cifar_utils.models.graph import at_once
 
 
 def conv(positions, *filters, size=3):

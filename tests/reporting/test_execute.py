@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 
 from cifar_utils.reporting.execute import execute as execute_run
 from cifar_utils.reporting.notebooks import plan_run
-from cifar_utils.runs.folder import ANY, visible
+from cifar_utils.runs.folder import REPLACEABLE, visible
 
 PATH = "from pathlib import Path"
 
@@ -90,15 +90,15 @@ def test_forcing_replaces_a_run_once_in_a_series_but_nothing_else(done, project,
     other = plan_run(done.notebook, {"epochs": 1}, done.folder)
     with refused("a run that differs"):
         execute(other)
-    assert execute(other, afresh=ANY, series="this").word == "finished"
-    assert execute(other, afresh=ANY, series="this").word == "done"
+    assert execute(other, afresh=REPLACEABLE, series="this").word == "finished"
+    assert execute(other, afresh=REPLACEABLE, series="this").word == "done"
     assert texts(other)[0].startswith("epochs: 1 in")
     assert not (done.folder / "checkpoint").exists()
     mine = project / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("")
     with refused("no run"):
-        execute(plan_run(done.notebook, {}, mine), afresh=ANY)
+        execute(plan_run(done.notebook, {}, mine), afresh=REPLACEABLE)
 
 
 def test_a_run_that_was_stopped_while_it_was_put_aside_is_as_it_was(done, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_run_that_was_stopped_while_it_was_put_aside_is_as_it_was(done, monkey
 
     monkeypatch.setattr(Path, "replace", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        execute(done, afresh=ANY)
+        execute(done, afresh=REPLACEABLE)
     monkeypatch.undo()
     assert content(done.folder) == before
     assert done.status().word == "done"
@@ -125,7 +125,7 @@ def test_a_new_run_that_fails_before_its_training_leaves_a_finished_one_as_it_wa
 ):
     before = content(done.folder)
     broken = plan_run(write_notebook("import no_such_library"), {}, done.folder)
-    status = execute(broken, afresh=ANY)
+    status = execute(broken, afresh=REPLACEABLE)
     assert status.word == "failed"
     assert status.why.endswith("No module named 'no_such_library'; the earlier run is kept")
     assert content(done.folder) == before
@@ -138,7 +138,7 @@ def test_a_stop_while_the_page_is_made_does_not_undo_the_run(done, monkeypatch):
     other = plan_run(done.notebook, {"epochs": 1}, done.folder)
     monkeypatch.setattr("cifar_utils.reporting.execute.export_page", stop)
     with pytest.raises(KeyboardInterrupt):
-        execute(other, afresh=ANY)
+        execute(other, afresh=REPLACEABLE)
     monkeypatch.undo()
     assert other.status().word == "done"
     assert execute(other).word == "done"
@@ -165,7 +165,7 @@ def test_a_new_run_that_is_stopped_replaces_a_finished_one_from_its_first_checkp
         "    Path(output, 'checkpoint').mkdir()\n    Path(output, 'checkpoint', 'epoch').touch()\n"
         "Path(output, 'began').touch()\ntime.sleep(60)"
     )
-    status = execute(done, afresh=ANY, wanted=lambda: not began.exists())
+    status = execute(done, afresh=REPLACEABLE, wanted=lambda: not began.exists())
     assert status.why == "the command that wanted it has ended"
     began.unlink()
     assert (content(done.folder) == before) is not trained
@@ -340,7 +340,7 @@ def test_an_input_error_leaves_an_existing_run_as_it_was(done, write_notebook, r
     write_notebook(REFUSE)  # so that it is stale
     before = content(done.folder)
     with refused("weights 'x'"):
-        execute(done, afresh=ANY)
+        execute(done, afresh=REPLACEABLE)
     assert content(done.folder) == before
 
 

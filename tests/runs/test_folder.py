@@ -17,7 +17,7 @@ from cifar_utils.data import load_dataset
 from cifar_utils.evaluation import Scores, evaluate
 from cifar_utils.events import read_events
 from cifar_utils.models import build_model, build_transfer_model, summarize
-from cifar_utils.models.fast import foreign_layers
+from cifar_utils.models.plain import foreign_layers
 from cifar_utils.models.resnet import Options, basic_block
 from cifar_utils.models.transfer import BASES
 from cifar_utils.runs.record import write_model

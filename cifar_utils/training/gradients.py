@@ -8,7 +8,7 @@ import pandas as pd
 from keras import ops
 
 from cifar_utils.data.dataset import Split
-from cifar_utils.models.summary import need_graph
+from cifar_utils.models.graph import need_graph
 from cifar_utils.training.batches import Batches
 from cifar_utils.training.callbacks import SeedEpoch
 
