@@ -332,16 +332,16 @@ def _better(subject: str, others: list, gains: dict[str, tuple[float, ...]]) -> 
     better, alike, equal = [], [], []
     for trial, *_ in others:
         gain, low, high = gains[trial["name"]]
-        if low > 0:
-            better.append(f"{called(trial)} by {gain:.1f} points ({_between(low, high)})")
-        elif gain < 1e-7:
+        told = "" if math.isnan(low) else f" ({_between(low, high)})"
+        if gain < 1e-7:
             equal.append(called(trial))
         else:
-            told = "" if math.isnan(low) else f", {_between(low, high)}"
-            alike.append(f"{called(trial)} ({gain:.1f} points{told})")
+            which = better if low > 0 else alike
+            which.append(f"{called(trial)} by {gain:.1f} points{told}")
     sentences = [f"{subject} is better than {listed(first_three(better))}."] if better else []
     if alike:
-        sentences.append(f"Its lead over {listed(first_three(alike))} may be chance.")
+        ahead = listed(first_three(alike))
+        sentences.append(f"{subject} is ahead of {ahead}, which may be chance.")
     if equal:
         are = "is" if len(equal) == 1 else "are"
         sentences.append(f"On these images {listed(first_three(equal))} {are} as good.")

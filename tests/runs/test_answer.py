@@ -106,7 +106,7 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     trials = [("first", 0.5, 2), ("best", 0.89, 2), ("second", second, 2), ("shorter", 0.95, 1)]
     few = answer(record(trials=trials, validation=images)).split("\n\n")[0]
     assert "“best” is the best of 3 trainings of 2 epochs each (one seed)" in few
-    assert ("“second” by 9.0 points" in few) == tells
+    assert ("It is ahead of “second” by" in few) != tells
     trials += [("third", 0.45, 2), ("worst", 0.4, 2)]
     told = answer(record(trials=trials, validation=images))
     lead, more = told.split("\n\n")
@@ -115,7 +115,7 @@ def test_the_best_of_several_is_told_from_the_others_if_the_images_are_enough(
     assert "It is better than “first” by 39.0 points (95% interval +" in lead
     assert "and “worst” by 49.0 points" in lead
     assert ("The best is better than “second” by 9.0 points" in more) == tells
-    assert ("Its lead over “second” (" in lead) != tells
+    assert ("It is ahead of “second” by" in lead) != tells
 
 
 def test_trainings_that_diverged_are_not_compared(record):
@@ -175,8 +175,7 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     assert "“flip” is the best of 2 ways, each trained for 2 epochs with 2 seeds: on" in told
     assert "average it classifies 51.0% of 5,000 validation images" in told
     # Differences of 10 and 12 points; of two rows, Tukey's interval is Student's: 11 ± 12.706
-    told_of_none = "Its lead over “none” (11.0 points, 95% interval -1.7 to +23.7) may be chance."
-    assert told_of_none in told
+    assert "It is ahead of “none” by 11.0 points (95% interval -1.7 to +23.7), which may be" in told
     assert "The intervals are Tukey's over seeds" in told
     assert "Tested, the first seed: resnet20" in told
     assert "“flip” 51.0% and “none” 40.0%." in told
@@ -186,14 +185,14 @@ def test_seeds_are_compared_by_their_means_and_in_pairs(record):
     told = answer(several)
     # One that never learned has no part in the deviation, but is one of three to choose from: the
     # studentized range of one degree of freedom is 26.98, and that of two rows 17.97.
-    assert "Its lead over “none” (11.0 points, 95% interval -8.1 to +30.1)" in told
+    assert "It is ahead of “none” by 11.0 points (95% interval -8.1 to +30.1)" in told
     assert "better than “lost” by 31.0 points (95% interval +11.9 to +50.1)" in told
     del several.trials[4:]
     several.trials[3]["val_accuracy"] = 0.4001
     assert "better than “none” by 10.0 points (95% interval +9.9 to +10.1)" in answer(several)
     several.trials[3]["val_accuracy"] = 0.4
     told = answer(several)
-    assert "Its lead over “none” (10.0 points) may be chance." in told
+    assert "It is ahead of “none” by 10.0 points, which may be chance." in told
     assert "There are no intervals: each difference is the same with all seeds." in told
     several.trials.append(several.trials[0] | {"name": "another", "val_accuracy": 0.9})
     assert "the best of 2 ways" in answer(several), "one seed is not compared with several"
