@@ -77,29 +77,7 @@ def build_model(
         for layer in augment:
             x = layer(x)
         normalize = normalization_layer(normalization, dataset.train.images)
-        try:
-            x = network(normalize(x), len(dataset.class_names))
-        except InputError:  # of this package's own networks
-            raise
-        except (ValueError, TypeError) as error:
-            size = "×".join(map(str, dataset.image_shape[:2]))
-            # Keras gives the reason in bold, below a line that only names the layer.
-            reason = str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].strip()
-            reason = reason.partition("\n")[0] or type(error).__name__
-            if "zero or negative" in reason:  # of a layer's output
-                reason = "they are too small for its layers; give a larger image_size"
-            raise InputError(f"{network!r} can't be built for {size} images: {reason}") from error
-        expected = (None, len(dataset.class_names))
-        if getattr(x, "shape", None) != expected:
-            found = f"a tensor of shape {x.shape}" if hasattr(x, "shape") else repr(x)
-            raise InputError(
-                f"{network!r} returns {found}; it must return logits of shape {expected}, a number "
-                "for each image and class"
-            )
-        if ends := _squashed(x):
-            raise InputError(
-                f"{network!r} ends in {ends}; it must return logits, so leave that activation out"
-            )
+        x = _logits(network, normalize(x), dataset)
         logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(x)
         try:
             # TensorFlow takes few characters in names, and a function's name may have any.
@@ -125,6 +103,34 @@ def build_model(
     model.source = network_source(architecture)
     model.own = callable(architecture)
     return model
+
+
+def _logits(network: Callable, x: keras.KerasTensor, dataset: Dataset) -> keras.KerasTensor:
+    """What a network gives for images ``x``; an InputError unless these are logits."""
+    classes = len(dataset.class_names)
+    try:
+        y = network(x, classes)
+    except InputError:  # of this package's own networks
+        raise
+    except (ValueError, TypeError) as error:
+        size = "×".join(map(str, dataset.image_shape[:2]))
+        # Keras gives the reason in bold, below a line that only names the layer.
+        reason = str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].strip()
+        reason = reason.partition("\n")[0] or type(error).__name__
+        if "zero or negative" in reason:  # of a layer's output
+            reason = "they are too small for its layers; give a larger image_size"
+        raise InputError(f"{network!r} can't be built for {size} images: {reason}") from error
+    if getattr(y, "shape", None) != (None, classes):
+        found = f"a tensor of shape {y.shape}" if hasattr(y, "shape") else repr(y)
+        raise InputError(
+            f"{network!r} returns {found}; it must return logits of shape {(None, classes)}, a "
+            "number for each image and class"
+        )
+    if ends := _squashed(y):
+        raise InputError(
+            f"{network!r} ends in {ends}; it must return logits, so leave that activation out"
+        )
+    return y
 
 
 def _squashed(x: keras.KerasTensor) -> str:

@@ -32,6 +32,7 @@ from cifar_utils.text import compact, percent
 
 INTERRUPTED = 130  # as in a shell
 PATH = click.Path(path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def output_option(meaning: str) -> Callable[[Callable], Callable]:
@@ -270,7 +271,7 @@ def _tell(name: str, run: Run, status: Status, before: str) -> None:
 
 
 @commands.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=FOLDER)
 def site(folder: Path) -> None:
     """Make the site of all runs below FOLDER.
 
@@ -284,7 +285,7 @@ def site(folder: Path) -> None:
 
 
 @commands.command()
-@click.argument("folder", required=False, type=click.Path(True, False, path_type=Path))
+@click.argument("folder", required=False, type=FOLDER)
 @click.option("--dataset", metavar="NAME", help="Runs on one dataset only.")
 @click.option("--csv", is_flag=True, help="Print CSV instead.")
 def leaderboard(folder: Path | None, dataset: str | None, csv: bool) -> None:
@@ -319,7 +320,7 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: bool) -> None:
     names = ("run", "dataset", "architecture")
     figures = ("top1", "interval", "reported", "parameters", "train_seconds", "date")
     words = in_words(board, (*names, *figures))
-    print_table(words, words.to_numpy().tolist())
+    print_table(words.columns, words.to_numpy().tolist())
 
 
 @commands.command()
@@ -335,7 +336,7 @@ def compare(runs: tuple[Path, ...]) -> None:
 
     comparison = compare_runs(runs)
     words = comparison.words.reset_index()
-    print_table(words, words.to_numpy().tolist())
+    print_table(words.columns, words.to_numpy().tolist())
     click.echo("\n".join(comparison.findings))
 
 
@@ -367,11 +368,11 @@ def predict(run: Path, pictures: tuple[Path, ...], top: int, csv: bool) -> None:
         click.echo(found.to_csv(index=False), nl=False)
         return
     words = found.assign(probability=found["probability"].map(percent))
-    print_table(words, words.to_numpy().tolist())
+    print_table(words.columns, words.to_numpy().tolist())
 
 
 @commands.command()
-@click.argument("folder", required=False, type=click.Path(True, False, path_type=Path))
+@click.argument("folder", required=False, type=FOLDER)
 @click.option("--yes", is_flag=True, help="Delete them. Without it they are only listed.")
 def clean(folder: Path | None, yes: bool) -> int:
     """Delete the checkpoints of the finished runs below FOLDER.

@@ -60,8 +60,8 @@ def execute_by(
             _execute_on_worker,
             [replace(run, folder=run.folder.absolute()) for run in runs],  # a worker is elsewhere
             [*texts.values()],
-            [afresh] * len(runs),
-            [series] * len(runs),
+            afresh=afresh,
+            series=series,
             key=[(series, number) for number in range(len(runs))],
             pure=False,
         )

@@ -211,7 +211,7 @@ def _circumstances(run: Run) -> str:
     stretches = trained_by(run.record)
     commits = [stretch.get("git") or UNKNOWN for stretch in stretches]
     certain = stretches and not any(git == UNKNOWN or git.endswith("+changes") for git in commits)
-    return f"{run.record.parameters.get('seed')} {stretches if certain else run.folder}"
+    return f"{run.record.seed} {stretches if certain else run.folder}"
 
 
 def _comparison(family: Sequence[Configuration], root: Path) -> str:
@@ -225,18 +225,18 @@ def _comparison(family: Sequence[Configuration], root: Path) -> str:
     gains = [None, *paired_intervals(shares)]
     for group, gain, ours in zip([reference, *others], gains, shares, strict=True):
         differing = "– (the reference)" if group is reference else _told(group.differing(reference))
-        row = {
-            "differs in": differing or "nothing: it repeats the reference",
-            "validation top-1": _measured([_validation(run) for run in group.runs], record),
-            "difference (points)": ABSENT,
-            "runs": _links(group, root),
-        }
+        difference = ABSENT
         if gain:
             middle, low, high = map(points, gain)
-            row["difference (points)"] = (
-                f"{middle} ({low} to {high}), n = {len(ours.keys() & shares[0])}"
-            )
-        rows.append(row)
+            difference = f"{middle} ({low} to {high}), n = {len(ours.keys() & shares[0])}"
+        rows.append(
+            {
+                "differs in": differing or "nothing: it repeats the reference",
+                "validation top-1": _measured([_validation(run) for run in group.runs], record),
+                "difference (points)": difference,
+                "runs": _links(group, root),
+            }
+        )
     varying = {name for group in others for name in group.differing(reference)}
     shown = {name: value for name, value in reference.settings.items() if name in varying}
     data = record.dataset
