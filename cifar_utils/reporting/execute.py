@@ -194,7 +194,7 @@ def _held(run: Run) -> Iterator[None]:
         run.folder.mkdir(parents=True, exist_ok=True)
         # A kernel whose process was killed ends within about a second.
         with run.locked(LOCK_SECONDS):
-            for path in run.left:
+            for path in run.leftovers:
                 if path.is_dir():
                     shutil.rmtree(path)
                 elif PART in path.suffixes:

@@ -217,7 +217,7 @@ class Run:
         return f"run {notebook} again with its parameters"
 
     @property
-    def left(self) -> list[Path]:
+    def leftovers(self) -> list[Path]:
         """Files that a killed process may have left in the folder."""
         names = LOCK, KERNEL_LOCK, BEFORE
         # Other folders in it may be runs.
@@ -270,7 +270,7 @@ class Run:
         ]
         if differing:
             return Status("stale", "; ".join(first_three(differing)))
-        stopped = self.left and not held  # its page may be missing
+        stopped = self.leftovers and not held  # its page may be missing
         if facts.get("outcome") != "finished" or stopped:
             error = facts.get("error")
             return Status("unfinished", f"it failed: {error}" if error else "it was stopped")
