@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class _PlainFormatter(LogFormatter):
+    """Labels the ticks that LogFormatter chooses, in plain text: 0.1, not 1e-01."""
+
+    def __call__(self, x, pos=None):
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 @matplotlib.rc_context(STYLE)
 def plot_gradient_norms(
     networks: Mapping[str, pd.DataFrame], when: str = "before any training"
@@ -49,11 +56,11 @@ def plot_gradient_norms(
         told.append(f"{name}: {ends}")
     axes.set(yscale="log", xlabel="layer (1 is next to the input)", ylabel="gradient's norm")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter("{x:g}")  # plain text: 0.1, and no formula
-    axes.yaxis.set_minor_formatter(LogFormatter())
+    axes.yaxis.set_major_formatter(_PlainFormatter())
+    axes.yaxis.set_minor_formatter(_PlainFormatter())
     add_legend(figure, axes)
     caption = (
-        "A point is a convolution or a dense layer. It is the L2 norm, or length, of the loss's "
+        "A point is a convolution or a dense layer. Its height is the L2 norm of the loss's "
         f"gradient with respect to the layer's kernel, in a step {when}; on a logarithmic scale. "
         "Where a line is far lower at the left, little of the gradient reaches the first layers."
     )

@@ -128,10 +128,10 @@ def _formula(tex: str, display: str) -> str:
     return f'<span class="formula" tabindex="0">{html}</span>' if display == "block" else html
 
 
-def breakable(text: str) -> str:
-    """Text as HTML. A narrow column breaks it after a mark, not within a word or in "± 0.1"."""
+def breakable(text: str) -> list[str]:
+    """The parts of a text between which a narrow column breaks it: after marks, not in "± 0.1"."""
     kept = re.sub(" ([±=]) ", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
-    return re.sub(r"((?<=\S)[_(=/]|,(?!\d))(?=\S)", r"\1<wbr>", escape(kept))
+    return re.split(r"(?<=\S[_(=/])(?=\S)|(?<=,)(?=[^\d\s])", kept)
 
 
 def clean(html: str, outline: Outline) -> str:
@@ -181,7 +181,10 @@ def clean(html: str, outline: Outline) -> str:
             _align_numbers(table)
             _name_columns(table)
             for text in table.find_all(string=re.compile("[_(,=/±]")):
-                text.replace_with(_parsed(breakable(text)))
+                if not text.find_parent(["code", "pre"]):  # a reader may copy code
+                    first, *rest = breakable(text)
+                    breaks = [node for part in rest for node in (soup.new_tag("wbr"), part)]
+                    text.replace_with(first, *breaks)
         for head in table.select("thead th:empty"):  # the corner is not a header
             head.name = "td"
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))

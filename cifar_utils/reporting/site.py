@@ -93,7 +93,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         questions={name: read_question(f) for name, f in list_notebooks().items() if name in told},
         aside=_aside,
         better=_better,
-        breakable=lambda name: Markup(breakable(name)),
+        breakable=breakable,
         share=partial(percent, digits=2),
         reported=as_given,
         compact=compact,

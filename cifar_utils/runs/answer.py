@@ -22,6 +22,7 @@ from cifar_utils.text import (
     percent,
 )
 
+EQUAL = 1e-7  # points; less is rounding
 AGAIN = "for longer"  # notebook 04's name of the training that follows its trials
 
 
@@ -236,17 +237,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
     more = _better("The best", [group for group in others if group not in shown], gains)
     if len(trained) > 1:
         more.append(f"Accuracy on training images in the last epoch: {listed(trained)}.")
-    if seeds > 1 and any(math.isnan(low) for _, low, _ in gains.values()):
-        more.append("There are no intervals: each difference is the same with all seeds.")
-    elif seeds > 1:
-        more.append("The intervals are Tukey's over seeds, on the same validation images.")
-    elif cases > 2:
-        more.append(
-            "The intervals are Tukey's over images: they allow for the choice of the best of "
-            f"{cases}, not for other seeds."
-        )
-    else:
-        more.append("The interval is over images, not over other seeds.")
+    more += _of_intervals(gains, seeds, cases)
     test, network = record.scores["test"], record.model["architecture"]
     told = f"95% interval {interval(test['top1_interval'])}"
     tested = classified([record], network, percent(test["top1"]), told)
@@ -333,7 +324,7 @@ def _better(subject: str, others: list, gains: dict[str, tuple[float, ...]]) -> 
     for trial, *_ in others:
         gain, low, high = gains[trial["name"]]
         told = "" if math.isnan(low) else f" ({_between(low, high)})"
-        if gain < 1e-7:
+        if gain < EQUAL:
             equal.append(called(trial))
         else:
             which = better if low > 0 else alike
@@ -346,6 +337,21 @@ def _better(subject: str, others: list, gains: dict[str, tuple[float, ...]]) -> 
         are = "is" if len(equal) == 1 else "are"
         sentences.append(f"On these images {listed(first_three(equal))} {are} as good.")
     return sentences
+
+
+def _of_intervals(gains: dict[str, tuple[float, ...]], seeds: int, cases: int) -> list[str]:
+    """What the intervals of the gains allow for; nothing if there is no gain."""
+    lows = [low for gain, low, _ in gains.values() if gain >= EQUAL]
+    if not lows:
+        return []
+    if any(map(math.isnan, lows)):
+        return ["There are no intervals: each difference is the same with all seeds."]
+    if seeds > 1:
+        return ["The intervals are Tukey's over seeds, on the same validation images."]
+    if cases > 2:
+        why = f"they allow for the choice of the best of {cases}, not for other seeds"
+        return [f"The intervals are Tukey's over images: {why}."]
+    return ["The interval is over images, not over other seeds."]
 
 
 def steps_to_target(record: RunRecord, group: list[dict[str, Any]]) -> float | None:
