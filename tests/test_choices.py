@@ -199,6 +199,10 @@ def test_what_goes_by_validation_images_is_refused_without_them(name, value):
         ({"architectures": "resnet56; resnet56()"}, "architectures has resnet56 twice"),
         ({"augmentations": "none; none"}, "augmentations has none twice; leave one out"),
         (
+            {"optimizer": "muon(0.9)", "fine_tune_layers": 2},
+            "optimizer muon does not fit fine_tune",
+        ),
+        (
             {"optimizer": " muon(0.9)", "fine_tune_layers": 2},
             "optimizer muon does not fit fine_tune",
         ),

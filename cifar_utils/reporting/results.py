@@ -13,7 +13,7 @@ from cifar_utils.files import RECORD, write_atomically
 from cifar_utils.intervals import paired_intervals, wilson_interval
 from cifar_utils.reporting.notebooks import list_notebooks, read_question, relative_link
 from cifar_utils.runs.answer import by_name, called, diverged, near_chance, seed_of, steps_to_target
-from cifar_utils.runs.compare import points
+from cifar_utils.runs.compare import OF_SEEDS, OF_TESTS, points
 from cifar_utils.runs.folder import Run, find_runs
 from cifar_utils.runs.leaderboard import (
     Configuration,
@@ -28,7 +28,7 @@ from cifar_utils.runs.record import UNKNOWN, RunRecord
 from cifar_utils.text import ABSENT, as_given, compact, interval, listed, percent, spread
 
 MARKS = "<!-- results -->", "<!-- /results -->"  # README's text between them is generated
-INTRODUCTION = """\
+INTRODUCTION = f"""\
 # Results
 
 `make publish` writes this page from the `record.json` of each published run. A run's weights were
@@ -39,8 +39,8 @@ unless a note says so.
   share a row: mean ± standard deviation in points, and their number n.
 - **95% interval**: of one run Wilson's, over its test images: another seed may fall outside of it.
   Of several seeds Student's, of their mean; Wilson's if all are equal.
-- **differences**, in notes: of two trained networks on the same test images. Other seeds may change
-  them. P-values and intervals are not corrected for the number of tests.
+- **differences**, in notes: of runs on the same test images. {OF_SEEDS}
+  {OF_TESTS}
 - **views**: “6 views of 25%” means that the least certain quarter of the test images was seen six
   times, shifted and mirrored. Compare accuracies of equal views.
 - **reported**: the best accuracy that others report on these images for a network of this name. If
