@@ -100,17 +100,19 @@ def _near_guessing(accuracy: float, chance: float) -> bool:
     return accuracy < chance + min(chance / 2, 0.1, (1 - chance) / 2)
 
 
-def _lost(epochs: Sequence[Mapping[str, float]], chance: float) -> bool:
+def _lost(epochs: Sequence[Mapping[str, float]], images: int, chance: float) -> bool:
     """Whether words may say that a network lost what it had learned.
 
     In one epoch its accuracies, on training and on validation images, were not near guessing. In
-    the last one, validation accuracy is near guessing, or below half of the best.
+    the last one, validation accuracy is near guessing, or below half of the best, and by more than
+    chance below it.
     """
     best, last = max(row["val_accuracy"] for row in epochs), epochs[-1]["val_accuracy"]
     learned = any(
         not _near_guessing(min(row["accuracy"], row["val_accuracy"]), chance) for row in epochs
     )
-    return learned and (last < best / 2 or _near_guessing(last, chance))
+    fell = last < best / 2 or _near_guessing(last, chance)
+    return learned and fell and _gain(best, last, images)[1] > 0
 
 
 def _trained(record: RunRecord) -> str:
@@ -229,7 +231,7 @@ def _compared(record: RunRecord, groups: list[list[dict[str, Any]]]) -> str:
         for group in (best, *shown)
         if group[0].get("history")  # a search keeps none
     ]
-    sentences += _collapsed(groups, _chance(record.scores["test"]))
+    sentences += _collapsed(groups, images, _chance(record.scores["test"]))
     if early := dict.fromkeys(called(trial) for trial in trials if trial.get("stopped")):
         why = "Ended early, at the target accuracy or for lack of progress"
         sentences.append(f"{why}: {listed(first_three([*early]))}.")
@@ -260,12 +262,12 @@ def _diverged(record: RunRecord) -> list[str]:
     return [told] if lost else []
 
 
-def _collapsed(groups: list[list[dict[str, Any]]], chance: float) -> list[str]:
+def _collapsed(groups: list[list[dict[str, Any]]], images: int, chance: float) -> list[str]:
     """Of each network that lost what it had learned, how often and by how much it did."""
     sentences = []
     for group in groups:
         told = [trial for trial in group if trial.get("history")]  # a search keeps none
-        if fallen := [trial for trial in told if _lost(trial["history"], chance)]:
+        if fallen := [trial for trial in told if _lost(trial["history"], images, chance)]:
             best = percent(_mean(fallen))
             last = percent(mean(trial["history"][-1]["val_accuracy"] for trial in fallen))
             often = f" in {len(fallen)} of {len(group)} trainings" if len(group) > 1 else ""

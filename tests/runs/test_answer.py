@@ -323,5 +323,8 @@ def test_a_network_that_lost_what_it_had_learned_is_told(record):
         "validation images correctly in the last epoch, 19.0% in its best one."
     ) in told
     assert "“mended” lost" not in told
+    several.dataset["validation"] = 60  # of so few images such a fall may be chance
+    assert "“plain” lost" not in answer(several)
+    several.dataset["validation"] = 5000
     several.trials[0]["history"][0]["accuracy"] = 0.1  # it had never learned its training images
     assert "“plain” lost" not in answer(several)
