@@ -19,7 +19,7 @@ from cifar_utils.runs.leaderboard import (
     Configuration,
     configurations,
     families,
-    lead_with_notes,
+    leading_notes,
     read_notes,
     short_commits,
     trained_by,
@@ -113,7 +113,8 @@ def render_table(folder: Path, root: Path) -> str:
     for name, notebook in list_notebooks().items():
         first, told = found.get(name, [None])[0], "no published run yet"
         if first:
-            told = f"[{first.name}]({_page(first.runs[0], root)}): {lead_with_notes(notes, first)}"
+            link = f"[{first.name}]({_page(first.runs[0], root)})"
+            told = f"{link}: {first.lead} {leading_notes(notes, first)}".strip()
         rows.append(
             {
                 "notebook": f"[{name}]({relative_link(notebook, root)})",

@@ -34,7 +34,7 @@ from cifar_utils.runs.leaderboard import (
     Configuration,
     configurations,
     families,
-    lead_with_notes,
+    leading_notes,
     read_notes,
     short_commits,
 )
@@ -100,7 +100,7 @@ def build_index(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         duration=duration,
         count=len(done),
         answers=told,
-        lead=partial(lead_with_notes, notes),
+        beside=partial(leading_notes, notes),
         reports=[(letter, introduction(letter)) for letter in reports],
         families=together,
         notes=notes,

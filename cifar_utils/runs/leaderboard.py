@@ -289,13 +289,13 @@ def _notes_on(runs: Sequence[Run], notes: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def lead_with_notes(notes: Mapping[str, str], group: Configuration) -> str:
-    """The first paragraph of an answer, and the first line of each of its notes that has two.
+def leading_notes(notes: Mapping[str, str], group: Configuration) -> str:
+    """What stands beside a configuration's answer: the first line of each note that has two.
 
     ``notes`` may also be on other runs: :func:`read_notes`.
     """
     notes = (note.partition("\n") for note in _notes_on(group.runs, notes).values())
-    return " ".join([group.lead, *(first for first, end, _ in notes if end)])
+    return " ".join(first for first, end, _ in notes if end)
 
 
 def trained_by(record: RunRecord) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 
 from cifar_utils.runs.compare import compare_means, compare_runs
 from cifar_utils.runs.folder import Run, find_runs
-from cifar_utils.runs.leaderboard import configurations, lead_with_notes, read_notes, tabulate
+from cifar_utils.runs.leaderboard import configurations, leading_notes, read_notes, tabulate
 from cifar_utils.text import spread
 
 BY = {"first": 1, "last": 1, "git": "a1", "processor": "a CPU", "precision": "float32", "cores": 2}
@@ -206,10 +206,10 @@ def test_notes_are_those_of_runs_that_are_there(found, refused, tmp_path):
     (tmp_path / "notes.yaml").write_text("b, a-s*: A note.\nb: Another.\n")
     assert read_notes(tmp_path, [run]) == {"b, a-s*": "A note."}
     (group,) = configurations([run])
-    assert lead_with_notes(read_notes(tmp_path, [run]), group) == group.lead
+    assert leading_notes(read_notes(tmp_path, [run]), group) == ""
     (tmp_path / "notes.yaml").write_text("a-s*: >-\n  Few epochs,\n  one seed.\n\n  More.\n")
     notes = read_notes(tmp_path, [run]) | {"b": "Of another run.\nMore."}
-    assert lead_with_notes(notes, group) == f"{group.lead} Few epochs, one seed."
+    assert leading_notes(notes, group) == "Few epochs, one seed."
     (tmp_path / "notes.yaml").write_text("# a-s0: none yet\n")
     assert read_notes(tmp_path, [run]) == {}
     for text in ("a: b: c", "a note", "0: a note", "a-s0:", "a-s0: 3"):
