@@ -38,7 +38,12 @@ def at_once(model: keras.Model, images: np.ndarray) -> int:
 
 
 def need_graph(model: keras.Model) -> None:
-    """Raise an InputError for a model of a class of its own, of which Keras has no graph."""
+    """Raise an InputError for a model of which Keras has no graph.
+
+    It is of a class of its own, or a Sequential that does not know the shape of its input.
+    """
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise InputError(f"{model.name} has no input shape; let it begin with keras.Input(shape)")
     if not has_graph(model):
         raise InputError(
             f"{type(model).__name__} has no graph of layers; call it in a function (x, classes) -> "

@@ -43,7 +43,8 @@ def gradient_norms(
     batches = Batches(model, split, batch_size, seed)
     optimizer = keras.optimizers.SGD(1.0, momentum=0.9)  # its first momentum is minus the gradient
     # Another model of the same layers, so that the given one stays compiled as it is.
-    probe = keras.Model(model.input, model.output)
+    # A Sequential that was never called has no `input`.
+    probe = keras.Model(model.inputs[0], model.outputs[0])
     probe.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -253,13 +253,17 @@ def test_a_model_without_a_graph_of_layers_is_one_line(digits, refused):
         def call(self, images):
             return images[:, 0, 0, :10]
 
-    model = Own()
-    with refused("Own has no graph of layers; call it in a function"):
-        fit(model, digits.train, digits.validation, **SETTINGS)
-    with refused("Own has no graph of layers"):
-        summarize(model)
-    with refused("Own has no graph of layers"):
-        gradient_norms(model, digits.train)
+    shapeless = keras.Sequential([keras.layers.Flatten()], name="shapeless")
+    for model, words in (
+        (Own(), "Own has no graph of layers; call it in a function"),
+        (shapeless, "shapeless has no input shape; let it begin with keras.Input(shape)"),
+    ):
+        with refused(words):
+            fit(model, digits.train, digits.validation, **SETTINGS)
+        with refused(words):
+            summarize(model)
+        with refused(words):
+            gradient_norms(model, digits.train)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(model, digits, refused, tmp_path):

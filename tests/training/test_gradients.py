@@ -31,10 +31,16 @@ def linear(classes=3):
     return keras.Model(inputs, dense(inputs))
 
 
-def test_a_gradient_s_norm_is_the_one_counted_by_hand():
+def sequential():
+    """The same network as a Sequential that was never called."""
+    return keras.Sequential([keras.Input((4,)), *linear().layers[1:]])
+
+
+@pytest.mark.parametrize("make", [linear, sequential])
+def test_a_gradient_s_norm_is_the_one_counted_by_hand(make):
     images = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     labels = np.arange(6) % 3
-    table = gradient_norms(linear(), Split(images, labels), batch_size=6)
+    table = gradient_norms(make(), Split(images, labels), batch_size=6)
     # Of the mean cross-entropy at equal probabilities.
     gradient = images.T @ (1 / 3 - np.eye(3)[labels]) / 6
     assert table.loc["only", "norm"] == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
