@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 from keras import layers, ops
@@ -12,6 +13,7 @@ from keras import layers, ops
 from cifar_utils import tuning
 from cifar_utils.choices import REGISTRIES
 from cifar_utils.data import load_dataset
+from cifar_utils.events import read_events
 from cifar_utils.training import History, TrainingDiverged, fit
 from cifar_utils.tuning import TUNERS, Outcome, Search, parse_space, tune
 
@@ -60,10 +62,16 @@ def search(monkeypatch, data):
     return search
 
 
+class Calls(list):
+    """The calls of a training. ``lost`` gives the epochs after which one diverges, or None."""
+
+    lost = staticmethod(lambda values, until: None)
+
+
 @pytest.fixture
 def played(monkeypatch):
     """Train in no time: accuracy depends on the values, and rises by epoch. Return the calls."""
-    calls = []
+    calls = Calls()
 
     def played(*_, epochs, until, trial, **__):
         calls.append((trial, until))
@@ -74,6 +82,10 @@ def played(monkeypatch):
             {"epoch": n, "val_accuracy": top * n / (n + 1), "val_loss": 1 / n, "seconds": 1.0}
             for n in range(1, until + 1)
         ]
+        if (whole := calls.lost(values, until)) is not None:
+            error = TrainingDiverged("the loss became nan")
+            error.history = History(rows[:whole], whole)
+            raise error
         return History(rows, len(rows))
 
     monkeypatch.setattr(tuning, "fit", played)
@@ -105,23 +117,14 @@ def test_wherever_a_search_is_cut_it_goes_on(search, played, tmp_path, monkeypat
     whole = search(**change)
     write = tuning.write_atomically
     for cut in range(1, 100):
-        writes = 0
-
-        def until(path, content, cut=cut):
-            nonlocal writes
-            writes += 1
-            if writes == cut:
-                raise KeyboardInterrupt
-            write(path, content)
-
+        writes = Mock(wraps=write, side_effect=[DEFAULT] * (cut - 1) + [KeyboardInterrupt])
         with monkeypatch.context() as patch:
-            patch.setattr(tuning, "write_atomically", until)
+            patch.setattr(tuning, "write_atomically", writes)
             try:
                 search(**change, output=tmp_path / str(cut))
+                break
             except KeyboardInterrupt:
                 pass
-            else:
-                break
         assert search(**change, output=tmp_path / str(cut)).trials == whole.trials
     assert cut == 1 + 4 + 1 + 1  # after the study, the trials and their list, there is nothing left
 
@@ -145,18 +148,8 @@ def test_hyperband_trains_the_best_further(search, played):
     assert [trial.seconds for trial in trials[9:13]] == [2.0, 2.0, 2.0, 6.0]
 
 
-def test_a_trial_that_diverges_counts_as_no_image_right(search, played, monkeypatch):
-    play = tuning.fit
-
-    def diverging(*args, learning_rate, **options):
-        history = play(*args, **options)
-        if learning_rate > 0.01:
-            error = TrainingDiverged("the loss became nan")
-            error.history = History(history.epochs[:2], 2)
-            raise error
-        return history
-
-    monkeypatch.setattr(tuning, "fit", diverging)
+def test_a_trial_that_diverges_counts_as_no_image_right(search, played):
+    played.lost = lambda values, until: 2 if values["learning_rate"] > 0.01 else None
     trials = search(trials=12).trials
     assert len(trials) == 12
     diverged = [trial for trial in trials if trial.val_accuracy is None]
@@ -167,20 +160,8 @@ def test_a_trial_that_diverges_counts_as_no_image_right(search, played, monkeypa
         search("learning_rate(0.02, 0.1)", trials=2)
 
 
-def test_a_training_that_diverges_as_it_goes_on_is_told_beside_its_beginning(
-    search, played, monkeypatch
-):
-    play = tuning.fit
-
-    def diverging(*args, until, **options):
-        history = play(*args, until=until, **options)
-        if until > 1:
-            error = TrainingDiverged("the loss became nan")
-            error.history = History(history.epochs[:1], 1)
-            raise error
-        return history
-
-    monkeypatch.setattr(tuning, "fit", diverging)
+def test_a_training_that_diverges_as_it_goes_on_is_told_beside_its_beginning(search, played):
+    played.lost = lambda values, until: 1 if until > 1 else None
     trials = search(tuner="hyperband", trials=13, epochs=9).trials
     assert [trial.name for trial in trials[:9]] == [str(number) for number in range(1, 10)]
     diverged = [trial for trial in trials if trial.val_accuracy is None]
@@ -189,10 +170,7 @@ def test_a_training_that_diverges_as_it_goes_on_is_told_beside_its_beginning(
 
 
 def test_any_other_error_ends_the_search(search, played, monkeypatch):
-    def broken(*_, **__):
-        raise ZeroDivisionError("a mistake")
-
-    monkeypatch.setattr(tuning, "fit", broken)
+    monkeypatch.setattr(tuning, "fit", Mock(side_effect=ZeroDivisionError("a mistake")))
     with pytest.raises(ZeroDivisionError, match="a mistake"):
         search()
 
@@ -227,9 +205,8 @@ def test_a_training_that_hyperband_continues_is_one_without_a_break(
         model, data.train, data.validation, epochs=3, batch_size=32, optimizer="adam",
         schedule="cosine(0.1)", **found.best.values,
     )  # fmt: skip
-    assert [{**row, "seconds": 0} for row in found.history.epochs] == [
-        {**row, "seconds": 0} for row in alone.epochs
-    ]
+    rows = [[{**row, "seconds": 0} for row in each.epochs] for each in (found.history, alone)]
+    assert rows[0] == rows[1]
     assert len(list((tmp_path / "checkpoint").iterdir())) == 1
 
 
@@ -268,10 +245,10 @@ def test_a_search_killed_in_a_trial_ends_in_the_same_trials(data, start, tmp_pat
     assert facts(found.trials) == facts(whole.trials)
     assert len(found.history.epochs) == 4
     assert len(list((tmp_path / "checkpoint").iterdir())) == 1
-    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
-    told = [event for event in events if event["event"] == "trial"]
-    assert (told[-1]["trial"], told[-1]["trials"], told[-1]["epochs"]) == (2, 2, 4)
-    assert told[-1]["best"] == found.trials[0].val_accuracy
+    events, _ = read_events(tmp_path / "events.jsonl")
+    last = [event for event in events if event["event"] == "trial"][-1]
+    assert (last["trial"], last["trials"], last["epochs"]) == (2, 2, 4)
+    assert last["best"] == found.trials[0].val_accuracy
 
 
 @pytest.mark.slow
@@ -314,11 +291,11 @@ def test_a_search_that_another_one_has_joined_meanwhile_is_refused(
 def test_another_search_s_folder_is_refused_and_left_alone(search, played, refused, tmp_path):
     search(output=tmp_path)
     text = (tmp_path / "tuning" / "study.json").read_text()
-    for change in ({"trials": 5}, {"tuner": "bayesian"}, {"space": "width(8, 16)"}, {"seed": 1}):
-        ((name, value),) = change.items()
+    changes = {"trials": 5, "tuner": "bayesian", "space": "width(8, 16)", "seed": 1}
+    for name, value in changes.items():
         told = f"tuning holds a search with {name} ", f"not {value!r}; delete {tmp_path}/tuning"
         with refused(*told, f" and {tmp_path}/checkpoint to"):
-            search(**change, output=tmp_path)
+            search(**{name: value}, output=tmp_path)
     assert (tmp_path / "tuning" / "study.json").read_text() == text
     for file in ("trials.json", "study.json"):
         (tmp_path / "tuning" / file).write_text("{")
@@ -331,6 +308,7 @@ def test_another_search_s_folder_is_refused_and_left_alone(search, played, refus
     [
         ({"tuner": "randm"}, "tuner is 'randm'; did you mean 'random'?"),
         ({"trials": 0}, "trials is 0; it must be at least 1"),
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"patience": 2}, "patience is 2; trials are compared after the same number of epochs"),
         ({"target_accuracy": 0.5}, "target_accuracy is 0.5; trials are compared after"),

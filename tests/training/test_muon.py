@@ -26,35 +26,8 @@ def test_singular_values_come_near_one_and_vectors_stay(rows, columns, seed, sca
     np.testing.assert_allclose(between, np.diag(np.diag(between)), atol=1e-3)
 
 
-def stepped(text, kernel, gradient, rate=0.1):
-    """A kernel after one step of the optimizer along a gradient."""
-    variable, optimizer = keras.Variable(kernel), make_optimizer(text, rate)
-    optimizer.build([variable])
-    optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-    return to_numpy(variable)
-
-
 def noise(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def model_of_all_kinds():
-    inputs = keras.Input((6, 6, 3))
-    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3, use_bias=False)(inputs))
-    return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
-
-
-def test_filters_get_their_norm_and_an_orthogonal_step():
-    kernel, gradient = noise(0, 3, 3, 2, 4), noise(1, 3, 3, 2, 4)
-    scaled = kernel * np.sqrt(4) / np.linalg.norm(kernel)
-    turn = (scaled - stepped("muon", kernel, gradient)) / 0.1
-    expected = to_numpy(orthogonalize(keras.ops.convert_to_tensor(gradient.reshape(18, 4))))
-    # The first step is along the gradient itself, whatever the momentum; bfloat16 has two digits.
-    np.testing.assert_allclose(turn.reshape(18, 4), expected, atol=0.05)
-    assert np.corrcoef(turn.ravel(), expected.ravel())[0, 1] > 0.999
-    along = gradient / np.linalg.norm(gradient)
-    found = stepped("muon(steps=0)", kernel, gradient)
-    np.testing.assert_allclose(found, scaled - 0.1 * along, atol=1e-3)
 
 
 def model_of(layer, *shape):
@@ -63,18 +36,21 @@ def model_of(layer, *shape):
     return keras.Model(images, layer(images), dtype=layer.dtype_policy)
 
 
-@pytest.mark.parametrize(("precision", "kept"), [("float32", True), ("mixed_bfloat16", False)])
-def test_matrices_are_as_exact_as_the_run(precision, kept):
+@pytest.mark.parametrize(("precision", "exact"), [("float32", True), ("mixed_bfloat16", False)])
+def test_filters_get_their_norm_and_an_orthogonal_step_as_exact_as_the_run(precision, exact):
     kernel, gradient = keras.Variable(noise(0, 3, 3, 2, 4)), noise(1, 3, 3, 2, 4)
     with dtype_policy(precision):
         model = model_of(keras.layers.Conv2D(4, 3), 6, 6, 2)
-        optimizer = make_optimizer("muon", 1.0, model=model)
-    before = to_numpy(kernel) * np.sqrt(4) / np.linalg.norm(to_numpy(kernel))
+        optimizer = make_optimizer("muon", 0.1, model=model)
+    scaled = to_numpy(kernel) * np.sqrt(4) / np.linalg.norm(to_numpy(kernel))
     optimizer.build([kernel])
     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
+    # The first step is along the gradient itself, whatever the momentum; bfloat16 has two digits.
+    turn = (scaled - to_numpy(kernel)).reshape(18, 4) / 0.1
     expected = to_numpy(orthogonalize(keras.ops.convert_to_tensor(gradient.reshape(18, 4))))
-    found = (before - to_numpy(kernel)).reshape(18, 4)
-    assert np.allclose(found, expected, atol=1e-5) == kept
+    np.testing.assert_allclose(turn, expected, atol=0.05)
+    assert np.corrcoef(turn.ravel(), expected.ravel())[0, 1] > 0.999
+    assert np.allclose(turn, expected, atol=1e-5) == exact
 
 
 class Wrapped(keras.layers.Layer):
@@ -91,11 +67,9 @@ class Wrapped(keras.layers.Layer):
     ("layer", "axes"),
     [
         (Wrapped(), (0, 1)),
-        (keras.layers.DepthwiseConv2D(3, name="any"), (0, 1)),
-        (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), (0, 1)),
+        (keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="any"), (0, 1)),
         (keras.layers.SeparableConv2D(4, 3), (0, 1)),
         (keras.layers.Conv2D(1, 3), (0, 1, 2)),  # one filter over all channels
-        (keras.layers.Conv2D(1, 1), (0, 1, 2)),
     ],
 )
 def test_a_filter_keeps_its_norm_and_turns_by_the_rate(layer, axes):
@@ -125,21 +99,6 @@ def test_the_rest_follows_sgd_at_rates_of_its_own():
         optimizer.apply(gradients, variables)
     for variable in variables:
         np.testing.assert_allclose(to_numpy(variable), expected[variable.name], rtol=1e-5)
-
-
-def test_weight_decay_leaves_filters_alone():
-    model = model_of_all_kinds()
-    for weight in model.trainable_weights:
-        weight.assign(keras.ops.ones(weight.shape))
-    optimizer = make_optimizer("muon", 0.1, weight_decay=0.5)
-    optimizer.build(model.trainable_weights)
-    zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_weights]
-    optimizer.apply(zeros, model.trainable_weights)
-    filters, gamma, beta, kernel, bias = map(to_numpy, model.trainable_weights)
-    assert np.linalg.norm(filters) == pytest.approx(np.sqrt(8), rel=1e-4)
-    np.testing.assert_allclose(kernel, 0.95, rtol=1e-5)
-    for weight in (gamma, beta, bias):
-        np.testing.assert_array_equal(weight, 1)
 
 
 def test_it_is_made_again_from_its_configuration():
