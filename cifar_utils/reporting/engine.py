@@ -33,7 +33,7 @@ from cifar_utils.text import duration
 KERNEL_START_SECONDS = 120
 POLL_SECONDS = 0.2
 DETAIL_LINES = 6
-SOCKETS = None if os.name == "nt" else "/tmp"
+SOCKETS = "/tmp" if os.access("/tmp", os.W_OK) else None
 DIED, TIMED_OUT = "DeadKernelError", "TimeoutError"
 UNWANTED = "the command that wanted it has ended"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
