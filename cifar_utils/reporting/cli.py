@@ -292,9 +292,9 @@ def leaderboard(folder: Path | None, dataset: str | None, csv: bool) -> None:
     """Show finished runs, the best first within a dataset.
 
     They are those below FOLDER, by default reports/published in the project. Accuracy is top-1 on
-    the test images with its 95% interval. The column "reported" has the figure that a report gives
-    for the same architecture and dataset. CSV has more columns; its values are plain fractions and
-    seconds.
+    the test images with its 95% interval. The column "reported" has the best figure that
+    others report for a network of this name on the dataset. CSV has more columns; its values are
+    plain fractions and seconds.
 
     \b
     Examples:

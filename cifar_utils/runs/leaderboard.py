@@ -122,10 +122,13 @@ class Configuration:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95% interval of top-1: Student's for seeds that differ, else Wilson's for images."""
-        found = student_interval(self.board["top1"].tolist())
-        if found is None:
+        if self._over_seeds is None:
             return self.mean("top1_low"), self.mean("top1_high")
-        return max(found[0], 0.0), min(found[1], 1.0)
+        return max(self._over_seeds[0], 0.0), min(self._over_seeds[1], 1.0)
+
+    @property
+    def _over_seeds(self) -> tuple[float, float] | None:
+        return student_interval(self.board["top1"].tolist())
 
     @property
     def training(self) -> str:
@@ -144,9 +147,10 @@ class Configuration:
         shares = self.board["top1"]
         if len(shares) == 1:
             return answer(self.record)
+        over = "" if self._over_seeds else " over images"
         told = (
             f"mean of {len(shares)} seeds, standard deviation {100 * stdev(shares):.2f} "
-            f"points, 95% interval {interval(self.interval)}"
+            f"points, 95% interval {interval(self.interval)}{over}"
         )
         sentences = [
             classified(

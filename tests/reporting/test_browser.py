@@ -210,7 +210,7 @@ def test_variants_unfold_below_the_run_that_they_vary(page):
 def test_chosen_runs_are_drawn_and_compared(page, site):
     chosen = page.locator("#chosen")
     drawn = chosen.get_by_role("img", name="validation accuracy")
-    assert f"first 50.0%, {LONG} 40.0%" in drawn.get_attribute("aria-label")
+    assert f"Best epoch: first 50.0%, {LONG} 40.0%" in drawn.get_attribute("aria-label")
     assert drawn.locator("circle").count() == 2 + 2
     table = [row.split("\t") for row in chosen.locator("tr").all_inner_texts()]
     assert table == [["", "first", LONG], ["top-1", "90.00%", "85.00%"], ["note", "–", EVIL]]
@@ -244,6 +244,8 @@ def test_mean_accuracies_of_seeds_are_compared_in_the_same_words(visit, write_ru
         both = [tmp_path / f"{name}-s{seed}" for name in (first, second) for seed in (0, 1)]
         assert told == [note for note in compare_runs(both).notes if "with the same seed:" in note]
         assert len(told) == 1
+        drawn = page.get_by_role("img", name="validation accuracy").get_attribute("aria-label")
+        assert "Best epoch, mean over seeds: " in drawn
         page.get_by_role("button", name="Clear").click()
 
 

@@ -115,6 +115,14 @@ def test_seeds_that_kept_other_epochs_are_told_from_the_least_to_the_most(found)
     assert group.name == "r-abc123"
 
 
+def test_the_interval_of_seeds_that_all_came_to_the_same_is_called_one_over_images(found):
+    (group,) = configurations([found(f"r-s{seed}", 0.8, seed=seed) for seed in (0, 1)])
+    assert "standard deviation 0.00 points, 95% interval" in group.answer
+    assert "% over images" in group.answer
+    (group,) = configurations([found(f"q-s{seed}", 0.8 + seed / 10, seed=seed) for seed in (0, 1)])
+    assert "over images" not in group.answer
+
+
 def test_a_run_that_compares_networks_stands_alone_with_its_comparison(found):
     trials = [
         {"name": name, "val_accuracy": share, "epochs": 2, "values": {}}

@@ -153,7 +153,8 @@ function curves(some) {
     const told = best.filter(([, value]) => value > 0).map(([name, value]) => `${name} ${percent(value)}`);
     const longest = Math.max(...some.flatMap((one) => one.runs.map((run) => run[kind].length)));
     const epochs = steps(0, longest).filter((tick) => Number.isInteger(tick) && tick <= longest);
-    return longest && chart(`${kind} accuracy`, `By epoch. Best epoch, mean over seeds: ${told.join(", ")}.`, series,
+    const of = some.some((one) => one.runs.length > 1) ? "Best epoch, mean over seeds" : "Best epoch";
+    return longest && chart(`${kind} accuracy`, `By epoch. ${of}: ${told.join(", ")}.`, series,
       { name: "epoch", low: 0, high: longest, ticks: epochs.map((tick) => [tick, tick]) });
   });
   return make("div", { class: "charts" }, ...panels.filter(Boolean));

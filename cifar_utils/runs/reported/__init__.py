@@ -47,9 +47,10 @@ def reporter(row: dict[str, Any]) -> str:
 
 
 def reported_results(architecture: str, dataset: str) -> list[dict[str, Any]]:
-    """The figures reported of exactly this architecture: a row for each experiment and split.
+    """The figures reported of an architecture: a row for each experiment and split.
 
-    Accuracies are fractions, and losses are in nats. A row has no key for a missing figure.
+    They are of the name, whatever the options. Accuracies are fractions, and losses are in nats. A
+    row has no key for a missing figure.
     """
     return [
         {**experiment, "split": split, **figures}
